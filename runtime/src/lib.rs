@@ -5,8 +5,13 @@
 //! through [`Source`], which the client crate implements. **Invariant: `unsafe` only in `sys`.**
 
 pub mod error;
+pub mod files;
+pub mod image;
 pub mod name;
+pub mod pull;
 pub mod source;
+pub mod store;
 
 pub use error::{Error, Result};
-pub use source::Source;
+pub use source::{RawManifest, Source};
+pub use store::Store;

@@ -1,0 +1,105 @@
+//! Small helpers around files: whole-or-nothing writes, bounded reads, locks, random names.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::error::{Attempt, Error, Result};
+
+/// `bytes` random bytes as lowercase hexadecimal digits, from the kernel's generator.
+pub fn random_hex(bytes: usize) -> Result<String> {
+    let mut raw = vec![0_u8; bytes];
+    rustix::rand::getrandom(&mut raw, rustix::rand::GetRandomFlags::empty()).attempt(|| "read random bytes")?;
+    Ok(raw.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Replaces `path` by a file holding `bytes`, on stable storage before it is visible; a crash leaves
+/// the old file or the new one.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let scratch = path.with_extension(format!("tmp-{}", random_hex(8)?));
+    let what = || format!("write {}", path.display());
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&scratch, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    })();
+    if written.is_err() {
+        // The scratch file is ours alone; that it may be gone already is fine.
+        let _ = std::fs::remove_file(&scratch);
+    }
+    written.attempt(what)
+}
+
+/// Reads a whole file of at most `limit_bytes`.
+pub fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit_bytes + 1).read_to_end(&mut bytes))
+        .attempt(|| format!("read {}", path.display()))?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(Error::invalid(path.display(), format_args!("it is longer than {limit_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Opens (and creates) a lock file.
+pub fn open_lock(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .attempt(|| format!("open lock file {}", path.display()))
+}
+
+/// Takes the lock, waiting if `operation` is a waiting one. `false`: somebody else holds it.
+pub fn try_lock(file: &File, operation: FlockOperation) -> Result<bool> {
+    loop {
+        match flock(file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::io("lock the image store", e)),
+        }
+    }
+}
+
+/// Creates and locks the file at `path` for as long as the returned handle lives; `None` when
+/// somebody else holds it and `operation` does not wait.
+///
+/// The file may be renamed or removed by a previous holder while we wait, so the lock only counts
+/// when the path still leads to the file that was locked.
+pub fn lock_path(path: &Path, operation: FlockOperation) -> Result<Option<File>> {
+    loop {
+        let file = open_lock(path)?;
+        if !try_lock(&file, operation)? {
+            return Ok(None);
+        }
+        let locked = file.metadata().attempt(|| format!("inspect {}", path.display()))?;
+        match std::fs::metadata(path) {
+            Ok(named) if named.ino() == locked.ino() && named.dev() == locked.dev() => return Ok(Some(file)),
+            _ => {}
+        }
+    }
+}
+
+/// Removes a tree that may be gone already.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(format_args!("remove {}", path.display()), e)),
+        _ => Ok(()),
+    }
+}
+
+/// Creates a directory only its owner may enter; one that exists is fine.
+pub fn make_private_dir(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).attempt(|| format!("create directory {}", path.display()))
+}

@@ -1,0 +1,189 @@
+//! One layer: fetched, verified, unpacked, in place by one rename.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::resume::Resuming;
+use super::{Job, LayerEvent, verify};
+use crate::error::{Attempt, Error, Result};
+use crate::files;
+use crate::image::Descriptor;
+use crate::name::Digest;
+use crate::store::LayerInfo;
+use crate::unpack::{self, Unpacked};
+
+/// A layer that is unpacked but has directories its archive does not describe: they take their
+/// metadata from the layers below before it is put in place.
+pub(super) struct Unadopted {
+    at: usize,
+    dir: PathBuf,
+    implied: Vec<PathBuf>,
+}
+
+/// Brings one layer, number `at` from the bottom, into the store.
+pub(super) fn fetch(job: &Job<'_>, at: usize, descriptor: &Descriptor, diff_id: &Digest) -> Result<Option<Unadopted>> {
+    let exists = || job.store.has_blob(&descriptor.digest) && job.store.has_layer(diff_id);
+    let report = |event| job.progress.layer(&descriptor.digest, event);
+    if exists() {
+        report(LayerEvent::Exists);
+        return Ok(None);
+    }
+    if descriptor.is_foreign() {
+        return Err(Error::invalid(format_args!("layer {}", descriptor.digest), "its licence keeps it out of registries; it cannot be fetched"));
+    }
+    let partial_path = job.store.partial_path(&descriptor.digest);
+    let partial = match files::lock_path(&partial_path, FlockOperation::NonBlockingLockExclusive)? {
+        Some(file) => file,
+        None => {
+            report(LayerEvent::Waiting);
+            files::lock_path(&partial_path, FlockOperation::LockExclusive)?
+                .ok_or_else(|| Error::invalid("partial download", "its lock was refused"))?
+        }
+    };
+    let layer = Layer { job, at, descriptor, diff_id, partial: &partial, partial_path: &partial_path };
+    let unadopted = if exists() {
+        discard(&partial_path);
+        None
+    } else if job.store.has_blob(&descriptor.digest) {
+        discard(&partial_path);
+        let path = job.store.blob_path(&descriptor.digest);
+        let blob = File::open(&path).attempt(|| format!("open {}", path.display()))?;
+        layer.unpack(blob)?
+    } else {
+        layer.receive()?
+    };
+    report(LayerEvent::Complete);
+    Ok(unadopted)
+}
+
+/// Puts the deferred layers in place, lowest first, after their implied directories took over the
+/// metadata of the directories they stand over.
+pub(super) fn adopt(job: &Job<'_>, mut deferred: Vec<Unadopted>, diff_ids: &[Digest]) -> Result<()> {
+    deferred.sort_by_key(|layer| layer.at);
+    for layer in deferred {
+        let fs = open_dir(&layer.dir.join("fs"))?;
+        for path in &layer.implied {
+            for below in diff_ids[..layer.at].iter().rev() {
+                if unpack::adopt_directory(open_dir(&job.store.layer_path(below))?.as_fd(), path, fs.as_fd())? {
+                    break;
+                }
+            }
+        }
+        place(job, &layer.dir, &diff_ids[layer.at])?;
+    }
+    Ok(())
+}
+
+struct Layer<'a> {
+    job: &'a Job<'a>,
+    at: usize,
+    descriptor: &'a Descriptor,
+    diff_id: &'a Digest,
+    partial: &'a File,
+    partial_path: &'a Path,
+}
+
+impl Layer<'_> {
+    /// Fetches and, unless the layer is here under another compression, unpacks in the same pass.
+    fn receive(&self) -> Result<Option<Unadopted>> {
+        let mut bytes = Resuming::new(self.job, self.descriptor, self.partial)?;
+        let received = if self.job.store.has_layer(self.diff_id) {
+            hash(&mut bytes, self.descriptor).and_then(|got| self.verify_blob(got)).map(|()| None)
+        } else {
+            self.unpack(&mut bytes)
+        };
+        match (received, bytes.take_failure()) {
+            (Ok(unadopted), _) => {
+                let blob = self.job.store.blob_path(&self.descriptor.digest);
+                std::fs::rename(self.partial_path, &blob).attempt(|| format!("put {} in place", blob.display()))?;
+                Ok(unadopted)
+            }
+            // What arrived so far is good as far as anybody knows: kept, to be resumed.
+            (Err(_), Some(failure)) => Err(failure),
+            (Err(e @ Error::Invalid { .. }), None) => Err(self.blame(e, bytes)),
+            (Err(e @ Error::Mismatch { .. }), None) => {
+                discard(self.partial_path);
+                Err(e)
+            }
+            (Err(e), None) => Err(e),
+        }
+    }
+
+    /// Whether undecodable bytes are the fault of the transfer (their digest is wrong) or of the image.
+    fn blame(&self, malformed: Error, mut rest: Resuming<'_>) -> Error {
+        let verdict = io::copy(&mut rest, &mut io::sink())
+            .and_then(|_| File::open(self.partial_path))
+            .attempt(|| "verify a layer that cannot be unpacked")
+            .and_then(|whole| hash(whole, self.descriptor))
+            .and_then(|got| self.verify_blob(got));
+        if let Some(failure) = rest.take_failure() {
+            return failure;
+        }
+        discard(self.partial_path);
+        verdict.err().unwrap_or(malformed)
+    }
+
+    fn unpack(&self, compressed: impl Read + Send) -> Result<Option<Unadopted>> {
+        let dir = self.job.lease.scratch().join(format!("layer-{}", self.at));
+        let fs = dir.join("fs");
+        files::make_private_dir(&dir)?;
+        std::fs::DirBuilder::new().mode(0o755).create(&fs).attempt(|| format!("create directory {}", fs.display()))?;
+        let algorithms = (self.descriptor.digest.algorithm(), self.diff_id.algorithm());
+        let unpacked = unpack::unpack_layer(compressed, algorithms.0, algorithms.1, open_dir(&fs)?.as_fd(), &self.job.options.unpack)
+            .map_err(|e| match e {
+                Error::Invalid { what, why } => Error::invalid(format_args!("layer {}, {what}", self.descriptor.digest), why),
+                other => other,
+            })?;
+        self.verify_blob(unpacked.blob.clone())?;
+        verify(|| format!("DiffID of layer {}", self.descriptor.digest), self.diff_id, unpacked.diff_id.clone())?;
+        self.describe(&dir, &unpacked)?;
+        if unpacked.implied.is_empty() {
+            place(self.job, &dir, self.diff_id)?;
+            return Ok(None);
+        }
+        Ok(Some(Unadopted { at: self.at, dir, implied: unpacked.implied }))
+    }
+
+    fn describe(&self, dir: &Path, unpacked: &Unpacked) -> Result<()> {
+        let info = LayerInfo { unpacked_bytes: unpacked.unpacked_bytes, entries: unpacked.entries };
+        let json = serde_json::to_vec(&info).map_err(io::Error::from).attempt(|| "write layer.json")?;
+        std::fs::write(dir.join("layer.json"), json).attempt(|| "write layer.json")
+    }
+
+    fn verify_blob(&self, got: Digest) -> Result<()> {
+        verify(|| format!("layer {}", self.descriptor.digest), &self.descriptor.digest, got)
+    }
+}
+
+fn place(job: &Job<'_>, dir: &Path, diff_id: &Digest) -> Result<()> {
+    match std::fs::rename(dir, job.store.layer_dir(diff_id)) {
+        // Another pull put the same layer in place: as good as ours, which goes with the lease.
+        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => Ok(()),
+        other => other.attempt(|| format!("put layer {diff_id} in place")),
+    }
+}
+
+fn hash(mut bytes: impl Read, descriptor: &Descriptor) -> Result<Digest> {
+    let mut hasher = descriptor.digest.algorithm().hasher();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match bytes.read(&mut buffer).attempt(|| format!("read layer {}", descriptor.digest))? {
+            0 => return Ok(hasher.finish()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+fn open_dir(path: &Path) -> Result<File> {
+    File::open(path).attempt(|| format!("open directory {}", path.display()))
+}
+
+/// A partial download nobody needs; that it cannot be removed harms nothing.
+fn discard(path: &Path) {
+    let _ = std::fs::remove_file(path);
+}

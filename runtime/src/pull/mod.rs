@@ -1,0 +1,196 @@
+//! Pulling: from a [`Source`] into the store, verified and unpacked in one pass over the bytes.
+
+mod layer;
+mod resume;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Document, ImageConfig, Manifest};
+use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Platform, Reference};
+use crate::source::{RawManifest, Source};
+use crate::store::{Lease, Store};
+use crate::{files, unpack};
+
+/// Layers fetched and unpacked at the same time unless told otherwise.
+pub const DEFAULT_JOBS: usize = 4;
+
+/// What a pull needs to know beside the name.
+#[derive(Debug)]
+pub struct Options {
+    /// Which image of an index.
+    pub platform: Platform,
+    /// Layers at a time.
+    pub jobs: usize,
+    /// How layers are written.
+    pub unpack: unpack::Options,
+}
+
+/// What happens to a layer, in order.
+#[derive(Debug, Clone, Copy)]
+pub enum LayerEvent {
+    /// It is here already.
+    Exists,
+    /// Another command is fetching it; its result will be used.
+    Waiting,
+    /// Fetching begins, or resumes where an earlier one stopped.
+    Started {
+        /// Its compressed length in bytes.
+        total_bytes: u64,
+        /// How many of them are here from earlier.
+        resumed_bytes: u64,
+    },
+    /// So many more compressed bytes were verified and unpacked.
+    Received(u64),
+    /// Verified, unpacked and in the store.
+    Complete,
+}
+
+/// Told of the progress of layers, from several threads.
+pub trait Progress: Sync {
+    /// All layers of the image, bottom first, before any event.
+    fn layers(&self, layers: &[Descriptor]);
+    /// Something happened to a layer.
+    fn layer(&self, digest: &Digest, event: LayerEvent);
+}
+
+/// What a pull brought.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The digest the name stands for in the registry.
+    pub resolved: Digest,
+    /// Whether the name stood for the same image here before.
+    pub up_to_date: bool,
+}
+
+/// Brings an image into the store under the name of `reference`.
+///
+/// Layers already here are not fetched again, one half here is resumed. On an error the store keeps
+/// whole, verified layers and resumable downloads, and no name changes.
+pub fn pull(
+    store: &Store, source: &dyn Source, reference: &Reference, options: &Options, progress: &dyn Progress,
+) -> Result<Pulled> {
+    let lease = store.lease()?;
+    let resolved = fetch_manifest(source, reference)?;
+    let (raw, manifest) = choose_image(source, reference, &resolved, &options.platform)?;
+    let layers = || manifest.layers.iter();
+    lease.add([&resolved.digest, &raw.digest, &manifest.config.digest].into_iter().chain(layers().map(|layer| &layer.digest)))?;
+
+    let config_bytes = fetch_config(store, source, reference, &manifest.config)?;
+    let config = ImageConfig::parse(&config_bytes)?;
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        let why = format!("it has {} layers and {} DiffIDs", manifest.layers.len(), diff_ids.len());
+        return Err(Error::invalid(format_args!("image {reference}"), why));
+    }
+    lease.add(diff_ids)?;
+
+    let up_to_date = store.find(&reference.to_string()).ok().flatten().is_some_and(|image| {
+        image.raw.digest == raw.digest && image.diff_ids().iter().all(|diff_id| store.has_layer(diff_id))
+    });
+    progress.layers(&manifest.layers);
+    fetch_layers(&Job { store, source, reference, options, progress, lease: &lease, cancelled: AtomicBool::new(false) }, &manifest, diff_ids)?;
+
+    store.put_blob(&manifest.config.digest, &config_bytes)?;
+    store.put_blob(&raw.digest, &raw.bytes)?;
+    store.put_blob(&resolved.digest, &resolved.bytes)?;
+    store.put_image(reference, &raw, &resolved.digest)?;
+    Ok(Pulled { resolved: resolved.digest, up_to_date })
+}
+
+/// What all layers of one pull share.
+struct Job<'a> {
+    store: &'a Store,
+    source: &'a dyn Source,
+    reference: &'a Reference,
+    options: &'a Options,
+    progress: &'a dyn Progress,
+    lease: &'a Lease,
+    /// Set by the first layer that fails.
+    cancelled: AtomicBool,
+}
+
+fn fetch_layers(job: &Job<'_>, manifest: &Manifest, diff_ids: &[Digest]) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    let deferred: Mutex<Vec<layer::Unadopted>> = Mutex::new(Vec::new());
+    let work = || {
+        while !job.cancelled.load(Ordering::Relaxed) {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(descriptor) = manifest.layers.get(at) else { return };
+            match layer::fetch(job, at, descriptor, &diff_ids[at]) {
+                Ok(unadopted) => deferred.lock().unwrap_or_else(PoisonError::into_inner).extend(unadopted),
+                Err(e) => {
+                    job.cancelled.store(true, Ordering::Relaxed);
+                    // The first failure is the cause, the rest follow from it.
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..job.options.jobs.clamp(1, manifest.layers.len().max(1)) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if let Some(e) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(e);
+    }
+    layer::adopt(job, deferred.into_inner().unwrap_or_else(PoisonError::into_inner), diff_ids)
+}
+
+/// The image for `platform`: the document itself, or the one an index names.
+fn choose_image(source: &dyn Source, reference: &Reference, resolved: &RawManifest, platform: &Platform) -> Result<(RawManifest, Manifest)> {
+    let index = match Document::parse(&resolved.media_type, &resolved.bytes)? {
+        Document::Image(manifest) => return Ok((resolved.clone(), manifest)),
+        Document::Index(index) => index,
+    };
+    let entry = index.choose(platform).ok_or_else(|| Error::NotFound {
+        what: format!("image {reference} for {platform}"),
+        hint: format!("it is made for {}; choose one with --platform", index.platforms()),
+    })?;
+    let raw = fetch_manifest(source, &reference.with_digest(entry.digest.clone()))?;
+    match Document::parse(&raw.media_type, &raw.bytes)? {
+        Document::Image(manifest) => Ok((raw, manifest)),
+        Document::Index(_) => Err(Error::invalid(format_args!("image {reference}"), "its index names another index")),
+    }
+}
+
+/// A manifest whose own bytes, not a header, match the digest asked for (GHSA-qv35).
+fn fetch_manifest(source: &dyn Source, reference: &Reference) -> Result<RawManifest> {
+    let raw = source.manifest(reference)?;
+    if raw.bytes.len() > MANIFEST_LIMIT_BYTES {
+        return Err(Error::invalid(format_args!("manifest of {reference}"), "it is longer than 4 MiB"));
+    }
+    if let Some(expected) = reference.digest() {
+        let mut hasher = expected.algorithm().hasher();
+        hasher.update(&raw.bytes);
+        verify(|| format!("manifest of {reference}"), expected, hasher.finish())?;
+        return Ok(RawManifest { digest: expected.clone(), ..raw });
+    }
+    Ok(raw)
+}
+
+fn fetch_config(store: &Store, source: &dyn Source, reference: &Reference, config: &Descriptor) -> Result<Vec<u8>> {
+    if store.has_blob(&config.digest) {
+        return files::read_bounded(&store.blob_path(&config.digest), CONFIG_LIMIT_BYTES);
+    }
+    let what = || format!("configuration of {reference}");
+    if config.size > CONFIG_LIMIT_BYTES {
+        return Err(Error::invalid(what(), "it is longer than 8 MiB"));
+    }
+    let mut bytes = Vec::new();
+    let reader = source.blob(reference, &config.digest, 0)?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(reader, config.size), &mut bytes)
+        .map_err(|e| Error::io(format_args!("fetch {}", what()), e))?;
+    let mut hasher = config.digest.algorithm().hasher();
+    hasher.update(&bytes);
+    verify(what, &config.digest, hasher.finish())?;
+    Ok(bytes)
+}
+
+fn verify(what: impl FnOnce() -> String, expected: &Digest, got: Digest) -> Result<()> {
+    if got == *expected { Ok(()) } else { Err(Error::Mismatch { what: what(), expected: expected.clone(), got }) }
+}

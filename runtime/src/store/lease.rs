@@ -1,0 +1,118 @@
+//! Leases: which blobs and layers a running command needs, and the private directory it works in.
+//!
+//! A lease is a locked file that lists digests. The kernel drops the lock when the process ends,
+//! however it ends, so a lease nobody holds is stale and anybody may clear it away.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::Store;
+use crate::error::{Attempt, Result};
+use crate::files;
+use crate::name::Digest;
+
+/// 500 layers, each with a blob and a DiffID of up to 135 bytes, and room to spare.
+const LEASE_LIMIT_BYTES: u64 = 1 << 20;
+
+/// A claim on blobs and layers for as long as this value (or the process) lives, with a scratch
+/// directory on the store's file system. Dropping it removes both.
+#[derive(Debug)]
+pub struct Lease {
+    store: Store,
+    id: String,
+    file: File,
+}
+
+impl Lease {
+    /// 64 hexadecimal digits; also the identity of a container run under this lease.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The private directory. What is in it goes when the lease goes.
+    pub fn scratch(&self) -> PathBuf {
+        self.store.root.join("scratch").join(&self.id)
+    }
+
+    /// The lease's own file: whoever cleans up for a killed process removes it last.
+    pub fn path(&self) -> PathBuf {
+        lease_path(&self.store, &self.id)
+    }
+
+    /// Claims more blobs or layers. From here on nobody removes those that exist.
+    pub fn add<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
+        let mut lines = String::new();
+        for digest in digests {
+            let _ = writeln!(lines, "{digest}");
+        }
+        let _lock = self.store.lock(FlockOperation::LockShared)?;
+        (&self.file).write_all(lines.as_bytes()).attempt(|| "write lease")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Failing to clear away is no error of the work done: the next command sweeps.
+        let _ = files::remove_tree(&self.scratch());
+        let _ = std::fs::remove_file(self.path());
+    }
+}
+
+fn lease_path(store: &Store, id: &str) -> PathBuf {
+    store.root.join("leases").join(id)
+}
+
+impl Store {
+    /// A new lease, empty. Also clears away what killed commands left.
+    pub fn lease(&self) -> Result<Lease> {
+        self.sweep()?;
+        let id = files::random_hex(32)?;
+        let file = files::lock_path(&lease_path(self, &id), FlockOperation::LockExclusive)?
+            .ok_or_else(|| crate::Error::invalid("lease", "its lock was refused"))?;
+        let lease = Lease { store: self.clone(), id, file };
+        files::make_private_dir(&lease.scratch())?;
+        Ok(lease)
+    }
+
+    /// Removes the scratch directories of leases nobody holds.
+    fn sweep(&self) -> Result<()> {
+        for path in self.lease_files()? {
+            let Some(id) = path.file_name().map(PathBuf::from) else { continue };
+            if let Some(_stale) = lock_existing(&path)? {
+                files::remove_tree(&self.root.join("scratch").join(id))?;
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every digest that a running command has claimed. Only meaningful under the exclusive lock.
+    pub(super) fn leased(&self) -> Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for path in self.lease_files()? {
+            if lock_existing(&path)?.is_some() {
+                continue;
+            }
+            // A lease that ended between the two looks claims nothing any more.
+            let Ok(text) = files::read_bounded(&path, LEASE_LIMIT_BYTES) else { continue };
+            digests.extend(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()));
+        }
+        Ok(digests)
+    }
+
+    fn lease_files(&self) -> Result<Vec<PathBuf>> {
+        let dir = self.root.join("leases");
+        let entries = std::fs::read_dir(&dir).attempt(|| format!("read {}", dir.display()))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+    }
+}
+
+/// The lock of a lease that nobody holds; `None` if it is held or gone.
+fn lock_existing(path: &Path) -> Result<Option<File>> {
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    Ok(files::try_lock(&file, FlockOperation::NonBlockingLockExclusive)?.then_some(file))
+}

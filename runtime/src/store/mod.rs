@@ -1,0 +1,147 @@
+//! The local image store: an OCI image layout, the unpacked layers beside it, and who uses what.
+//!
+//! ```text
+//! ROOT/oci-layout index.json blobs/ALGORITHM/HEX    an image layout other tools can read
+//! ROOT/layers/ALGORITHM/HEX/{fs,layer.json}         unpacked layers, named by DiffID
+//! ROOT/partial/HEX                                  downloads that can be resumed, locked while running
+//! ROOT/leases/ID ROOT/scratch/ID/                   who is working, and its private directory
+//! ROOT/lock                                         shared: register a use; exclusive: index.json, removal
+//! ```
+//!
+//! **Invariants.** A blob, a layer or an image appears by one `rename` and is complete and verified
+//! when it does. No process keeps `lock` across a download, an unpacking or a container. Everything
+//! a killed process leaves behind is either resumable (`partial/`) or recognised as stale because
+//! the kernel released its lock, and is removed by the next command that leases.
+
+mod image;
+mod index;
+mod lease;
+mod remove;
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+pub use image::Image;
+pub use lease::Lease;
+pub use remove::Removed;
+
+use crate::error::{Attempt, Error, Result};
+use crate::files;
+use crate::name::Digest;
+
+/// What is remembered of an unpacked layer, in `layer.json`.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct LayerInfo {
+    /// Bytes of all regular files together.
+    pub unpacked_bytes: u64,
+    /// Archive entries.
+    pub entries: u64,
+}
+
+/// One user's images on this machine. Cheap to open; any number of processes may share one.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Where the store is when nothing else is said: `$LONGSHORE_ROOT`, else `/var/lib/longshore` for
+    /// root, else `longshore` below the XDG data directory.
+    ///
+    /// Call it before entering a user namespace, where everybody is root.
+    pub fn default_root() -> Result<PathBuf> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(root) = set("LONGSHORE_ROOT") {
+            return Ok(root);
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok("/var/lib/longshore".into());
+        }
+        set("XDG_DATA_HOME")
+            .filter(|path| path.is_absolute())
+            .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+            .map(|data| data.join("longshore"))
+            .ok_or_else(|| Error::NotFound {
+                what: "a place for the image store".into(),
+                hint: "set HOME, or name a directory with --root or LONGSHORE_ROOT".into(),
+            })
+    }
+
+    /// Opens the store at `root`, creating it (mode 0700) when there is none.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let root = std::path::absolute(root.as_ref()).attempt(|| format!("resolve {}", root.as_ref().display()))?;
+        let store = Self { root };
+        if let Ok(metadata) = std::fs::metadata(store.root.join("oci-layout")) {
+            if metadata.uid() != rustix::process::geteuid().as_raw() {
+                return Err(Error::Busy {
+                    what: format!("image store {}", store.root.display()),
+                    why: "it belongs to another user; name your own with --root or LONGSHORE_ROOT".into(),
+                });
+            }
+            return Ok(store);
+        }
+        for dir in ["blobs/sha256", "blobs/sha512", "layers/sha256", "layers/sha512", "partial", "leases", "scratch"] {
+            files::make_private_dir(&store.root.join(dir))?;
+        }
+        files::write_atomically(&store.root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        Ok(store)
+    }
+
+    /// The store's directory, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a blob is, or would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.named("blobs", digest)
+    }
+
+    /// Where an unpacked layer's files are, or would be.
+    pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.layer_dir(diff_id).join("fs")
+    }
+
+    /// Whether a layer is there, unpacked.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.layer_dir(diff_id).exists()
+    }
+
+    /// Whether a blob is there.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).exists()
+    }
+
+    /// What is remembered of an unpacked layer.
+    pub fn layer_info(&self, diff_id: &Digest) -> Result<LayerInfo> {
+        let path = self.layer_dir(diff_id).join("layer.json");
+        crate::image::parse_own("layer.json", &files::read_bounded(&path, 4096)?)
+    }
+
+    /// Stores a small blob whose bytes are at hand.
+    pub fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        if self.has_blob(digest) { Ok(()) } else { files::write_atomically(&self.blob_path(digest), bytes) }
+    }
+
+    pub(crate) fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
+        self.named("layers", diff_id)
+    }
+
+    pub(crate) fn partial_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("partial").join(digest.hex())
+    }
+
+    fn named(&self, kind: &str, digest: &Digest) -> PathBuf {
+        self.root.join(kind).join(digest.algorithm().as_str()).join(digest.hex())
+    }
+
+    /// The store's lock, held until the handle is dropped.
+    fn lock(&self, operation: FlockOperation) -> Result<File> {
+        let file = files::open_lock(&self.root.join("lock"))?;
+        files::try_lock(&file, operation)?;
+        Ok(file)
+    }
+}

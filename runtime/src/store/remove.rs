@@ -1,0 +1,89 @@
+//! Removing names and images, and the blobs and layers nothing else needs.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::image::{Image, find_digest, not_found};
+use super::index::Entry;
+use super::{Lease, Store};
+use crate::error::{Attempt, Error, Result};
+use crate::name::{Digest, Reference};
+
+/// What a removal did, in the order to report it.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// Names that are gone.
+    pub untagged: Vec<Reference>,
+    /// The image, if it went with its last name.
+    pub deleted: Option<Digest>,
+}
+
+impl Store {
+    /// Removes one name, and the image with its last name; by image ID, the image with its one name
+    /// (`force`: with all of them).
+    ///
+    /// An image that a running container or pull uses is not deleted: `Error::Busy`.
+    pub fn remove(&self, text: &str, force: bool) -> Result<Removed> {
+        // Declared first so that it is dropped last: the slow part, removing trees, then happens after
+        // the lock is given back.
+        let lease = self.lease()?;
+        let mut locked = self.lock_index()?;
+        let entries = &mut locked.index.manifests;
+        let digest = find_digest(entries, text, |entry| self.load(&[entry]))?.ok_or_else(|| not_found(text))?;
+        let group: Vec<Entry> = entries.iter().filter(|entry| entry.digest == digest).cloned().collect();
+        let named: Vec<Reference> = group.iter().filter_map(Entry::name).collect();
+        let by_name: Option<Reference> = text.parse().ok().filter(|wanted| named.contains(wanted));
+        if by_name.is_none() && named.len() > 1 && !force {
+            let why = format!("it has {} names; remove them one by one, or all with --force", named.len());
+            return Err(Error::Busy { what: format!("image {text}"), why });
+        }
+        let untagged = by_name.map_or_else(|| named.clone(), |name| vec![name]);
+        if untagged.len() < named.len() {
+            entries.retain(|entry| entry.digest != digest || entry.name().is_none_or(|name| !untagged.contains(&name)));
+            locked.save()?;
+            return Ok(Removed { untagged, deleted: None });
+        }
+        let leased: HashSet<Digest> = self.leased()?.into_iter().collect();
+        if !force && leased.contains(&digest) {
+            let why = "a container or a pull is using it; wait for it, or stop it".into();
+            return Err(Error::Busy { what: format!("image {text}"), why });
+        }
+        let image = self.load(&group.iter().collect::<Vec<_>>()).ok();
+        entries.retain(|entry| entry.digest != digest);
+        locked.save()?;
+        let deleted = image.as_ref().map_or(&digest, Image::id).clone();
+        let mut candidates: HashSet<Digest> = group.iter().filter_map(Entry::resolved).collect();
+        candidates.insert(digest);
+        candidates.extend(image.iter().flat_map(|image| image.blobs().chain(image.diff_ids())).cloned());
+        candidates.retain(|digest| !leased.contains(digest));
+        self.discard_unreferenced(&locked.index.manifests, candidates, &lease)?;
+        Ok(Removed { untagged, deleted: Some(deleted) })
+    }
+
+    /// Moves those of `candidates` that no image among `entries` needs into the lease's scratch directory.
+    fn discard_unreferenced(&self, entries: &[Entry], mut candidates: HashSet<Digest>, lease: &Lease) -> Result<()> {
+        for entry in entries {
+            candidates.remove(&entry.digest);
+            if let Some(resolved) = entry.resolved() {
+                candidates.remove(&resolved);
+            }
+            // Without its manifest nobody can tell what an image needs: keep everything.
+            let image = self.load(&[entry])?;
+            for digest in image.blobs().chain(image.diff_ids()) {
+                candidates.remove(digest);
+            }
+        }
+        for digest in candidates {
+            discard(&self.blob_path(&digest), lease.scratch().join(format!("blob-{}", digest.hex())))?;
+            discard(&self.layer_dir(&digest), lease.scratch().join(format!("layer-{}", digest.hex())))?;
+        }
+        Ok(())
+    }
+}
+
+fn discard(from: &Path, to: PathBuf) -> Result<()> {
+    match std::fs::rename(from, to) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.attempt(|| format!("remove {}", from.display())),
+    }
+}
