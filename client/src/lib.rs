@@ -1,1 +1,19 @@
-//! placeholder
+//! Talking to registries, and every command a person types.
+//!
+//! `registry` is the protocol, `registry::auth` the proof of who asks, `transfer` moves whole images;
+//! `command` holds one file a verb, shared by `rbox` and the short names `rpull`, `rpush`, `rrun`.
+//!
+//! **Invariant: no async above `registry::http`.** Each worker thread owns a single-threaded HTTP client, so
+//! the rest of the crate, and the runtime crate below, read bodies as plain [`std::io::Read`].
+//! **Invariant: a command that needs no registry opens no socket and starts no async runtime.**
+
+pub mod command;
+pub mod config;
+pub mod credentials;
+pub mod error;
+pub mod progress;
+pub mod registry;
+pub mod text;
+pub mod transfer;
+
+pub use error::{Error, Result};

@@ -8,6 +8,7 @@ pub mod error;
 pub mod files;
 pub mod image;
 pub mod name;
+pub mod origin;
 pub mod pull;
 pub mod source;
 pub mod store;

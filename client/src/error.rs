@@ -1,0 +1,133 @@
+//! The crate's one error type.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong between a command and a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Images or containers on this machine.
+    #[error(transparent)]
+    Runtime(#[from] longshore_runtime::Error),
+    /// No answer from the registry.
+    #[error("cannot reach registry {host}: {why}")]
+    Unreachable {
+        /// `host[:port]`
+        host: String,
+        /// The innermost cause.
+        why: String,
+    },
+    /// The registry answered, and said no.
+    #[error("{attempted} at registry {host}: {answer}")]
+    Refused {
+        /// `host[:port]`
+        host: String,
+        /// What was attempted, on what.
+        attempted: String,
+        /// What it said.
+        answer: Answer,
+    },
+    /// The registry's answer breaks the protocol.
+    #[error("{attempted} at registry {host}: {why}")]
+    Protocol {
+        /// `host[:port]`
+        host: String,
+        /// What was attempted, on what.
+        attempted: String,
+        /// The rule it breaks.
+        why: String,
+    },
+    /// A configuration or credentials file is unusable.
+    #[error("{path}: {why}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+}
+
+impl Error {
+    /// The exit code of a command that failed this way; `launch` is for those that run containers.
+    pub fn exit_code(&self, launch: bool) -> u8 {
+        match self {
+            Self::Runtime(e) if launch => e.exit_code(),
+            _ if launch => 125,
+            _ => 1,
+        }
+    }
+}
+
+impl From<Error> for longshore_runtime::Error {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Runtime(e) => e,
+            other => Self::Remote(Box::new(other)),
+        }
+    }
+}
+
+/// What a registry said in an error answer (distribution-spec, "Error Codes").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The first error's code, `MANIFEST_UNKNOWN` and the like; empty when the body is something else.
+    pub code: String,
+    /// The first error's message.
+    pub message: String,
+}
+
+/// Characters of a registry's message that are shown.
+const MESSAGE_LIMIT: usize = 300;
+
+impl Answer {
+    /// Reads an error body leniently: proxies answer with pages of HTML.
+    pub fn parse(status: u16, body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Body {
+            errors: Vec<Entry>,
+        }
+        #[derive(Deserialize)]
+        struct Entry {
+            #[serde(default)]
+            code: String,
+            #[serde(default)]
+            message: String,
+        }
+        let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
+        let short = |text: String| text.chars().take(MESSAGE_LIMIT).collect();
+        match first {
+            Some(entry) => Self { status, code: short(entry.code), message: short(entry.message) },
+            None => Self { status, code: String::new(), message: String::new() },
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.status, self.code.as_str()) {
+            (404, "MANIFEST_UNKNOWN") => f.write_str("there is no such tag or digest")?,
+            (404, "NAME_UNKNOWN") => f.write_str("there is no such repository")?,
+            (404, "BLOB_UNKNOWN") => f.write_str("there is no such blob")?,
+            (401, _) => f.write_str("it wants credentials; log in with `docker login` or `podman login`")?,
+            (403, _) => f.write_str("access is denied for the credentials given")?,
+            (429, _) => f.write_str("too many requests; wait, or log in to be granted more")?,
+            (404, _) => f.write_str("not found")?,
+            (500.., _) => f.write_str("the registry failed")?,
+            _ => f.write_str("it refused")?,
+        }
+        write!(f, " (HTTP {}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        f.write_str(")")
+    }
+}

@@ -1,0 +1,129 @@
+//! Text for people: untrusted text made harmless, sizes, ages, tables.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+/// `text` without anything a terminal would obey: control characters and bidirectional overrides are
+/// shown as escapes.
+pub fn printable(text: &str) -> String {
+    let harmless = |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.chars().all(harmless) {
+        return text.to_owned();
+    }
+    text.chars().flat_map(|c| if harmless(c) { vec![c] } else { c.escape_default().collect() }).collect()
+}
+
+/// A size as docker prints it: decimal units, three significant digits.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = if unit == 0 || value >= 99.95 { 0 } else { usize::from(value < 9.995) + 1 };
+    format!("{value:.decimals$}{}", UNITS[unit])
+}
+
+/// How long ago an RFC 3339 time was, as docker prints it; `N/A` for what is no time.
+pub fn age(created: Option<&str>) -> String {
+    let Some(then) = created.and_then(parse_rfc3339) else { return "N/A".into() };
+    let Ok(elapsed) = SystemTime::now().duration_since(then) else { return "Less than a second ago".into() };
+    format!("{} ago", rough(elapsed))
+}
+
+fn rough(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0 => "Less than a second".into(),
+        1 => "1 second".into(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".into(),
+        120..3600 => format!("{minutes} minutes"),
+        3600..7200 => "About an hour".into(),
+        7200..172_800 => format!("{hours} hours"),
+        172_800..1_209_600 => format!("{days} days"),
+        1_209_600..5_184_000 => format!("{} weeks", days / 7),
+        5_184_000..63_072_000 => format!("{} months", days / 30),
+        _ => format!("{} years", days / 365),
+    }
+}
+
+/// Reads `2024-05-06T07:08:09[.fraction](Z|+hh:mm)`.
+fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let punctuation = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if !text.is_ascii() || !punctuation.iter().all(|&(at, c)| text.as_bytes().get(at) == Some(&c)) {
+        return None;
+    }
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let offset = match (zone, zone.split_at_checked(1)) {
+        ("Z" | "z", _) => 0,
+        (_, Some((sign @ ("+" | "-"), offset))) => {
+            let (hours, minutes) = offset.split_once(':')?;
+            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            if sign == "-" { -seconds } else { seconds }
+        }
+        _ => return None,
+    };
+    // Days since 1970 in the proleptic Gregorian calendar, years counted from March.
+    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day - 1 - 719_468;
+    let seconds = days * 86400 + number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)? - offset;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+/// Writes rows under headings in columns three spaces apart, as docker does. Cells may be untrusted.
+pub fn table(out: &mut impl Write, headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let heading: Vec<String> = headings.iter().map(ToString::to_string).collect();
+    let rows: Vec<Vec<String>> =
+        std::iter::once(heading).chain(rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect())).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}   "));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_escapes_never_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\u{202e}c\r\n"), "a\\u{1b}[31mb\\u{202e}c\\r\\n");
+        assert_eq!(printable("größe 日本"), "größe 日本");
+        let mut out = Vec::new();
+        table(&mut out, &["A"], &[vec!["x\u{1b}]0;y\u{7}".into()]]).unwrap();
+        assert!(!out.contains(&0x1b) && !out.contains(&7));
+    }
+
+    #[test]
+    fn sizes_read_as_dockers() {
+        let cases = [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (1240, "1.24kB"), (72_800_000, "72.8MB"), (622_000_000, "622MB")];
+        for (bytes, text) in cases {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_fractions_and_zones() {
+        let seconds = |text| parse_rfc3339(text).map(|t| t.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
+        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(seconds("2000-02-29T12:00:00.123456789Z"), Some(951_825_600));
+        assert_eq!(seconds("2000-02-29T14:00:00+02:00"), Some(951_825_600));
+        for bad in ["", "yesterday", "2000-02-29", "2000-02-29T12:00:00", "2000-02-29T12:00:00é", "0000-00-00T00:00:00Z"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+        assert_eq!(age(None), "N/A");
+    }
+}

@@ -1,0 +1,131 @@
+//! Random access to the members of an uncompressed tar file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Attempt, Error, Result};
+
+/// Members an archive may have: 500 layers in several spellings, many images.
+const MEMBERS_LIMIT: usize = 100_000;
+
+/// Links followed from one member to another.
+const LINKS_LIMIT: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Member {
+    Bytes { offset: u64, size: u64 },
+    /// Old `docker save` stores a repeated layer as a link to the first.
+    Link(String),
+}
+
+/// A tar file and where its members lie in it.
+#[derive(Debug)]
+pub(super) struct Archive {
+    file: Arc<File>,
+    name: String,
+    members: HashMap<String, Member>,
+}
+
+impl Archive {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let file = File::open(path).attempt(|| format!("open {name}"))?;
+        let mut magic = [0; 2];
+        if file.read_at(&mut magic, 0).attempt(|| format!("read {name}"))? == 2 && magic == [0x1f, 0x8b] {
+            return Err(Error::invalid(name, "it is compressed as a whole; unpack it with `gunzip` first"));
+        }
+        let members = scan(&file).map_err(|e| Error::invalid(&name, format_args!("it is not a tar archive: {e}")))?;
+        Ok(Self { file: Arc::new(file), name, members })
+    }
+
+    /// A member's bytes and their number.
+    pub(super) fn member(&self, path: &str) -> Result<(Box<dyn Read + Send>, u64)> {
+        let mut path = path.to_owned();
+        for _ in 0..LINKS_LIMIT {
+            match self.members.get(&path) {
+                Some(Member::Bytes { offset, size }) => {
+                    let section = Section { file: Arc::clone(&self.file), offset: *offset, end: offset + size };
+                    return Ok((Box::new(section), *size));
+                }
+                Some(Member::Link(target)) => path.clone_from(target),
+                None => break,
+            }
+        }
+        Err(Error::NotFound { what: format!("{path} in {}", self.name), hint: "the archive is incomplete; write it anew".into() })
+    }
+
+    /// A small member, whole.
+    pub(super) fn read(&self, path: &str, limit_bytes: u64) -> Result<Vec<u8>> {
+        let (reader, size) = self.member(path)?;
+        read_whole(reader, size, limit_bytes, path)
+    }
+}
+
+/// All of a reader that says how long it is.
+pub(super) fn read_whole(mut reader: impl Read, size: u64, limit_bytes: u64, name: &str) -> Result<Vec<u8>> {
+    if size > limit_bytes {
+        return Err(Error::invalid(name, format_args!("it is longer than {limit_bytes} bytes")));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+    reader.read_to_end(&mut bytes).attempt(|| format!("read {name}"))?;
+    Ok(bytes)
+}
+
+fn scan(file: &File) -> io::Result<HashMap<String, Member>> {
+    let mut members = HashMap::new();
+    let mut archive = tar::Archive::new(BufReader::new(file));
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        if members.len() >= MEMBERS_LIMIT {
+            return Err(io::Error::other("it has more than 100000 members"));
+        }
+        let path = clean("", &entry.path_bytes());
+        let kind = entry.header().entry_type();
+        if kind.is_file() {
+            members.insert(path, Member::Bytes { offset: entry.raw_file_position(), size: entry.size() });
+        } else if let Some(target) = entry.link_name_bytes().filter(|_| kind.is_symlink() || kind.is_hard_link()) {
+            let base = if kind.is_symlink() { path.rsplit_once('/').map_or("", |(dir, _)| dir) } else { "" };
+            let target = clean(base, &target);
+            members.insert(path, Member::Link(target));
+        }
+    }
+    Ok(members)
+}
+
+/// A member's name in one spelling: no leading `./`, `..` resolved within the archive.
+fn clean(base: &str, name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in base.split('/').chain(name.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// A stretch of a file, read by position so that several can be read at once.
+struct Section {
+    file: Arc<File>,
+    offset: u64,
+    end: u64,
+}
+
+impl Read for Section {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        let end = buffer.len().min(left);
+        let n = self.file.read_at(&mut buffer[..end], self.offset)?;
+        self.offset += n as u64;
+        if n == 0 && end > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut short"));
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,215 @@
+//! Where a push takes an image from: the local store, an OCI layout directory or archive, a docker
+//! archive.
+//!
+//! An [`Origin`] is a root manifest or index with a way to open every blob below it. It is read as
+//! untrusted: names inside archives never become paths on this machine.
+
+mod archive;
+mod docker;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use self::archive::Archive;
+use self::docker::Converted;
+use crate::error::{Attempt, Error, Result};
+use crate::image::{Descriptor, Index, parse_own};
+use crate::name::{Digest, MANIFEST_LIMIT_BYTES};
+use crate::source::RawManifest;
+use crate::store::{Image, Store};
+
+/// An image named by where it lies, as skopeo and podman write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// An image in the local store.
+    Store(String),
+    /// `oci:DIRECTORY[:TAG]`
+    OciLayout(PathBuf, Option<String>),
+    /// `oci-archive:FILE[:TAG]`
+    OciArchive(PathBuf, Option<String>),
+    /// `docker-archive:FILE[:REFERENCE]`
+    DockerArchive(PathBuf, Option<String>),
+}
+
+impl FromStr for Location {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let split = |rest: &str| match rest.split_once(':') {
+            Some((path, tag)) => (PathBuf::from(path), Some(tag.to_owned())),
+            None => (PathBuf::from(rest), None),
+        };
+        let location = if let Some(rest) = s.strip_prefix("oci:") {
+            let (path, tag) = split(rest);
+            Self::OciLayout(path, tag)
+        } else if let Some(rest) = s.strip_prefix("oci-archive:") {
+            let (path, tag) = split(rest);
+            Self::OciArchive(path, tag)
+        } else if let Some(rest) = s.strip_prefix("docker-archive:") {
+            let (path, tag) = split(rest);
+            Self::DockerArchive(path, tag)
+        } else {
+            Self::Store(s.into())
+        };
+        match &location {
+            Self::OciLayout(path, _) | Self::OciArchive(path, _) | Self::DockerArchive(path, _) if path.as_os_str().is_empty() => {
+                Err(Error::Name { what: "image location", input: s.into(), why: "a path must follow the colon" })
+            }
+            _ => Ok(location),
+        }
+    }
+}
+
+/// An image to push: its root document, and its blobs by digest.
+#[derive(Debug)]
+pub struct Origin {
+    /// The manifest or index to push under the destination's tag.
+    pub root: RawManifest,
+    blobs: Blobs,
+}
+
+#[derive(Debug)]
+enum Blobs {
+    Layout(PathBuf),
+    Archive(Archive),
+    Converted(Converted),
+}
+
+impl Origin {
+    /// Opens an image of the local store.
+    pub fn from_store(store: &Store, image: &Image) -> Self {
+        Self { root: image.raw.clone(), blobs: Blobs::Layout(store.root().into()) }
+    }
+
+    /// Opens an OCI image layout directory; `tag` may be left out when it holds one image.
+    pub fn from_layout(dir: &Path, tag: Option<&str>) -> Result<Self> {
+        let read = |name: &str| crate::files::read_bounded(&dir.join(name), MANIFEST_LIMIT_BYTES as u64);
+        check_layout_version(&read("oci-layout")?)?;
+        Self::select(&read("index.json")?, tag, Blobs::Layout(dir.into()), &dir.display().to_string())
+    }
+
+    /// Opens a tarball of an OCI image layout.
+    pub fn from_oci_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
+        let archive = Archive::open(path)?;
+        check_layout_version(&archive.read("oci-layout", MANIFEST_LIMIT_BYTES as u64)?)?;
+        let index = archive.read("index.json", MANIFEST_LIMIT_BYTES as u64)?;
+        Self::select(&index, tag, Blobs::Archive(archive), &path.display().to_string())
+    }
+
+    /// Opens what `docker save` wrote. Layers are compressed into unnamed files below `scratch`, because a
+    /// docker archive holds them plain.
+    pub fn from_docker_archive(path: &Path, reference: Option<&str>, scratch: &Path) -> Result<Self> {
+        let (root, converted) = Converted::open(Archive::open(path)?, reference, scratch)?;
+        Ok(Self { root, blobs: Blobs::Converted(converted) })
+    }
+
+    fn select(index: &[u8], tag: Option<&str>, blobs: Blobs, place: &str) -> Result<Self> {
+        let index: TaggedIndex = parse_own("index.json", index)?;
+        let wanted: Vec<&Tagged> = match tag {
+            Some(tag) => index.manifests.iter().filter(|entry| entry.annotations.name.as_deref() == Some(tag)).collect(),
+            None => index.manifests.iter().collect(),
+        };
+        let [entry] = wanted[..] else {
+            let tags: Vec<&str> = index.manifests.iter().filter_map(|entry| entry.annotations.name.as_deref()).take(16).collect();
+            return Err(Error::NotFound {
+                what: tag.map_or_else(|| format!("the one image of {place}"), |tag| format!("tag {tag:?} in {place}")),
+                hint: format!("it holds {} images, tagged: {}", index.manifests.len(), tags.join(", ")),
+            });
+        };
+        let mut origin = Self {
+            root: RawManifest { media_type: String::new(), digest: entry.descriptor.digest.clone(), bytes: Vec::new() },
+            blobs,
+        };
+        origin.root = origin.manifest(&entry.descriptor)?;
+        Ok(origin)
+    }
+
+    /// Reads a manifest below the root and checks it against its digest.
+    pub fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest> {
+        let bytes = self.read(&descriptor.digest, MANIFEST_LIMIT_BYTES as u64)?;
+        let mut hasher = descriptor.digest.algorithm().hasher();
+        hasher.update(&bytes);
+        let got = hasher.finish();
+        if got != descriptor.digest {
+            return Err(Error::Mismatch { what: "manifest".into(), expected: descriptor.digest.clone(), got });
+        }
+        Ok(RawManifest { media_type: descriptor.media_type.clone(), digest: descriptor.digest.clone(), bytes })
+    }
+
+    /// Which of an index's manifests are here: all of them in a complete layout.
+    pub fn available<'a>(&self, index: &'a Index) -> Vec<&'a Descriptor> {
+        index.manifests.iter().filter(|entry| self.blob(&entry.digest).is_ok()).collect()
+    }
+
+    /// A blob's bytes and their number. Not verified: a registry verifies what it is given.
+    pub fn blob(&self, digest: &Digest) -> Result<(Box<dyn Read + Send>, u64)> {
+        match &self.blobs {
+            Blobs::Layout(dir) => {
+                let path = dir.join("blobs").join(digest.algorithm().as_str()).join(digest.hex());
+                let file = File::open(&path).attempt(|| format!("open {}", path.display()))?;
+                let size = file.metadata().attempt(|| format!("inspect {}", path.display()))?.len();
+                Ok((Box::new(file), size))
+            }
+            Blobs::Archive(archive) => archive.member(&format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())),
+            Blobs::Converted(converted) => converted.blob(digest),
+        }
+    }
+
+    fn read(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>> {
+        let (reader, size) = self.blob(digest)?;
+        archive::read_whole(reader, size, limit_bytes, digest.as_str())
+    }
+}
+
+fn check_layout_version(bytes: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Marker {
+        image_layout_version: String,
+    }
+    let marker: Marker = parse_own("oci-layout", bytes)?;
+    if marker.image_layout_version.starts_with("1.") {
+        Ok(())
+    } else {
+        Err(Error::invalid("image layout", format_args!("its version {:?} is not 1.x", marker.image_layout_version)))
+    }
+}
+
+#[derive(Deserialize)]
+struct TaggedIndex {
+    manifests: Vec<Tagged>,
+}
+
+#[derive(Deserialize)]
+struct Tagged {
+    #[serde(flatten)]
+    descriptor: Descriptor,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+#[derive(Deserialize, Default)]
+struct Annotations {
+    #[serde(rename = "org.opencontainers.image.ref.name")]
+    name: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_read_as_skopeo_writes_them() {
+        let parse = |s: &str| s.parse::<Location>().unwrap();
+        assert_eq!(parse("oci:dir:1.0"), Location::OciLayout("dir".into(), Some("1.0".into())));
+        assert_eq!(parse("oci:/a/b"), Location::OciLayout("/a/b".into(), None));
+        assert_eq!(parse("oci-archive:x.tar"), Location::OciArchive("x.tar".into(), None));
+        assert_eq!(parse("docker-archive:x.tar:a:1"), Location::DockerArchive("x.tar".into(), Some("a:1".into())));
+        assert_eq!(parse("localhost:5000/a:1"), Location::Store("localhost:5000/a:1".into()));
+        assert!("oci:".parse::<Location>().is_err());
+    }
+}
