@@ -7,6 +7,7 @@
 pub mod error;
 pub mod name;
 pub mod source;
+pub mod unpack;
 
 pub use error::{Error, Result};
 pub use source::Source;
