@@ -97,7 +97,8 @@ fn parse_endpoint(url: &str) -> Option<Endpoint> {
     let host = rest.trim_end_matches('/');
     // A host is good if it can stand in a reference.
     let reference: longshore_runtime::name::Reference = format!("{host}/a").parse().ok()?;
-    (!host.contains('/') && (reference.registry() == host || !host.contains(['.', ':']))).then(|| Endpoint { host: host.into(), plain })
+    (!host.contains('/') && (reference.registry() == host || !host.contains(['.', ':'])))
+        .then(|| Endpoint { host: host.into(), plain })
 }
 
 /// Whether a `host[:port]` is this machine by name or address.
@@ -140,7 +141,12 @@ mod tests {
 
     #[test]
     fn a_wrong_setting_is_an_error_not_ignored() {
-        for bad in ["[\"docker.io\"]\nuse = \"127.0.0.1:5000\"", "[\"docker.io\"]\nuse = \"http://h/path\"", "[\"docker.io\"]\nmirror = \"x\"", "x"] {
+        for bad in [
+            "[\"docker.io\"]\nuse = \"127.0.0.1:5000\"",
+            "[\"docker.io\"]\nuse = \"http://h/path\"",
+            "[\"docker.io\"]\nmirror = \"x\"",
+            "x",
+        ] {
             assert!(matches!(parse(bad), Err(Error::Config { .. })), "{bad}");
         }
     }

@@ -98,8 +98,8 @@ fn find_in(path: &Path, registry: &str) -> Result<Option<Credentials>> {
     let bad = |why: String| Error::Config { path: path.display().to_string(), why };
     let bytes = longshore_runtime::files::read_bounded(path, FILE_LIMIT_BYTES)?;
     // Not the parser's own message: it may quote a secret.
-    let config: ConfigFile =
-        serde_json::from_slice(&bytes).map_err(|e| bad(format!("it is not the JSON expected, line {} column {}", e.line(), e.column())))?;
+    let config: ConfigFile = serde_json::from_slice(&bytes)
+        .map_err(|e| bad(format!("it is not the JSON expected, line {} column {}", e.line(), e.column())))?;
     let keys: Vec<&str> = if registry == longshore_runtime::name::DEFAULT_REGISTRY {
         vec![DOCKER_HUB_KEY, "docker.io", "index.docker.io"]
     } else {
@@ -109,10 +109,10 @@ fn find_in(path: &Path, registry: &str) -> Result<Option<Credentials>> {
         return ask_helper(helper, key);
     }
     let spellings = |key: &str| [key.to_owned(), format!("https://{key}"), format!("https://{key}/")];
-    if let Some(auth) = keys.iter().flat_map(|key| spellings(key)).find_map(|key| config.auths.get(&key)) {
-        if let Some(found) = decode(auth).map_err(|()| bad(format!("the entry of {registry} is damaged; log in again")))? {
-            return Ok(Some(found));
-        }
+    let auth = keys.iter().flat_map(|key| spellings(key)).find_map(|key| config.auths.get(&key));
+    let damaged = |()| bad(format!("the entry of {registry} is damaged; log in again"));
+    if let Some(found) = auth.map(decode).transpose().map_err(damaged)?.flatten() {
+        return Ok(Some(found));
     }
     if config.creds_store.is_empty() { Ok(None) } else { ask_helper(&config.creds_store, keys[0]) }
 }
@@ -154,9 +154,11 @@ fn ask_helper(helper: &str, key: &str) -> Result<Option<Credentials>> {
         .spawn()
         .map_err(|e| bad(format!("cannot run this credential helper: {e}")))?;
     let mut answer = Vec::new();
-    let exchanged = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(key.as_bytes())).and_then(|()| {
-        child.stdout.take().map_or(Ok(0), |stdout| stdout.take(FILE_LIMIT_BYTES).read_to_end(&mut answer))
-    });
+    let exchanged = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut stdin| stdin.write_all(key.as_bytes()))
+        .and_then(|()| child.stdout.take().map_or(Ok(0), |stdout| stdout.take(FILE_LIMIT_BYTES).read_to_end(&mut answer)));
     let status = child.wait().map_err(|e| bad(e.to_string()))?;
     exchanged.map_err(|e| bad(e.to_string()))?;
     if !status.success() {
@@ -165,7 +167,8 @@ fn ask_helper(helper: &str, key: &str) -> Result<Option<Credentials>> {
         }
         return Err(bad(format!("this credential helper failed for {key} ({status}); nothing was sent")));
     }
-    let secret: Secret = serde_json::from_slice(&answer).map_err(|_| bad("its answer is not what a credential helper says".into()))?;
+    let secret: Secret =
+        serde_json::from_slice(&answer).map_err(|_| bad("its answer is not what a credential helper says".into()))?;
     Ok(Some(match secret.username.as_str() {
         TOKEN_USER => Credentials::IdentityToken(secret.secret),
         _ => Credentials::Basic { user: secret.username, password: secret.secret },

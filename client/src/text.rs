@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn sizes_read_as_dockers() {
-        let cases = [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (1240, "1.24kB"), (72_800_000, "72.8MB"), (622_000_000, "622MB")];
+        let cases =
+            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (1240, "1.24kB"), (72_800_000, "72.8MB"), (622_000_000, "622MB")];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text);
         }

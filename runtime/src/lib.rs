@@ -9,9 +9,12 @@ pub mod files;
 pub mod image;
 pub mod name;
 pub mod origin;
+pub mod parallel;
+pub mod progress;
 pub mod pull;
 pub mod source;
 pub mod store;
+pub mod unpack;
 
 pub use error::{Error, Result};
 pub use source::{RawManifest, Source};

@@ -106,8 +106,16 @@ impl Auth {
         let mut answer = pool
             .send(|client| match &credentials {
                 Some(Credentials::IdentityToken(token)) => {
-                    query.extend([("grant_type", "refresh_token".into()), ("refresh_token", token.clone()), ("client_id", "longshore".into())]);
-                    client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded").body(encode(&url, &query)).build()
+                    query.extend([
+                        ("grant_type", "refresh_token".into()),
+                        ("refresh_token", token.clone()),
+                        ("client_id", "longshore".into()),
+                    ]);
+                    client
+                        .post(url.clone())
+                        .header("content-type", "application/x-www-form-urlencoded")
+                        .body(encode(&url, &query))
+                        .build()
                 }
                 other => {
                     let mut with_query = url.clone();
@@ -127,7 +135,8 @@ impl Auth {
             return Err(Error::Refused { host: authority(&url), attempted: attempted(), answer: Answer::parse(status, &body) });
         }
         // Not the parser's own message: it may quote the token.
-        let token: Token = serde_json::from_slice(&body).map_err(|_| protocol("the token server's answer is not the JSON expected".into()))?;
+        let token: Token =
+            serde_json::from_slice(&body).map_err(|_| protocol("the token server's answer is not the JSON expected".into()))?;
         let token = if token.token.is_empty() { token.access_token } else { token.token };
         if token.is_empty() { Err(protocol("the token server's answer holds no token".into())) } else { Ok(token) }
     }
@@ -151,9 +160,8 @@ pub(super) fn authority(url: &Url) -> String {
 fn in_trust_domain(registry: &str, realm_host: &str) -> bool {
     let registry = registry.split(':').next().unwrap_or_default();
     let is_domain = |name: &str| name.contains('.') && name.parse::<std::net::IpAddr>().is_err();
-    let below = |name: &str, domain: &str| {
-        is_domain(domain) && name.strip_suffix(domain).is_some_and(|prefix| prefix.ends_with('.'))
-    };
+    let below =
+        |name: &str, domain: &str| is_domain(domain) && name.strip_suffix(domain).is_some_and(|prefix| prefix.ends_with('.'));
     below(realm_host, registry) || below(registry, realm_host)
 }
 

@@ -92,7 +92,7 @@ impl Pool {
             Ok(response) => Ok(Answer { pool: self, client: Some(client), response, chunk: Bytes::new() }),
             Err(e) => {
                 self.idle().push(client);
-                Err(into_io(e))
+                Err(into_io(&e))
             }
         }
     }
@@ -137,7 +137,7 @@ impl Read for Answer<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
             let Some(client) = &self.client else { return Ok(0) };
-            match client.runtime.block_on(self.response.chunk()).map_err(into_io)? {
+            match client.runtime.block_on(self.response.chunk()).map_err(|e| into_io(&e))? {
                 Some(chunk) => self.chunk = chunk,
                 None => return Ok(0),
             }
@@ -183,9 +183,9 @@ pub(super) fn upload_body(reader: impl Read + Send + 'static, sent: impl Fn(u64)
 }
 
 /// The innermost cause: "connection refused" says more than "error sending request".
-fn into_io(e: reqwest::Error) -> io::Error {
+fn into_io(e: &reqwest::Error) -> io::Error {
     let kind = if e.is_timeout() { io::ErrorKind::TimedOut } else { io::ErrorKind::Other };
-    let mut cause: &dyn std::error::Error = &e;
+    let mut cause: &dyn std::error::Error = e;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }

@@ -77,7 +77,8 @@ impl Repository {
             }
         } else if offset > 0 {
             // It does not do ranges and sends all of it: skip what is here already.
-            std::io::copy(&mut (&mut answer).take(offset), &mut std::io::sink()).map_err(|e| self.broken(attempted(), e.to_string()))?;
+            std::io::copy(&mut (&mut answer).take(offset), &mut std::io::sink())
+                .map_err(|e| self.broken(attempted(), e.to_string()))?;
         }
         Ok(Box::new(answer))
     }
@@ -96,7 +97,11 @@ impl Repository {
     /// Uploads a blob of `size` bytes in one stream (end-4a, end-6). `open` is called again if the bytes
     /// must be sent again; `sent` is told how many bytes were handed to the connection.
     pub fn put_blob<R: Read + Send + 'static>(
-        &self, digest: &Digest, size: u64, open: impl Fn() -> Result<R>, sent: impl Fn(u64) + Clone + Send + 'static,
+        &self,
+        digest: &Digest,
+        size: u64,
+        open: impl Fn() -> Result<R>,
+        sent: impl Fn(u64) + Clone + Send + 'static,
     ) -> Result<()> {
         let attempted = || format!("upload blob {digest}");
         let start = format!("{}/blobs/uploads/", self.base);
@@ -149,14 +154,21 @@ impl Repository {
     }
 
     fn send(
-        &self, action: Action, attempted: impl Fn() -> String, build: impl Fn(&Client) -> RequestBuilder,
+        &self,
+        action: Action,
+        attempted: impl Fn() -> String,
+        build: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Answer<'_>> {
         self.send_body(action, true, attempted, build, || Ok(None))
     }
 
     /// Sends a request; answers one challenge and sends it again, its body made anew.
     fn send_body(
-        &self, action: Action, trusted: bool, attempted: impl Fn() -> String, build: impl Fn(&Client) -> RequestBuilder,
+        &self,
+        action: Action,
+        trusted: bool,
+        attempted: impl Fn() -> String,
+        build: impl Fn(&Client) -> RequestBuilder,
         body: impl Fn() -> Result<Option<Body>>,
     ) -> Result<Answer<'_>> {
         let mut retried = false;

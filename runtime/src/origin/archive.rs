@@ -17,7 +17,10 @@ const LINKS_LIMIT: usize = 4;
 
 #[derive(Debug, Clone)]
 enum Member {
-    Bytes { offset: u64, size: u64 },
+    Bytes {
+        offset: u64,
+        size: u64,
+    },
     /// Old `docker save` stores a repeated layer as a link to the first.
     Link(String),
 }

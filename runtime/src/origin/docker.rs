@@ -1,11 +1,12 @@
 //! What `docker save` writes, as an OCI image: the configuration as it is, the layers compressed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -16,6 +17,7 @@ use super::archive::Archive;
 use crate::error::{Attempt, Error, Result};
 use crate::image::{CONFIG_LIMIT_BYTES, ImageConfig, media_type, parse_own};
 use crate::name::{Algorithm, Digest, Hasher, MANIFEST_LIMIT_BYTES, Reference};
+use crate::parallel;
 use crate::source::RawManifest;
 
 /// Layers compressed at the same time.
@@ -39,7 +41,7 @@ pub(super) struct Converted {
 }
 
 impl Converted {
-    pub(super) fn open(archive: Archive, reference: Option<&str>, scratch: &Path) -> Result<(RawManifest, Self)> {
+    pub(super) fn open(archive: &Archive, reference: Option<&str>, scratch: &Path) -> Result<(RawManifest, Self)> {
         let images: Vec<SavedImage> = parse_own("manifest.json", &archive.read("manifest.json", MANIFEST_LIMIT_BYTES as u64)?)?;
         let image = choose(&images, reference)?;
         let config = archive.read(&image.config, CONFIG_LIMIT_BYTES)?;
@@ -48,12 +50,10 @@ impl Converted {
             let why = format!("it has {} layers and {} DiffIDs", image.layers.len(), diff_ids.len());
             return Err(Error::invalid("docker archive", why));
         }
-        let layers = compress_all(&archive, &image.layers, &diff_ids, scratch)?;
+        let layers = compress_all(archive, &image.layers, &diff_ids, scratch)?;
 
         let config_digest = Digest::of(&config);
-        let descriptor = |media_type: &str, digest: &Digest, size: u64| {
-            serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size })
-        };
+        let descriptor = |media_type: &str, digest: &Digest, size: u64| serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": media_type::OCI_MANIFEST,
@@ -90,7 +90,8 @@ fn choose<'a>(images: &'a [SavedImage], reference: Option<&str>) -> Result<&'a S
     let [image] = found[..] else {
         let all: Vec<String> = images.iter().flat_map(tags).take(16).collect();
         return Err(Error::NotFound {
-            what: reference.map_or_else(|| "the one image of the archive".into(), |name| format!("image {name:?} in the archive")),
+            what: reference
+                .map_or_else(|| "the one image of the archive".into(), |name| format!("image {name:?} in the archive")),
             hint: format!("it holds {} images: {}", images.len(), all.join(", ")),
         });
     };
@@ -98,18 +99,13 @@ fn choose<'a>(images: &'a [SavedImage], reference: Option<&str>) -> Result<&'a S
 }
 
 fn compress_all(archive: &Archive, layers: &[String], diff_ids: &[Digest], scratch: &Path) -> Result<Vec<(Digest, File, u64)>> {
-    let mut results = Vec::with_capacity(layers.len());
-    let named: Vec<(&String, &Digest)> = layers.iter().zip(diff_ids).collect();
-    for batch in named.chunks(COMPRESSION_JOBS) {
-        let batch: Vec<Result<_>> = std::thread::scope(|scope| {
-            let started: Vec<_> = batch.iter().map(|(path, diff_id)| scope.spawn(|| compress(archive, path, diff_id, scratch))).collect();
-            started.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::invalid("layer", "compressing it panicked")))).collect()
-        });
-        for result in batch {
-            results.push(result?);
-        }
-    }
-    Ok(results)
+    let compressed: Mutex<BTreeMap<usize, (Digest, File, u64)>> = Mutex::default();
+    parallel::for_each(layers, COMPRESSION_JOBS, &AtomicBool::new(false), |at, path| {
+        let layer = compress(archive, path, &diff_ids[at], scratch)?;
+        compressed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, layer);
+        Ok::<(), Error>(())
+    })?;
+    Ok(compressed.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
 }
 
 /// Compresses a plain layer, checking its DiffID on the way.
@@ -139,7 +135,9 @@ fn compress(archive: &Archive, path: &str, diff_id: &Digest, scratch: &Path) -> 
 /// A file that goes when it is closed.
 fn unnamed_file(dir: &Path) -> Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).attempt(|| format!("create a temporary file in {}", dir.display()))?.into())
+    Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)
+        .attempt(|| format!("create a temporary file in {}", dir.display()))?
+        .into())
 }
 
 struct Counted {

@@ -56,7 +56,9 @@ impl FromStr for Location {
             Self::Store(s.into())
         };
         match &location {
-            Self::OciLayout(path, _) | Self::OciArchive(path, _) | Self::DockerArchive(path, _) if path.as_os_str().is_empty() => {
+            Self::OciLayout(path, _) | Self::OciArchive(path, _) | Self::DockerArchive(path, _)
+                if path.as_os_str().is_empty() =>
+            {
                 Err(Error::Name { what: "image location", input: s.into(), why: "a path must follow the colon" })
             }
             _ => Ok(location),
@@ -103,7 +105,7 @@ impl Origin {
     /// Opens what `docker save` wrote. Layers are compressed into unnamed files below `scratch`, because a
     /// docker archive holds them plain.
     pub fn from_docker_archive(path: &Path, reference: Option<&str>, scratch: &Path) -> Result<Self> {
-        let (root, converted) = Converted::open(Archive::open(path)?, reference, scratch)?;
+        let (root, converted) = Converted::open(&Archive::open(path)?, reference, scratch)?;
         Ok(Self { root, blobs: Blobs::Converted(converted) })
     }
 

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::resume::Resuming;
-use super::{Job, LayerEvent, verify};
+use super::{Job, verify};
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::image::Descriptor;
 use crate::name::Digest;
+use crate::progress::LayerEvent;
 use crate::store::LayerInfo;
 use crate::unpack::{self, Unpacked};
 
@@ -34,7 +35,10 @@ pub(super) fn fetch(job: &Job<'_>, at: usize, descriptor: &Descriptor, diff_id: 
         return Ok(None);
     }
     if descriptor.is_foreign() {
-        return Err(Error::invalid(format_args!("layer {}", descriptor.digest), "its licence keeps it out of registries; it cannot be fetched"));
+        return Err(Error::invalid(
+            format_args!("layer {}", descriptor.digest),
+            "its licence keeps it out of registries; it cannot be fetched",
+        ));
     }
     let partial_path = job.store.partial_path(&descriptor.digest);
     let partial = match files::lock_path(&partial_path, FlockOperation::NonBlockingLockExclusive)? {
@@ -134,11 +138,12 @@ impl Layer<'_> {
         files::make_private_dir(&dir)?;
         std::fs::DirBuilder::new().mode(0o755).create(&fs).attempt(|| format!("create directory {}", fs.display()))?;
         let algorithms = (self.descriptor.digest.algorithm(), self.diff_id.algorithm());
-        let unpacked = unpack::unpack_layer(compressed, algorithms.0, algorithms.1, open_dir(&fs)?.as_fd(), &self.job.options.unpack)
-            .map_err(|e| match e {
-                Error::Invalid { what, why } => Error::invalid(format_args!("layer {}, {what}", self.descriptor.digest), why),
-                other => other,
-            })?;
+        let unpacked =
+            unpack::unpack_layer(compressed, algorithms.0, algorithms.1, open_dir(&fs)?.as_fd(), &self.job.options.unpack)
+                .map_err(|e| match e {
+                    Error::Invalid { what, why } => Error::invalid(format_args!("layer {}, {what}", self.descriptor.digest), why),
+                    other => other,
+                })?;
         self.verify_blob(unpacked.blob.clone())?;
         verify(|| format!("DiffID of layer {}", self.descriptor.digest), self.diff_id, unpacked.diff_id.clone())?;
         self.describe(&dir, &unpacked)?;

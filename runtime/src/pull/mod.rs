@@ -3,15 +3,16 @@
 mod layer;
 mod resume;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Document, ImageConfig, Manifest};
 use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Platform, Reference};
+use crate::progress::Progress;
 use crate::source::{RawManifest, Source};
 use crate::store::{Lease, Store};
-use crate::{files, unpack};
+use crate::{files, parallel, unpack};
 
 /// Layers fetched and unpacked at the same time unless told otherwise.
 pub const DEFAULT_JOBS: usize = 4;
@@ -25,34 +26,6 @@ pub struct Options {
     pub jobs: usize,
     /// How layers are written.
     pub unpack: unpack::Options,
-}
-
-/// What happens to a layer, in order.
-#[derive(Debug, Clone, Copy)]
-pub enum LayerEvent {
-    /// It is here already.
-    Exists,
-    /// Another command is fetching it; its result will be used.
-    Waiting,
-    /// Fetching begins, or resumes where an earlier one stopped.
-    Started {
-        /// Its compressed length in bytes.
-        total_bytes: u64,
-        /// How many of them are here from earlier.
-        resumed_bytes: u64,
-    },
-    /// So many more compressed bytes were verified and unpacked.
-    Received(u64),
-    /// Verified, unpacked and in the store.
-    Complete,
-}
-
-/// Told of the progress of layers, from several threads.
-pub trait Progress: Sync {
-    /// All layers of the image, bottom first, before any event.
-    fn layers(&self, layers: &[Descriptor]);
-    /// Something happened to a layer.
-    fn layer(&self, digest: &Digest, event: LayerEvent);
 }
 
 /// What a pull brought.
@@ -69,7 +42,11 @@ pub struct Pulled {
 /// Layers already here are not fetched again, one half here is resumed. On an error the store keeps
 /// whole, verified layers and resumable downloads, and no name changes.
 pub fn pull(
-    store: &Store, source: &dyn Source, reference: &Reference, options: &Options, progress: &dyn Progress,
+    store: &Store,
+    source: &dyn Source,
+    reference: &Reference,
+    options: &Options,
+    progress: &dyn Progress,
 ) -> Result<Pulled> {
     let lease = store.lease()?;
     let resolved = fetch_manifest(source, reference)?;
@@ -86,11 +63,16 @@ pub fn pull(
     }
     lease.add(diff_ids)?;
 
-    let up_to_date = store.find(&reference.to_string()).ok().flatten().is_some_and(|image| {
-        image.raw.digest == raw.digest && image.diff_ids().iter().all(|diff_id| store.has_layer(diff_id))
-    });
+    let up_to_date =
+        store.find(&reference.to_string()).ok().flatten().is_some_and(|image| {
+            image.raw.digest == raw.digest && image.diff_ids().iter().all(|diff_id| store.has_layer(diff_id))
+        });
     progress.layers(&manifest.layers);
-    fetch_layers(&Job { store, source, reference, options, progress, lease: &lease, cancelled: AtomicBool::new(false) }, &manifest, diff_ids)?;
+    fetch_layers(
+        &Job { store, source, reference, options, progress, lease: &lease, cancelled: AtomicBool::new(false) },
+        &manifest,
+        diff_ids,
+    )?;
 
     store.put_blob(&manifest.config.digest, &config_bytes)?;
     store.put_blob(&raw.digest, &raw.bytes)?;
@@ -112,37 +94,22 @@ struct Job<'a> {
 }
 
 fn fetch_layers(job: &Job<'_>, manifest: &Manifest, diff_ids: &[Digest]) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let deferred: Mutex<Vec<layer::Unadopted>> = Mutex::new(Vec::new());
-    let work = || {
-        while !job.cancelled.load(Ordering::Relaxed) {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(descriptor) = manifest.layers.get(at) else { return };
-            match layer::fetch(job, at, descriptor, &diff_ids[at]) {
-                Ok(unadopted) => deferred.lock().unwrap_or_else(PoisonError::into_inner).extend(unadopted),
-                Err(e) => {
-                    job.cancelled.store(true, Ordering::Relaxed);
-                    // The first failure is the cause, the rest follow from it.
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..job.options.jobs.clamp(1, manifest.layers.len().max(1)) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    if let Some(e) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(e);
-    }
-    layer::adopt(job, deferred.into_inner().unwrap_or_else(PoisonError::into_inner), diff_ids)
+    let unadopted = Mutex::new(Vec::new());
+    parallel::for_each(&manifest.layers, job.options.jobs, &job.cancelled, |at, descriptor| {
+        let layer = layer::fetch(job, at, descriptor, &diff_ids[at])?;
+        unadopted.lock().unwrap_or_else(PoisonError::into_inner).extend(layer);
+        Ok(())
+    })?;
+    layer::adopt(job, unadopted.into_inner().unwrap_or_else(PoisonError::into_inner), diff_ids)
 }
 
 /// The image for `platform`: the document itself, or the one an index names.
-fn choose_image(source: &dyn Source, reference: &Reference, resolved: &RawManifest, platform: &Platform) -> Result<(RawManifest, Manifest)> {
+fn choose_image(
+    source: &dyn Source,
+    reference: &Reference,
+    resolved: &RawManifest,
+    platform: &Platform,
+) -> Result<(RawManifest, Manifest)> {
     let index = match Document::parse(&resolved.media_type, &resolved.bytes)? {
         Document::Image(manifest) => return Ok((resolved.clone(), manifest)),
         Document::Index(index) => index,

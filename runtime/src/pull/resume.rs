@@ -6,9 +6,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
-use super::{Job, LayerEvent};
+use super::Job;
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
+use crate::progress::LayerEvent;
 
 /// Failed reads in a row, without one byte in between, before a download gives up.
 const RETRIES_WITHOUT_PROGRESS: u32 = 4;
@@ -96,7 +97,7 @@ impl Read for Resuming<'_> {
         match self.next(buffer) {
             Ok(n) => {
                 self.position_bytes += n as u64;
-                self.job.progress.layer(&self.descriptor.digest, LayerEvent::Received(n as u64));
+                self.job.progress.layer(&self.descriptor.digest, LayerEvent::Moved(n as u64));
                 Ok(n)
             }
             Err(e) => {

@@ -1,0 +1,332 @@
+//! The directories of a layer while it is written: finding and making an entry's parent by file
+//! descriptor, and what each directory's metadata will be.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+
+use crate::error::{Attempt, Error, Result};
+
+use super::metadata::{Metadata, Writer, attempted};
+use super::{Limits, Options, invalid_entry};
+
+/// Descriptors of directories kept open: enough for the working set of an archive in any sane order.
+const OPEN_DIRECTORIES: usize = 64;
+
+/// Components and symbolic links walked for one path; the kernel gives up after 40 links.
+const WALK_STEPS: usize = 1024;
+
+/// The mode directories have while the layer is written: their owner can write in them, and what is
+/// made in them inherits nothing.
+const PROVISIONAL: Mode = Mode::from_raw_mode(0o755);
+
+/// How directories are opened to work in them.
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How far resolution may go: nowhere but down real directories.
+const STRICT: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
+
+/// A directory to create entries in.
+pub(super) struct Parent {
+    fd: OwnedFd,
+    /// Relative to the layer, free of symbolic links; empty for the layer's root.
+    path: Vec<u8>,
+}
+
+impl Parent {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The path of an entry here.
+    fn join(&self, name: &[u8]) -> Vec<u8> {
+        if self.path.is_empty() { name.to_vec() } else { [&self.path[..], b"/", name].concat() }
+    }
+}
+
+/// What a directory will be given at the end.
+#[derive(Default)]
+struct Directory {
+    /// `None`: implied.
+    metadata: Option<Metadata>,
+    opaque: bool,
+}
+
+/// The directories of a layer.
+pub(super) struct Tree<'a> {
+    root: BorrowedFd<'a>,
+    options: &'a Options,
+    /// By path as archives spell it, cleaned.
+    open: HashMap<Vec<u8>, Rc<Parent>>,
+    /// By path free of symbolic links: children sort after their parents.
+    directories: BTreeMap<Vec<u8>, Directory>,
+    /// Of `directories`, as [`Limits::directory_bytes`] counts.
+    held_bytes: usize,
+}
+
+impl<'a> Tree<'a> {
+    /// A tree in an empty directory, which from now on hands nothing down to what is made in it.
+    pub(super) fn new(root: BorrowedFd<'a>, options: &'a Options) -> Result<Self> {
+        let mut entries = Dir::read_from(root).attempt(|| "read the directory to unpack into")?;
+        let unexpected =
+            entries.find(|entry| entry.as_ref().map_or(true, |entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")));
+        if unexpected.is_some() {
+            return Err(Error::io("unpack a layer", Errno::NOTEMPTY));
+        }
+        match rustix::fs::fremovexattr(root, "system.posix_acl_default") {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(Error::io("remove the default access list of the directory to unpack into", error)),
+        }
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        rustix::fs::fchown(root, Some(uid), Some(gid)).attempt(|| "take the directory to unpack into")?;
+        rustix::fs::fchmod(root, PROVISIONAL).attempt(|| "change the mode of the directory to unpack into")?;
+        let directories = BTreeMap::from([(Vec::new(), Directory::default())]);
+        Ok(Self { root, options, open: HashMap::new(), directories, held_bytes: 0 })
+    }
+
+    /// The directory `path` names (cleaned components joined by `/`), made with all its parents where
+    /// missing; symbolic links are resolved inside the layer.
+    pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Parent>> {
+        self.resolve(path, true)?.ok_or_else(|| invalid_entry(path, "it is no directory"))
+    }
+
+    /// The same if it exists.
+    pub(super) fn existing_parent(&mut self, path: &[u8]) -> Result<Option<Rc<Parent>>> {
+        self.resolve(path, false)
+    }
+
+    fn resolve(&mut self, path: &[u8], create: bool) -> Result<Option<Rc<Parent>>> {
+        if let Some(parent) = self.open.get(path) {
+            return Ok(Some(Rc::clone(parent)));
+        }
+        // Where nothing but real directories is on the way, one system call finds it.
+        let parent = match self.open_strictly(path) {
+            Ok(fd) => Some(Parent { fd, path: path.to_vec() }),
+            Err(_) => self.walk(path, create)?,
+        };
+        let Some(parent) = parent.map(Rc::new) else { return Ok(None) };
+        if self.open.len() == OPEN_DIRECTORIES {
+            self.open.clear();
+        }
+        self.open.insert(path.to_vec(), Rc::clone(&parent));
+        Ok(Some(parent))
+    }
+
+    fn open_strictly(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        rustix::fs::openat2(self.root, path, DIRECTORY, Mode::empty(), STRICT)
+    }
+
+    /// Component by component: makes what is missing, resolves symbolic links with the layer as the
+    /// root. The kernel never follows one.
+    fn walk(&mut self, path: &[u8], create: bool) -> Result<Option<Parent>> {
+        let open = |tree: &Self, canonical: Vec<u8>| {
+            let fd = tree.open_strictly(&canonical).attempt(|| attempted("open", &canonical))?;
+            Ok::<_, Error>(Parent { fd, path: canonical })
+        };
+        let mut here = open(self, Vec::new())?;
+        let mut ahead: Vec<Vec<u8>> = components(path).rev().map(<[u8]>::to_vec).collect();
+        let mut steps = 0;
+        while let Some(name) = ahead.pop() {
+            steps += 1;
+            if steps > WALK_STEPS {
+                return Err(invalid_entry(path, "its parents are a maze of symbolic links"));
+            }
+            if name == b".." {
+                here.path.truncate(here.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
+                here = open(self, here.path)?;
+                continue;
+            }
+            match rustix::fs::openat(here.fd(), &name[..], DIRECTORY, Mode::empty()) {
+                Ok(fd) => here = Parent { fd, path: here.join(&name) },
+                Err(Errno::NOENT) if create => here = self.make_parent(&here, &name, false)?,
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    let stat = stat(&here, &name).attempt(|| attempted("look at", path))?;
+                    if is_whiteout(&stat) && create {
+                        unlink(&here, &name, AtFlags::empty(), path)?;
+                        here = self.make_parent(&here, &name, true)?;
+                    } else if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                        let target =
+                            rustix::fs::readlinkat(here.fd(), &name[..], Vec::new()).attempt(|| attempted("read link", path))?;
+                        if target.to_bytes().starts_with(b"/") {
+                            here = open(self, Vec::new())?;
+                        }
+                        ahead.extend(components(target.to_bytes()).rev().map(<[u8]>::to_vec));
+                    } else {
+                        return Err(invalid_entry(path, "one of its parents is no directory"));
+                    }
+                }
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(Error::io(attempted("open", path), error)),
+            }
+        }
+        Ok(Some(here))
+    }
+
+    /// Makes an implied directory and opens it.
+    fn make_parent(&mut self, parent: &Parent, name: &[u8], opaque: bool) -> Result<Parent> {
+        let path = parent.join(name);
+        rustix::fs::mkdirat(parent.fd(), name, PROVISIONAL).attempt(|| attempted("create", &path))?;
+        self.record(path.clone(), None, opaque)?;
+        let fd = rustix::fs::openat(parent.fd(), name, DIRECTORY, Mode::empty()).attempt(|| attempted("open", &path))?;
+        Ok(Parent { fd, path })
+    }
+
+    /// Makes a directory the archive lists, or updates the one that is there. One that takes the place
+    /// of something else is opaque: that already hid what lower layers have.
+    pub(super) fn make_directory(&mut self, parent: &Parent, name: &[u8], metadata: Metadata) -> Result<()> {
+        let path = parent.join(name);
+        let opaque = match rustix::fs::mkdirat(parent.fd(), name, PROVISIONAL) {
+            Err(Errno::EXIST) => !self.keep_directory(parent, name, &path)?,
+            result => result.map(|()| false).attempt(|| attempted("create", &path))?,
+        };
+        self.record(path, Some(metadata), opaque)
+    }
+
+    /// Whether a directory is there; anything else is replaced by one.
+    fn keep_directory(&mut self, parent: &Parent, name: &[u8], path: &[u8]) -> Result<bool> {
+        let stat = stat(parent, name).attempt(|| attempted("look at", path))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(true);
+        }
+        self.remove(parent, name)?;
+        rustix::fs::mkdirat(parent.fd(), name, PROVISIONAL).attempt(|| attempted("create", path))?;
+        Ok(false)
+    }
+
+    /// The metadata of the layer's root.
+    pub(super) fn set_root(&mut self, metadata: Metadata) -> Result<()> {
+        self.record(Vec::new(), Some(metadata), false)
+    }
+
+    /// Marks a directory as hiding everything below it.
+    pub(super) fn set_opaque(&mut self, parent: &Parent) -> Result<()> {
+        self.record(parent.path.clone(), None, true)
+    }
+
+    /// Makes a whiteout of `name`, unless this layer has an entry there: whiteouts speak of lower layers
+    /// only, and a directory both whited out and present is an opaque one.
+    pub(super) fn whiteout(&mut self, parent: &Parent, name: &[u8]) -> Result<()> {
+        let path = parent.join(name);
+        match rustix::fs::mknodat(parent.fd(), name, FileType::CharacterDevice, Mode::empty(), 0) {
+            Err(Errno::EXIST) => {
+                let stat = stat(parent, name).attempt(|| attempted("look at", &path))?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory { self.record(path, None, true) } else { Ok(()) }
+            }
+            result => result.attempt(|| attempted("create whiteout", &path)),
+        }
+    }
+
+    /// Takes what a directory is to become; what is not said here stays.
+    fn record(&mut self, path: Vec<u8>, metadata: Option<Metadata>, opaque: bool) -> Result<()> {
+        check_path(&path, &self.options.limits)?;
+        let bytes =
+            metadata.as_ref().map_or(0, |metadata| metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum());
+        self.held_bytes += path.len() + bytes + size_of::<Directory>();
+        if self.held_bytes > self.options.limits.directory_bytes {
+            let limit = self.options.limits.directory_bytes;
+            return Err(Error::invalid("layer", format_args!("its directories need more than {limit} bytes of memory")));
+        }
+        let directory = self.directories.entry(path).or_default();
+        directory.opaque |= opaque;
+        if metadata.is_some() {
+            directory.metadata = metadata;
+        }
+        Ok(())
+    }
+
+    /// Removes whatever `name` is, with everything in it.
+    pub(super) fn remove(&mut self, parent: &Parent, name: &[u8]) -> Result<()> {
+        let path = parent.join(name);
+        let kind = FileType::from_raw_mode(stat(parent, name).attempt(|| attempted("look at", &path))?.st_mode);
+        if matches!(kind, FileType::Directory | FileType::Symlink) {
+            self.open.clear(); // any of them may lead through it
+        }
+        if kind != FileType::Directory {
+            return unlink(parent, name, AtFlags::empty(), &path);
+        }
+        let below = [&path[..], b"/"].concat();
+        let after = [&path[..], b"0"].concat(); // '0' is the byte after '/'
+        let gone: Vec<_> = self.directories.range(below..after).map(|(path, _)| path.clone()).collect();
+        for path in gone.iter().chain([&path]) {
+            self.directories.remove(path);
+        }
+        remove_directory(parent.fd(), name).attempt(|| attempted("remove", &path))
+    }
+
+    /// Gives every directory its metadata, children before parents. Lists the implied ones.
+    pub(super) fn finish(mut self, writer: &mut Writer<'_>) -> Result<Vec<PathBuf>> {
+        use std::os::unix::ffi::OsStringExt as _;
+        self.open.clear();
+        let opaque = if self.options.userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        let mut implied = Vec::new();
+        for (path, directory) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let name = if path.is_empty() { b"." } else { &path[..] };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat2(self.root, name, flags, Mode::empty(), STRICT).attempt(|| attempted("open", &path))?;
+            if directory.opaque {
+                rustix::fs::fsetxattr(&fd, opaque, b"y", XattrFlags::empty()).attempt(|| attempted("make opaque", &path))?;
+            }
+            let metadata = directory.metadata.as_ref();
+            writer.write(fd.as_fd(), metadata.unwrap_or(&Metadata::implied()), PROVISIONAL, &path)?;
+            if metadata.is_none() {
+                implied.push(PathBuf::from(std::ffi::OsString::from_vec(path)));
+            }
+        }
+        implied.reverse();
+        Ok(implied)
+    }
+}
+
+/// Removes a directory and what is in it; the depth is limited by [`Limits::path_depth`].
+fn remove_directory(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    for entry in Dir::read_from(&fd)? {
+        let entry = entry?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => {}
+            child => match rustix::fs::unlinkat(&fd, child, AtFlags::empty()) {
+                Err(Errno::ISDIR) => remove_directory(fd.as_fd(), child)?,
+                result => result?,
+            },
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// What `name` in `parent` is, not following it.
+pub(super) fn stat(parent: &Parent, name: &[u8]) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(parent.fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Whether this is overlayfs' whiteout.
+pub(super) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn unlink(parent: &Parent, name: &[u8], flags: AtFlags, path: &[u8]) -> Result<()> {
+    rustix::fs::unlinkat(parent.fd(), name, flags).attempt(|| attempted("remove", path))
+}
+
+/// A path's components without empty ones and `.`; `..` stays.
+pub(super) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."))
+}
+
+/// Refuses paths over the limits.
+pub(super) fn check_path(path: &[u8], limits: &Limits) -> Result<()> {
+    if path.len() > limits.path_bytes {
+        return Err(invalid_entry(&path[..80.min(path.len())], format_args!("its path exceeds {} bytes", limits.path_bytes)));
+    }
+    if components(path).count() > limits.path_depth {
+        let limit = limits.path_depth;
+        return Err(invalid_entry(&path[..80.min(path.len())], format_args!("its path has more than {limit} components")));
+    }
+    Ok(())
+}
