@@ -1,0 +1,75 @@
+//! Manifests and tags: end-3, end-7, end-9.
+
+use axum::body::Body;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use longshore_runtime::name::RepoName;
+
+use super::incoming;
+use super::response::{CONTENT_DIGEST, empty, value};
+use crate::blob::BlobStore;
+use crate::error::{Error, Result};
+use crate::meta::{ManifestEntry, ManifestName, Metadata};
+use crate::registry::Registry;
+
+pub(super) async fn get<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    name: &ManifestName,
+) -> Result<Response<Body>> {
+    let entry = registry.manifest(repo, name).await?;
+    let body = registry.read_manifest(&entry).await?;
+    Ok(described(&entry, Body::new(body)))
+}
+
+pub(super) async fn head<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    name: &ManifestName,
+) -> Result<Response<Body>> {
+    let entry = registry.manifest(repo, name).await?;
+    Ok(described(&entry, Body::empty()))
+}
+
+pub(super) async fn put<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    name: &ManifestName,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>> {
+    let content_type = match parts.headers.get(CONTENT_TYPE) {
+        None => None,
+        Some(header) => {
+            let text = header.to_str().map_err(|_| Error::ManifestInvalid("its Content-Type is not readable".into()))?;
+            Some(text.split(';').next().unwrap_or_default().trim())
+        }
+    };
+    let bytes = incoming::manifest(&parts.headers, body).await?;
+    let digest = registry.put_manifest(repo, name, content_type, bytes).await?;
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, value(format_args!("/v2/{repo}/manifests/{digest}")));
+    headers.insert(CONTENT_DIGEST, value(&digest));
+    Ok(response)
+}
+
+pub(super) async fn delete<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    name: &ManifestName,
+) -> Result<Response<Body>> {
+    registry.delete_manifest(repo, name).await?;
+    Ok(empty(StatusCode::ACCEPTED))
+}
+
+fn described(entry: &ManifestEntry, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, entry.size.into());
+    headers.insert(CONTENT_TYPE, value(&entry.media_type));
+    headers.insert(ETAG, value(format_args!("\"{}\"", entry.digest)));
+    headers.insert(CONTENT_DIGEST, value(&entry.digest));
+    response
+}

@@ -1,0 +1,60 @@
+//! Percent-encoding and query parameters.
+
+use http::Uri;
+
+use crate::error::{Error, Result};
+
+/// The text that percent-encoding stands for, decoded once; `None` when an escape is broken or the
+/// outcome is not UTF-8 or has a NUL.
+pub(super) fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                u8::try_from(digit()? << 4 | digit()?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+/// A query parameter, decoded; the first one of that name.
+pub(super) fn parameter(uri: &Uri, name: &str) -> Result<Option<String>> {
+    let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let found = pairs.into_iter().find(|(key, _)| *key == name);
+    found.map(|(_, value)| percent_decode(value).ok_or_else(|| unreadable(name))).transpose()
+}
+
+/// A query parameter that is a number of entries. One too large to hold is as good as any large one.
+pub(super) fn count(uri: &Uri, name: &str) -> Result<Option<usize>> {
+    let Some(text) = parameter(uri, name)? else { return Ok(None) };
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Error::Parameter(format!("query parameter {name} must be a number")));
+    }
+    Ok(Some(text.parse().unwrap_or(usize::MAX)))
+}
+
+fn unreadable(name: &str) -> Error {
+    Error::Parameter(format!("query parameter {name} is not readable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded_once() {
+        let uri: Uri = "/v2/a?x=sha256%3Aab&n=5&m=99999999999999999999999&empty&bad=%4&nul=%00&neg=-1&z=%2541".parse().unwrap();
+        assert_eq!(parameter(&uri, "x").unwrap().unwrap(), "sha256:ab");
+        assert_eq!(parameter(&uri, "z").unwrap().unwrap(), "%41");
+        assert_eq!(parameter(&uri, "empty").unwrap().unwrap(), "");
+        assert_eq!(parameter(&uri, "absent").unwrap(), None);
+        assert!(parameter(&uri, "bad").is_err() && parameter(&uri, "nul").is_err());
+        assert_eq!(count(&uri, "n").unwrap(), Some(5));
+        assert_eq!(count(&uri, "m").unwrap(), Some(usize::MAX));
+        assert!(count(&uri, "neg").is_err() && count(&uri, "empty").is_err());
+    }
+}

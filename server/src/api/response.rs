@@ -1,0 +1,91 @@
+//! Responses, errors among them (distribution-spec, "Error Codes").
+
+use axum::body::Body;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use longshore_runtime::name::Digest;
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Names of headers that are not HTTP's own.
+pub(super) const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The upload session's identifier.
+pub(super) const UPLOAD_ID: &str = "docker-upload-uuid";
+
+/// A response without a body.
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    if status != StatusCode::NO_CONTENT {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    response
+}
+
+/// A JSON document.
+pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Response<Body> {
+    // Serialising our own structs of strings into memory cannot fail.
+    let mut response = Response::new(Body::from(serde_json::to_vec(document).unwrap_or_default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The value of a header made of names that were parsed, or of numbers.
+pub(super) fn value(text: impl std::fmt::Display) -> HeaderValue {
+    // The grammars of names, digests and tags, and media types checked on arrival, leave only
+    // visible ASCII.
+    HeaderValue::try_from(text.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[derive(Serialize)]
+struct Errors<'a> {
+    errors: Vec<OneError<'a>>,
+}
+
+#[derive(Serialize)]
+struct OneError<'a> {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Detail<'a>>,
+}
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    digest: &'a Digest,
+}
+
+/// The response to a request that failed. What failed inside is for the log, not for the client.
+pub(super) fn error_response(error: &Error) -> Response<Body> {
+    let (status, code) = error.status();
+    let message = if status.is_server_error() {
+        tracing::error!("{error}");
+        match error {
+            Error::Stopped(_) => "the server's storage failed; it accepts no changes until it is restarted".into(),
+            _ if status == StatusCode::INSUFFICIENT_STORAGE => "the server's storage is full".into(),
+            _ => "the server failed; its log says why".into(),
+        }
+    } else {
+        error.to_string()
+    };
+    let errors = match error {
+        Error::ManifestBlobUnknown(missing) => missing
+            .iter()
+            .map(|digest| OneError { code, message: message.clone(), detail: Some(Detail { digest }) })
+            .collect(),
+        _ => vec![OneError { code, message, detail: None }],
+    };
+    let mut response = json(status, &Errors { errors });
+    match error {
+        Error::Method { allow, .. } => {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        Error::RangeNotSatisfiable { size } => {
+            response.headers_mut().insert(CONTENT_RANGE, value(format_args!("bytes */{size}")));
+        }
+        _ => {}
+    }
+    response
+}

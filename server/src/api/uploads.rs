@@ -1,0 +1,163 @@
+//! Uploads: end-4, end-5, end-6, end-11, end-13, and cancelling.
+
+use std::ops::Range;
+
+use axum::body::Body;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use longshore_runtime::name::{Algorithm, Digest, RepoName};
+
+use super::incoming::receive;
+use super::query::parameter;
+use super::range;
+use super::response::{CONTENT_DIGEST, UPLOAD_ID, empty, error_response, value};
+use crate::blob::{BlobStore, Upload, UploadId};
+use crate::error::{Error, Result};
+use crate::meta::Metadata;
+use crate::registry::{Mounted, Registry};
+
+/// POST: a session, or at once a blob (`?digest=`), or a blob from another repository (`?mount=`).
+pub(super) async fn start<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>> {
+    if let Some(digest) = parameter(&parts.uri, "digest")? {
+        return monolithic(registry, repo, &digest.parse()?, body).await;
+    }
+    let (mount, from) = (parameter(&parts.uri, "mount")?, parameter(&parts.uri, "from")?);
+    let id = match (mount, from) {
+        (Some(digest), Some(from)) => {
+            let (digest, from) = (digest.parse()?, from.parse()?);
+            match registry.mount_blob(&from, repo, &digest).await? {
+                Mounted::Yes => return Ok(created(repo, &digest)),
+                Mounted::No(id) => id,
+            }
+        }
+        _ => registry.start_upload(repo, Algorithm::Sha256).await?,
+    };
+    Ok(session(StatusCode::ACCEPTED, repo, id, 0))
+}
+
+/// POST with `?digest=`: nobody learns the session's name, so a failure ends it.
+async fn monolithic<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    digest: &Digest,
+    body: Body,
+) -> Result<Response<Body>> {
+    let id = registry.start_upload(repo, digest.algorithm()).await?;
+    let mut upload = registry.open_upload(repo, id).await?;
+    if let Err(e) = receive(&mut upload, body, None).await {
+        drop(upload);
+        registry.open_upload(repo, id).await?.cancel().await?;
+        return Err(e);
+    }
+    registry.finish_upload(repo, upload, digest).await?;
+    Ok(created(repo, digest))
+}
+
+/// GET: how much has arrived.
+pub(super) async fn status<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    id: UploadId,
+) -> Result<Response<Body>> {
+    let offset = registry.open_upload(repo, id).await?.offset();
+    Ok(session(StatusCode::NO_CONTENT, repo, id, offset))
+}
+
+/// PATCH: a chunk with its `Content-Range`, or a stream without.
+pub(super) async fn append<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    id: UploadId,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>> {
+    let mut upload = registry.open_upload(repo, id).await?;
+    let expected = match expected_length(parts, upload.offset()) {
+        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
+        other => other?,
+    };
+    receive(&mut upload, body, expected).await?;
+    let offset = upload.offset();
+    upload.suspend().await?;
+    Ok(session(StatusCode::ACCEPTED, repo, id, offset))
+}
+
+/// PUT with `?digest=`: the last chunk, if there is one more, and the end.
+pub(super) async fn finish<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    id: UploadId,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>> {
+    let digest = parameter(&parts.uri, "digest")?;
+    let digest: Digest = digest.ok_or_else(|| Error::Parameter("query parameter digest is missing".into()))?.parse()?;
+    let mut upload = registry.open_upload(repo, id).await?;
+    let expected = match expected_length(parts, upload.offset()) {
+        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
+        other => other?,
+    };
+    receive(&mut upload, body, expected).await?;
+    registry.finish_upload(repo, upload, &digest).await?;
+    Ok(created(repo, &digest))
+}
+
+/// DELETE: the end of a session nobody wants any more.
+pub(super) async fn cancel<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    id: UploadId,
+) -> Result<Response<Body>> {
+    registry.open_upload(repo, id).await?.cancel().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// The length a chunk's `Content-Range` promises, if it has one, checked against where the upload
+/// stands and against `Content-Length`.
+fn expected_length(parts: &Parts, offset: u64) -> Result<Option<u64>> {
+    let Some(header) = parts.headers.get(CONTENT_RANGE) else { return Ok(None) };
+    let range = header.to_str().ok().and_then(range::chunk);
+    let Range { start, end } = range.ok_or_else(|| Error::UploadInvalid("Content-Range must read first-last".into()))?;
+    if start != offset {
+        return Err(Error::UploadOutOfOrder { start, offset });
+    }
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length != end - start) {
+        return Err(Error::UploadInvalid("Content-Range and Content-Length disagree".into()));
+    }
+    Ok(Some(end - start))
+}
+
+fn out_of_order(error: &Error, repo: &RepoName, id: UploadId, offset: u64) -> Response<Body> {
+    let mut response = error_response(error);
+    describe(&mut response, repo, id, offset);
+    response
+}
+
+fn session(status: StatusCode, repo: &RepoName, id: UploadId, offset: u64) -> Response<Body> {
+    let mut response = empty(status);
+    describe(&mut response, repo, id, offset);
+    response
+}
+
+/// Where an upload is, and how far. An empty one reads `0-0`, as clients know it.
+fn describe(response: &mut Response<Body>, repo: &RepoName, id: UploadId, offset: u64) {
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/uploads/{id}")));
+    headers.insert(RANGE, value(format_args!("0-{}", offset.saturating_sub(1))));
+    headers.insert(UPLOAD_ID, value(id));
+}
+
+fn created(repo: &RepoName, digest: &Digest) -> Response<Body> {
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/{digest}")));
+    headers.insert(CONTENT_DIGEST, value(digest));
+    response
+}

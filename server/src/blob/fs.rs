@@ -1,0 +1,250 @@
+//! The blob store on a file system.
+//!
+//! Content is written to a temporary file, synced, and renamed to its place; the directory is
+//! synced before anyone is told. So a file under `blobs/` is whole and verified, always.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use longshore_runtime::name::{Algorithm, Digest, RepoName};
+
+use super::body::read_exact_at;
+use super::fs_upload::{FsUpload, Progress};
+use super::{BlobBody, BlobStore, UploadId};
+use crate::blocking;
+use crate::data_dir::{remove_if_there, sync_directory};
+use crate::error::{Attempt, Error, Result};
+use crate::limits::{SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_REPOSITORY_LIMIT_BYTES, UPLOADS_LIMIT};
+
+/// Content and uploads in a directory; a cheap handle.
+#[derive(Debug, Clone)]
+pub struct FsBlobStore {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    root: PathBuf,
+    /// Every upload session there is. Locked for look-ups only, never across I/O.
+    sessions: Mutex<HashMap<UploadId, Session>>,
+}
+
+#[derive(Debug, Clone)]
+struct Session {
+    repo: RepoName,
+    /// Locked by the request that writes.
+    progress: Arc<tokio::sync::Mutex<Progress>>,
+}
+
+impl FsBlobStore {
+    /// Whether `root` holds a blob store.
+    pub fn exists(root: &Path) -> bool {
+        // The directory created last.
+        root.join("blobs/sha512/ff").is_dir()
+    }
+
+    /// Opens the store in `root`, creating it when it is not there. All directories are created at
+    /// once, so that no later write has to see to a directory's own durability.
+    pub fn open(root: &Path) -> Result<Self> {
+        if !Self::exists(root) {
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                let parent = root.join("blobs").join(algorithm.as_str());
+                for shard in 0..=u8::MAX {
+                    create_directory(&parent.join(format!("{shard:02x}")))?;
+                }
+                sync_directory(&parent)?;
+            }
+            create_directory(&root.join("uploads"))?;
+            sync_directory(&root.join("blobs"))?;
+            sync_directory(root)?;
+        }
+        let sessions = Mutex::new(find_sessions(&root.join("uploads"))?);
+        Ok(Self { shared: Arc::new(Shared { root: root.to_owned(), sessions }) })
+    }
+
+    /// Whether a blob is stored, on the calling thread.
+    pub fn size_blocking(&self, digest: &Digest) -> Result<Option<u64>> {
+        let path = self.shared.blob_path(digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Ok(Err(e).attempt(|| format!("look up {}", path.display()))?),
+        }
+    }
+}
+
+impl BlobStore for FsBlobStore {
+    type Upload = FsUpload;
+
+    async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let (store, digest) = (self.clone(), digest.clone());
+        blocking(move || store.size_blocking(&digest)).await
+    }
+
+    async fn read(&self, digest: &Digest, size: u64, range: Range<u64>) -> Result<BlobBody> {
+        let path = self.shared.blob_path(digest);
+        let what = format!("blob {digest}");
+        blocking(move || {
+            let file = match File::open(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    return Err(Error::damaged(what, "the metadata knows it, but its file is gone; push it again"));
+                }
+                other => other.attempt(|| format!("open {}", path.display()))?,
+            };
+            let stored = file.metadata().attempt(|| format!("look up {}", path.display()))?.len();
+            if stored != size {
+                return Err(Error::damaged(what, format!("its file has {stored} bytes, not {size}; push it again")));
+            }
+            let length = range.end - range.start;
+            if length > SMALL_BLOB_BYTES {
+                return Ok(BlobBody::of_file(file, range));
+            }
+            let bytes = read_exact_at(&file, range.start, length).attempt(|| format!("read {}", path.display()))?;
+            Ok(BlobBody::Whole(Some(bytes)))
+        })
+        .await
+    }
+
+    async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || shared.put(&digest, &bytes)).await
+    }
+
+    async fn start_upload(&self, repo: &RepoName, algorithm: Algorithm) -> Result<UploadId> {
+        if repo.as_str().len() > UPLOAD_REPOSITORY_LIMIT_BYTES {
+            let why = "it is too long to be pushed to (220 bytes at most)";
+            return Err(longshore_runtime::Error::Name { what: "repository name", input: repo.to_string(), why }.into());
+        }
+        let id = UploadId::random()?;
+        let progress = Arc::new(tokio::sync::Mutex::new(Progress::start(algorithm)));
+        self.shared.add(id, Session { repo: repo.clone(), progress })?;
+        let (shared, path) = (Arc::clone(&self.shared), self.shared.upload_path(repo, id));
+        let created = blocking(move || {
+            let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            created.attempt(|| format!("create {}", path.display()))?;
+            Ok(id)
+        });
+        created.await.inspect_err(|_| shared.forget(id))
+    }
+
+    async fn open_upload(&self, repo: &RepoName, id: UploadId) -> Result<FsUpload> {
+        let session = self.shared.session(repo, id)?;
+        let progress = tokio::time::timeout(UPLOAD_BUSY_TIMEOUT, session.progress.lock_owned());
+        let progress = progress.await.map_err(|_| Error::UploadBusy)?;
+        // Whoever had the session may have ended it.
+        self.shared.session(repo, id)?;
+        let (shared, path) = (Arc::clone(&self.shared), self.shared.upload_path(repo, id));
+        blocking(move || FsUpload::open(shared, id, path, progress)).await
+    }
+
+    fn uploads(&self) -> Vec<(RepoName, UploadId)> {
+        let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.iter().map(|(id, session)| (session.repo.clone(), *id)).collect()
+    }
+}
+
+impl Shared {
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.root.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+    }
+
+    /// The file of a session. `,` is in no repository name, so the name reads back.
+    fn upload_path(&self, repo: &RepoName, id: UploadId) -> PathBuf {
+        self.root.join("uploads").join(format!("{id}.{}", repo.as_str().replace('/', ",")))
+    }
+
+    fn add(&self, id: UploadId, session: Session) -> Result<()> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() >= UPLOADS_LIMIT {
+            return Err(Error::TooMany("uploads in progress"));
+        }
+        sessions.insert(id, session);
+        Ok(())
+    }
+
+    fn session(&self, repo: &RepoName, id: UploadId) -> Result<Session> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.get(&id).filter(|session| session.repo == *repo).cloned().ok_or(Error::UploadUnknown)
+    }
+
+    pub(super) fn forget(&self, id: UploadId) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Moves a file, synced already, to its place among the blobs, and makes that durable.
+    pub(super) fn publish(&self, from: &Path, digest: &Digest) -> Result<()> {
+        let to = self.blob_path(digest);
+        fs::rename(from, &to).attempt(|| format!("rename {} to {}", from.display(), to.display()))?;
+        sync_parent(&to)
+    }
+
+    fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        verify(digest, bytes)?;
+        let place = self.blob_path(digest);
+        if fs::metadata(&place).is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
+            // Whoever stored it may not have come to this yet.
+            return sync_parent(&place);
+        }
+        let temporary = self.root.join("uploads").join(format!("{TEMPORARY}{}", UploadId::random()?));
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_data()
+        };
+        let stored = write().attempt(|| format!("write {}", temporary.display())).map_err(Error::from);
+        stored.and_then(|()| self.publish(&temporary, digest)).inspect_err(|_| {
+            // The error that counts is on its way already; a leftover goes at the next start.
+            let _ = fs::remove_file(&temporary);
+        })
+    }
+}
+
+/// The beginning of the names of files no session owns; leftovers are removed at the start.
+const TEMPORARY: &str = "tmp-";
+
+fn verify(digest: &Digest, bytes: &[u8]) -> Result<()> {
+    let mut hasher = digest.algorithm().hasher();
+    hasher.update(bytes);
+    let got = hasher.finish();
+    if got == *digest {
+        return Ok(());
+    }
+    let expected = digest.clone();
+    Err(longshore_runtime::Error::Mismatch { what: "content".into(), expected, got }.into())
+}
+
+fn create_directory(path: &Path) -> Result<()> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    Ok(created.attempt(|| format!("create {}", path.display()))?)
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// The sessions an earlier process left, with the repository each is bound to.
+fn find_sessions(uploads: &Path) -> Result<HashMap<UploadId, Session>> {
+    let attempted = || format!("list {}", uploads.display());
+    let mut sessions = HashMap::new();
+    for entry in fs::read_dir(uploads).attempt(attempted)? {
+        let entry = entry.attempt(attempted)?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with(TEMPORARY) {
+            remove_if_there(&entry.path())?;
+        } else if let Some((id, repo)) = name.split_once('.')
+            && let (Ok(id), Ok(repo)) = (id.parse(), repo.replace(',', "/").parse())
+        {
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            sessions.insert(id, Session { repo, progress });
+        }
+    }
+    Ok(sessions)
+}

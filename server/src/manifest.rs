@@ -1,0 +1,184 @@
+//! What the registry has to know of a manifest: its kind and what it refers to (image-spec
+//! manifest.md, image-index.md; Docker "Image Manifest V 2, Schema 2"). The bytes themselves are
+//! kept and served as received.
+
+use longshore_runtime::name::Digest;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::limits::{MANIFEST_DESCRIPTOR_LIMIT, MEDIA_TYPE_LIMIT_BYTES};
+
+const IMAGE_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const INDEX_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+
+/// A manifest's kind and what it refers to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The media type it is served with.
+    pub media_type: String,
+    /// Blobs that must be in the repository: the config and the layers, except those that are
+    /// fetched from elsewhere.
+    pub blobs: Vec<Digest>,
+    /// Manifests that must be in the repository: an index's children.
+    pub manifests: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: Digest,
+    #[serde(default)]
+    urls: Option<Vec<String>>,
+}
+
+impl Descriptor {
+    /// Layers that licences keep out of registries; a client fetches them from their `urls`
+    /// (image-spec layer.md#non-distributable-layers).
+    fn is_elsewhere(&self) -> bool {
+        let foreign = self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.");
+        foreign && self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest. `content_type` is the request's header, without parameters.
+    ///
+    /// # Errors
+    /// [`Error::ManifestInvalid`] when it is no JSON object of a known kind, could be read as two
+    /// kinds (CVE-2021-41190), or its `mediaType` and the header disagree.
+    pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self> {
+        let invalid = |why: String| Error::ManifestInvalid(why);
+        let document: Document = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
+        let media_type = match (content_type, document.media_type.as_deref()) {
+            (Some(header), Some(body)) if header != body => {
+                return Err(invalid(format!("Content-Type is {header:?}, but its mediaType is {body:?}")));
+            }
+            (_, Some(media_type)) | (Some(media_type), None) => media_type,
+            (None, None) => return Err(invalid("neither Content-Type nor mediaType says what it is".into())),
+        };
+        if media_type.len() > MEDIA_TYPE_LIMIT_BYTES {
+            return Err(invalid("its media type is too long".into()));
+        }
+        if document.schema_version != Some(2) {
+            return Err(invalid("its schemaVersion must be 2".into()));
+        }
+        let media_type = media_type.to_owned();
+        let parsed = if IMAGE_TYPES.contains(&media_type.as_str()) {
+            Self::image(document, media_type)?
+        } else if INDEX_TYPES.contains(&media_type.as_str()) {
+            Self::index(document, media_type)?
+        } else {
+            return Err(invalid(format!("media type {media_type:?} is no image manifest or index")));
+        };
+        if parsed.blobs.len() + parsed.manifests.len() > MANIFEST_DESCRIPTOR_LIMIT {
+            return Err(invalid(format!("it has more than {MANIFEST_DESCRIPTOR_LIMIT} descriptors")));
+        }
+        Ok(parsed)
+    }
+
+    fn image(document: Document, media_type: String) -> Result<Self> {
+        if document.manifests.is_some() || document.fs_layers.is_some() {
+            return Err(Error::ManifestInvalid("an image manifest must not have manifests or fsLayers".into()));
+        }
+        let (Some(config), Some(layers)) = (document.config, document.layers) else {
+            return Err(Error::ManifestInvalid("an image manifest must have config and layers".into()));
+        };
+        let here = layers.into_iter().filter(|layer| !layer.is_elsewhere());
+        let blobs = std::iter::once(config).chain(here).map(|descriptor| descriptor.digest).collect();
+        Ok(Self { media_type, blobs, manifests: Vec::new() })
+    }
+
+    fn index(document: Document, media_type: String) -> Result<Self> {
+        if document.config.is_some() || document.layers.is_some() || document.fs_layers.is_some() {
+            return Err(Error::ManifestInvalid("an index must not have config, layers or fsLayers".into()));
+        }
+        let Some(children) = document.manifests else {
+            return Err(Error::ManifestInvalid("an index must have manifests".into()));
+        };
+        let manifests = children.into_iter().map(|descriptor| descriptor.digest).collect();
+        Ok(Self { media_type, blobs: Vec::new(), manifests })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OCI: &str = IMAGE_TYPES[0];
+    const INDEX: &str = INDEX_TYPES[0];
+
+    fn descriptor(content: &str, extra: &str) -> String {
+        format!(r#"{{"mediaType":"a/b","digest":"{}","size":1{extra}}}"#, Digest::of(content.as_bytes()))
+    }
+
+    fn image(extra: &str) -> String {
+        let (config, layer) = (descriptor("c", ""), descriptor("l", ""));
+        format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]{extra}}}"#)
+    }
+
+    #[test]
+    fn an_image_needs_its_config_and_layers() {
+        let parsed = Manifest::parse(image("").as_bytes(), Some(OCI)).unwrap();
+        assert_eq!(parsed.blobs, [Digest::of(b"c"), Digest::of(b"l")]);
+        assert!(parsed.manifests.is_empty());
+    }
+
+    #[test]
+    fn a_foreign_layer_with_urls_need_not_be_here() {
+        let digest = Digest::of(b"l");
+        let layer = |urls: &str| {
+            format!(
+                r#"{{"schemaVersion":2,"config":{},"layers":[{{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{digest}","size":1{urls}}}]}}"#,
+                descriptor("c", "")
+            )
+        };
+        let with = Manifest::parse(layer(r#","urls":["https://x/"]"#).as_bytes(), Some(OCI)).unwrap();
+        assert_eq!(with.blobs, [Digest::of(b"c")]);
+        let without = Manifest::parse(layer("").as_bytes(), Some(OCI)).unwrap();
+        assert_eq!(without.blobs.len(), 2);
+    }
+
+    #[test]
+    fn a_manifest_readable_as_image_and_index_is_refused() {
+        let both = image(r#","manifests":[]"#);
+        assert!(Manifest::parse(both.as_bytes(), Some(OCI)).is_err());
+        assert!(Manifest::parse(both.as_bytes(), Some(INDEX)).is_err());
+        assert!(Manifest::parse(image(r#","layers":[]"#).as_bytes(), Some(OCI)).is_err(), "duplicate key");
+        assert!(Manifest::parse(image(r#","fsLayers":[]"#).as_bytes(), Some(OCI)).is_err());
+    }
+
+    #[test]
+    fn content_type_and_media_type_must_agree_and_be_known() {
+        let typed = image(&format!(r#","mediaType":"{OCI}""#));
+        assert!(Manifest::parse(typed.as_bytes(), Some(OCI)).is_ok());
+        assert!(Manifest::parse(typed.as_bytes(), None).is_ok());
+        assert!(Manifest::parse(typed.as_bytes(), Some(IMAGE_TYPES[1])).is_err());
+        assert!(Manifest::parse(image("").as_bytes(), None).is_err());
+        assert!(Manifest::parse(image("").as_bytes(), Some("text/plain")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused() {
+        for bad in ["", "[]", "{}", "null", r#"{"schemaVersion":1}"#, r#"{"schemaVersion":2}"#, "{\"schemaVersion\":2,"] {
+            assert!(Manifest::parse(bad.as_bytes(), Some(OCI)).is_err(), "{bad}");
+            assert!(Manifest::parse(bad.as_bytes(), Some(INDEX)).is_err(), "{bad}");
+        }
+        let unknown = r#"{"schemaVersion":2,"config":{"digest":"md5:d41d8cd98f00b204e9800998ecf8427e"},"layers":[]}"#;
+        assert!(Manifest::parse(unknown.as_bytes(), Some(OCI)).is_err(), "unknown digest algorithm");
+    }
+}

@@ -1,0 +1,183 @@
+//! The one thread that changes metadata. Changes that arrive while it flushes wait together and
+//! share the next flush.
+//!
+//! The journal comes first and the database second: what readers see is on stable storage, and the
+//! database never knows of anything the journal does not.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::{mpsc as channel, oneshot};
+
+use super::journal::{AppendError, Journal, encode};
+use super::keys;
+use super::record::{Change, View, failed};
+use crate::error::{Error, Result};
+use crate::limits::{CHECKPOINT_INTERVAL, COMMIT_GROUP_LIMIT, COMMIT_QUEUE_LIMIT};
+
+/// A change and whom to tell. The answer is whether there was anything to change.
+type Request = (Change, oneshot::Sender<Result<bool>>);
+
+/// The way to the committing thread.
+#[derive(Debug)]
+pub(super) struct Committer {
+    /// `None` once stopped.
+    requests: Option<channel::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    /// Starts the threads that change `tree` and write `journal`.
+    pub(super) fn start(tree: sled::Tree, journal: Journal) -> Self {
+        let (requests, queue) = channel::channel(COMMIT_QUEUE_LIMIT);
+        let thread = std::thread::spawn(move || run(&tree, journal, queue));
+        Self { requests: Some(requests), thread: Some(thread) }
+    }
+
+    /// Makes a change; it is on stable storage when this returns.
+    pub(super) async fn commit(&self, change: Change) -> Result<bool> {
+        let stopped = || Error::Stopped("the committing thread is gone".into());
+        let (answer, answered) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or_else(stopped)?;
+        requests.send((change, answer)).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread has been reported by its own message.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(tree: &sled::Tree, mut journal: Journal, mut queue: channel::Receiver<Request>) {
+    let checkpoint = Checkpointer::start(tree.clone(), journal.end());
+    let mut broken = None;
+    let mut group = Vec::with_capacity(COMMIT_GROUP_LIMIT);
+    while queue.blocking_recv_many(&mut group, COMMIT_GROUP_LIMIT) > 0 {
+        let mut waiting = Vec::with_capacity(group.len());
+        let outcome = match &broken {
+            Some(why) => {
+                group.drain(..).for_each(|(_, answer)| answer_with(answer, Err(Error::Stopped(String::clone(why)))));
+                Ok(())
+            }
+            None => commit_group(tree, &mut journal, &mut group, &mut waiting),
+        };
+        match outcome {
+            Ok(()) => waiting.into_iter().for_each(|(answer, changed)| answer_with(answer, Ok(changed))),
+            Err((why, stop)) => {
+                tracing::error!("commit metadata: {why}");
+                waiting.into_iter().for_each(|(answer, _)| answer_with(answer, Err(Error::Stopped(why.clone()))));
+                broken = stop.then_some(why);
+            }
+        }
+        checkpoint.reached(journal.end());
+    }
+    checkpoint.stop();
+}
+
+fn answer_with(answer: oneshot::Sender<Result<bool>>, result: Result<bool>) {
+    // Whoever asked may have gone; the change stands.
+    let _ = answer.send(result);
+}
+
+/// Commits a group. Whom to tell what if it succeeds is in `waiting`; changes that are impossible
+/// by themselves are answered at once. The error says why, and whether it must be the end.
+fn commit_group(
+    tree: &sled::Tree,
+    journal: &mut Journal,
+    group: &mut Vec<Request>,
+    waiting: &mut Vec<(oneshot::Sender<Result<bool>>, bool)>,
+) -> Result<(), (String, bool)> {
+    let mut view = View::new(tree);
+    let mut lines = Vec::new();
+    for (change, answer) in group.drain(..) {
+        match change.resolve(&view) {
+            Ok(None) => waiting.push((answer, false)),
+            Err(e) => answer_with(answer, Err(e)),
+            Ok(Some(record)) => {
+                waiting.push((answer, true));
+                let done = encode(&record, &mut lines).and_then(|()| record.apply(&mut view));
+                done.map_err(|e| (e.to_string(), false))?;
+            }
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    journal.append(&lines).map_err(|e| match e {
+        AppendError::Refused(e) => (e.to_string(), false),
+        AppendError::Unknown(e) => (e.to_string(), true),
+    })?;
+    // The journal has it: a database that cannot follow must not go on without it.
+    tree.apply_batch(view.into_batch()).map_err(|e| (e.to_string(), true))
+}
+
+/// Flushes the database now and then, and notes in it how much of the journal it has.
+struct Checkpointer {
+    reached: Arc<AtomicU64>,
+    wake: mpsc::SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointer {
+    fn start(tree: sled::Tree, already: u64) -> Self {
+        let reached = Arc::new(AtomicU64::new(already));
+        let (wake, woken) = mpsc::sync_channel::<()>(1);
+        let position = Arc::clone(&reached);
+        let thread = std::thread::spawn(move || {
+            let mut noted = already;
+            let mut open = true;
+            while open {
+                open = woken.recv().is_ok() && gather(&woken);
+                let position = position.load(Ordering::Acquire);
+                if position != noted {
+                    match note(&tree, position) {
+                        Ok(()) => noted = position,
+                        // The journal has everything; the next start replays more of it.
+                        Err(e) => tracing::error!("{e}"),
+                    }
+                }
+            }
+        });
+        Self { reached, wake, thread }
+    }
+
+    fn reached(&self, position: u64) {
+        if self.reached.swap(position, Ordering::Release) != position {
+            // Full means it is awake already.
+            let _ = self.wake.try_send(());
+        }
+    }
+
+    fn stop(self) {
+        drop(self.wake);
+        let _ = self.thread.join();
+    }
+}
+
+/// Lets changes gather for a while; `false` when it is time to stop.
+fn gather(woken: &mpsc::Receiver<()>) -> bool {
+    let deadline = Instant::now() + CHECKPOINT_INTERVAL;
+    loop {
+        match woken.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(()) => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => return true,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+/// Everything the database has is flushed before the note is made, and then the note.
+pub(super) fn note(tree: &sled::Tree, journal_end: u64) -> Result<()> {
+    tree.flush().map_err(failed)?;
+    tree.insert(keys::CHECKPOINT, &journal_end.to_be_bytes()).map_err(failed)?;
+    tree.flush().map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Metadata in sled, made of the journal.
+//!
+//! Sled's own durability is not relied on: it is known to lose its tail, or everything, after an
+//! abrupt stop. The journal is flushed before a change is acknowledged; a start replays what came
+//! after the database's last flush; a database that lost its format mark is refused.
+
+use std::ops::Bound;
+use std::path::Path;
+
+use longshore_runtime::name::{Digest, RepoName, Tag};
+
+use super::commit::{Committer, note};
+use super::journal::Journal;
+use super::record::{Change, Record, View, decode_digest, decode_manifest, decode_size, failed};
+use super::{ManifestEntry, ManifestName, Metadata, Page, keys};
+use crate::blob::FsBlobStore;
+use crate::data_dir::DataDir;
+use crate::error::{Error, Result};
+use crate::limits::METADATA_CACHE_BYTES;
+
+/// Records of a replay that go to the database in one step.
+const REPLAY_STEP: usize = 1024;
+
+/// The embedded metadata store.
+#[derive(Debug)]
+pub struct SledMetadata {
+    tree: sled::Tree,
+    /// Dropped, and with it flushed, before the database.
+    committer: Committer,
+    _database: sled::Db,
+}
+
+impl SledMetadata {
+    /// Opens the database of a data directory, creating it in a new one.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the database is empty or unreadable beside stored blobs, or full
+    /// beside none: serving would tell clients that what they pushed is gone.
+    pub fn open(data: &DataDir) -> Result<Self> {
+        let has_blobs = FsBlobStore::exists(data.blobs());
+        let path = data.metadata();
+        let database = open_database(&path)
+            .map_err(|e| Error::damaged(path.display(), format!("{e}; run `rhub rebuild` to make it anew from the journal")))?;
+        let tree = (*database).clone();
+        let format = tree.get(keys::FORMAT).map_err(failed)?;
+        let start = tree.get(keys::CHECKPOINT).map_err(failed)?.map_or(0, |value| decode_size(&value));
+        match format.as_deref() {
+            Some(keys::FORMAT_VERSION) if !has_blobs && start > 0 => {
+                let why = "the metadata knows content, but there is none; is the right file system mounted?";
+                return Err(Error::damaged(data.path().join("blobs").display(), why));
+            }
+            Some(keys::FORMAT_VERSION) => {}
+            Some(_) => return Err(Error::damaged(path.display(), "it was written by a newer version; use that one")),
+            None if has_blobs => {
+                let why = "it is empty, but the blob store is not; run `rhub rebuild` to make it anew from the journal";
+                return Err(Error::damaged(path.display(), why));
+            }
+            None => {
+                tree.insert(keys::FORMAT, keys::FORMAT_VERSION).map_err(failed)?;
+                note(&tree, 0)?;
+            }
+        }
+        let journal = replay(&tree, data, start)?;
+        Ok(Self { committer: Committer::start(tree.clone(), journal), tree, _database: database })
+    }
+
+    async fn read<T: Send + 'static>(&self, query: impl FnOnce(&sled::Tree) -> Result<T> + Send + 'static) -> Result<T> {
+        let tree = self.tree.clone();
+        crate::blocking(move || query(&tree)).await
+    }
+}
+
+/// Opens sled, flushed by us alone.
+pub(super) fn open_database(path: &Path) -> Result<sled::Db> {
+    let config = sled::Config::new().path(path).cache_capacity(METADATA_CACHE_BYTES).flush_every_ms(None);
+    config.open().map_err(|source| Error::Database { attempted: "open the metadata database", source })
+}
+
+fn replay(tree: &sled::Tree, data: &DataDir, start: u64) -> Result<Journal> {
+    let mut replay = Replay::new(tree);
+    let journal = Journal::open(&data.journal(), start, |record| replay.take(&record))?;
+    if replay.finish()? > 0 {
+        note(tree, journal.end())?;
+    }
+    Ok(journal)
+}
+
+/// Records on their way from the journal to the database.
+pub(super) struct Replay<'a> {
+    tree: &'a sled::Tree,
+    view: View<'a>,
+    count: usize,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(tree: &'a sled::Tree) -> Self {
+        Self { tree, view: View::new(tree), count: 0 }
+    }
+
+    pub(super) fn take(&mut self, record: &Record) -> Result<()> {
+        record.apply(&mut self.view)?;
+        self.count += 1;
+        if self.count.is_multiple_of(REPLAY_STEP) {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let view = std::mem::replace(&mut self.view, View::new(self.tree));
+        self.tree.apply_batch(view.into_batch()).map_err(failed)
+    }
+
+    /// The number of records taken.
+    pub(super) fn finish(mut self) -> Result<usize> {
+        self.step()?;
+        Ok(self.count)
+    }
+}
+
+impl Metadata for SledMetadata {
+    async fn link_blob(&self, repo: &RepoName, digest: &Digest, size: u64) -> Result<()> {
+        let record = Record::LinkBlob { repo: repo.clone(), digest: digest.clone(), size };
+        self.committer.commit(Change::Record(record)).await.map(drop)
+    }
+
+    async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<bool> {
+        self.committer.commit(Change::MountBlob { from: from.clone(), to: to.clone(), digest: digest.clone() }).await
+    }
+
+    async fn blob(&self, repo: &RepoName, digest: &Digest) -> Result<Option<u64>> {
+        let key = keys::blob(repo, digest);
+        self.read(move |tree| Ok(tree.get(key).map_err(failed)?.map(|value| decode_size(&value)))).await
+    }
+
+    async fn unlink_blob(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
+        let record = Record::UnlinkBlob { repo: repo.clone(), digest: digest.clone() };
+        self.committer.commit(Change::Record(record)).await
+    }
+
+    async fn put_manifest(
+        &self,
+        repo: &RepoName,
+        entry: &ManifestEntry,
+        tag: Option<&Tag>,
+        blobs: &[Digest],
+        manifests: &[Digest],
+    ) -> Result<()> {
+        let (blobs, manifests) = (blobs.to_vec(), manifests.to_vec());
+        let change = Change::PutManifest { record: (repo, entry, tag).into(), repo: repo.clone(), blobs, manifests };
+        self.committer.commit(change).await.map(drop)
+    }
+
+    async fn manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<Option<ManifestEntry>> {
+        let (repo, name) = (repo.clone(), name.clone());
+        self.read(move |tree| {
+            let digest = match name {
+                ManifestName::Digest(digest) => digest,
+                ManifestName::Tag(tag) => match tree.get(keys::tag(&repo, tag.as_str())).map_err(failed)? {
+                    Some(value) => decode_digest(&value)?,
+                    None => return Ok(None),
+                },
+            };
+            let value = tree.get(keys::manifest(&repo, &digest)).map_err(failed)?;
+            Ok(value.map(|value| {
+                let (size, media_type) = decode_manifest(&value);
+                ManifestEntry { digest, media_type, size }
+            }))
+        })
+        .await
+    }
+
+    async fn delete_manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<bool> {
+        self.committer.commit(Change::Record((repo, name).into())).await
+    }
+
+    async fn tags(&self, repo: &RepoName, after: Option<&str>, limit: usize) -> Result<Option<Page>> {
+        let (repo, after) = (repo.clone(), after.map(str::to_owned));
+        self.read(move |tree| {
+            if !tree.contains_key(keys::repository(repo.as_str())).map_err(failed)? {
+                return Ok(None);
+            }
+            let start = after.map(|after| keys::tag(&repo, &after));
+            page(tree, &keys::tag(&repo, ""), start, limit).map(Some)
+        })
+        .await
+    }
+
+    async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Page> {
+        let start = after.map(keys::repository);
+        self.read(move |tree| page(tree, &keys::repository(""), start, limit)).await
+    }
+}
+
+/// At most `limit` names under `prefix`, after the key `start`.
+fn page(tree: &sled::Tree, prefix: &[u8], start: Option<Vec<u8>>, limit: usize) -> Result<Page> {
+    let start = start.map_or(Bound::Included(prefix.to_vec()), Bound::Excluded);
+    let mut page = Page { entries: Vec::new(), more: false };
+    for key in tree.range((start, Bound::Unbounded)).keys() {
+        let key = key.map_err(failed)?;
+        let Some(name) = key.strip_prefix(prefix) else { break };
+        if page.entries.len() == limit {
+            page.more = true;
+            break;
+        }
+        page.entries.push(String::from_utf8_lossy(name).into_owned());
+    }
+    Ok(page)
+}

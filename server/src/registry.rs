@@ -1,0 +1,132 @@
+//! What a registry does, in terms of its blob store and its metadata.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use longshore_runtime::name::{Algorithm, Digest, RepoName, Tag};
+
+use crate::blob::{BlobBody, BlobStore, Upload, UploadId};
+use crate::error::{Error, Result};
+use crate::limits::PAGE_LIMIT;
+use crate::manifest::Manifest;
+use crate::meta::{ManifestEntry, ManifestName, Metadata, Page};
+
+/// The registry.
+#[derive(Debug)]
+pub struct Registry<B, M> {
+    blobs: B,
+    metadata: M,
+}
+
+/// What came of the wish to mount a blob.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Mounted {
+    /// It is in the repository now.
+    Yes,
+    /// It could not be; here is an upload session instead (distribution-spec end-11).
+    No(UploadId),
+}
+
+impl<B: BlobStore, M: Metadata> Registry<B, M> {
+    /// A registry over its two stores.
+    pub fn new(blobs: B, metadata: M) -> Self {
+        Self { blobs, metadata }
+    }
+
+    /// The size in bytes of a blob of a repository.
+    pub async fn blob_size(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
+        self.metadata.blob(repo, digest).await?.ok_or_else(|| Error::BlobUnknown(digest.clone()))
+    }
+
+    /// Bytes `range` of a blob whose size [`Self::blob_size`] gave.
+    pub async fn read_blob(&self, digest: &Digest, size: u64, range: Range<u64>) -> Result<BlobBody> {
+        self.blobs.read(digest, size, range).await
+    }
+
+    /// Takes a blob out of a repository; its content stays for others.
+    pub async fn delete_blob(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+        let deleted = self.metadata.unlink_blob(repo, digest).await?;
+        deleted.then_some(()).ok_or_else(|| Error::BlobUnknown(digest.clone()))
+    }
+
+    /// Starts an upload whose content will be hashed by `algorithm`.
+    pub async fn start_upload(&self, repo: &RepoName, algorithm: Algorithm) -> Result<UploadId> {
+        self.blobs.start_upload(repo, algorithm).await
+    }
+
+    /// Takes hold of an upload of this repository.
+    pub async fn open_upload(&self, repo: &RepoName, id: UploadId) -> Result<B::Upload> {
+        self.blobs.open_upload(repo, id).await
+    }
+
+    /// Ends an upload: its content becomes a blob of the repository.
+    pub async fn finish_upload(&self, repo: &RepoName, upload: B::Upload, digest: &Digest) -> Result<()> {
+        let size = upload.finish(digest).await?;
+        self.metadata.link_blob(repo, digest, size).await
+    }
+
+    /// Puts a blob of repository `from` into `to`, or starts an upload.
+    pub async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<Mounted> {
+        if self.metadata.mount_blob(from, to, digest).await? {
+            return Ok(Mounted::Yes);
+        }
+        self.start_upload(to, digest.algorithm()).await.map(Mounted::No)
+    }
+
+    /// A manifest's entry.
+    pub async fn manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<ManifestEntry> {
+        self.metadata.manifest(repo, name).await?.ok_or_else(|| unknown(name))
+    }
+
+    /// The bytes of a manifest, as they were received.
+    pub async fn read_manifest(&self, entry: &ManifestEntry) -> Result<BlobBody> {
+        self.blobs.read(&entry.digest, entry.size, 0..entry.size).await
+    }
+
+    /// Stores a manifest under its digest and, if it was put by tag, tags it. Gives the digest.
+    pub async fn put_manifest(
+        &self,
+        repo: &RepoName,
+        name: &ManifestName,
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<Digest> {
+        let manifest = Manifest::parse(&bytes, content_type)?;
+        let (digest, tag): (Digest, Option<&Tag>) = match name {
+            ManifestName::Digest(digest) => (digest.clone(), None),
+            ManifestName::Tag(tag) => (Digest::of(&bytes), Some(tag)),
+        };
+        let entry = ManifestEntry { digest, media_type: manifest.media_type, size: bytes.len() as u64 };
+        self.blobs.put(&entry.digest, bytes).await?;
+        self.metadata.put_manifest(repo, &entry, tag, &manifest.blobs, &manifest.manifests).await?;
+        Ok(entry.digest)
+    }
+
+    /// Takes a tag, or a manifest and every tag on it, out of a repository.
+    pub async fn delete_manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<()> {
+        let deleted = self.metadata.delete_manifest(repo, name).await?;
+        deleted.then_some(()).ok_or_else(|| unknown(name))
+    }
+
+    /// One page of a repository's tags.
+    pub async fn tags(&self, repo: &RepoName, after: Option<&str>, limit: Option<usize>) -> Result<Page> {
+        let page = self.metadata.tags(repo, after, page_size(limit)).await?;
+        page.ok_or_else(|| Error::RepositoryUnknown(repo.to_string()))
+    }
+
+    /// One page of the repositories.
+    pub async fn repositories(&self, after: Option<&str>, limit: Option<usize>) -> Result<Page> {
+        self.metadata.repositories(after, page_size(limit)).await
+    }
+}
+
+fn page_size(limit: Option<usize>) -> usize {
+    limit.unwrap_or(PAGE_LIMIT).min(PAGE_LIMIT)
+}
+
+fn unknown(name: &ManifestName) -> Error {
+    Error::ManifestUnknown(match name {
+        ManifestName::Tag(tag) => tag.to_string(),
+        ManifestName::Digest(digest) => digest.to_string(),
+    })
+}
