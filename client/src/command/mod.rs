@@ -1,1 +1,157 @@
-//! placeholder
+//! The verbs, one file each: flags in, one library call, lines out.
+//!
+//! `rbox VERB` has them all; `rpull`, `rpush` and `rrun` are its three daily verbs by short names.
+
+mod images;
+mod inspect;
+mod pull;
+mod push;
+mod rmi;
+mod run;
+mod system;
+mod tag;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use longshore_runtime::userns::{self, Mapping};
+use longshore_runtime::{Store, unpack};
+
+use crate::error::Result;
+use crate::text::printable;
+
+/// What every verb takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// The image store [default: $LONGSHORE_ROOT, /var/lib/longshore for root, ~/.local/share/longshore for users]
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
+}
+
+impl Global {
+    /// The store, for looking things up.
+    fn store(&self) -> Result<Store> {
+        let root = self.root.clone().map_or_else(Store::default_root, Ok)?;
+        Ok(Store::open(root)?)
+    }
+
+    /// The store, for changing layers or running containers: an ordinary user enters a user namespace
+    /// first, so that everything behind this line is one code path for both.
+    ///
+    /// Must be called before the first thread is started.
+    fn own_store(&self) -> Result<(Store, unpack::Options)> {
+        let root = self.root.clone().map_or_else(Store::default_root, Ok)?;
+        let mut options = unpack::Options::default();
+        if !rustix::process::geteuid().is_root() {
+            options.userxattr = true;
+            if userns::enter_rootless()? == Mapping::Single {
+                options.owners = unpack::Owners::Squash;
+            }
+        }
+        Ok((Store::open(root)?, options))
+    }
+}
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// One JSON document a line
+    Json,
+}
+
+/// Images and containers without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "rbox", version, arg_required_else_help = true)]
+struct Rbox {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Pull(pull::Pull),
+    Push(push::Push),
+    Run(run::Run),
+    Images(images::Images),
+    Rmi(rmi::Rmi),
+    Tag(tag::Tag),
+    Inspect(inspect::Inspect),
+    System(system::System),
+}
+
+/// A verb by its own name.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Short<V: Args> {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    verb: V,
+}
+
+/// `rbox`
+pub fn rbox() -> ExitCode {
+    let Rbox { global, verb } = Rbox::parse();
+    let launches = matches!(verb, Verb::Run(_));
+    let result = match verb {
+        Verb::Pull(verb) => verb.execute(&global),
+        Verb::Push(verb) => verb.execute(&global),
+        Verb::Run(verb) => verb.execute(&global),
+        Verb::Images(verb) => verb.execute(&global),
+        Verb::Rmi(verb) => verb.execute(&global),
+        Verb::Tag(verb) => verb.execute(&global),
+        Verb::Inspect(verb) => verb.execute(&global),
+        Verb::System(verb) => verb.execute(&global),
+    };
+    finish("rbox", launches, result)
+}
+
+/// `rpull`, which is `rbox pull`
+pub fn rpull() -> ExitCode {
+    let Short { global, verb } = Short::<pull::Pull>::parse();
+    finish("rpull", false, verb.execute(&global))
+}
+
+/// `rpush`, which is `rbox push`
+pub fn rpush() -> ExitCode {
+    let Short { global, verb } = Short::<push::Push>::parse();
+    finish("rpush", false, verb.execute(&global))
+}
+
+/// `rrun`, which is `rbox run`
+pub fn rrun() -> ExitCode {
+    let Short { global, verb } = Short::<run::Run>::parse();
+    finish("rrun", true, verb.execute(&global))
+}
+
+/// The one place where an error becomes a message and an exit code.
+fn finish(program: &str, launches: bool, result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|e| {
+        // Nothing is left to do if standard error is closed.
+        let _ = writeln!(io::stderr(), "{program}: {}", printable(&e.to_string()));
+        ExitCode::from(e.exit_code(launches))
+    })
+}
+
+/// Prints to standard output; a reader that closed its end early has what it wanted.
+fn print(write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> io::Result<()>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(longshore_runtime::Error::io("write to standard output", e).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes each row as one line of JSON.
+fn json_lines(out: &mut impl Write, rows: impl IntoIterator<Item = serde_json::Value>) -> io::Result<()> {
+    rows.into_iter().try_for_each(|row| writeln!(out, "{row}"))
+}

@@ -87,7 +87,8 @@ impl Pool {
     pub(super) fn send(&self, build: impl FnOnce(&reqwest::Client) -> reqwest::Result<Request>) -> io::Result<Answer<'_>> {
         let idle = self.idle().pop();
         let client = idle.map_or_else(|| Client::new(self.plain), Ok)?;
-        let sent = build(&client.client).and_then(|request| client.runtime.block_on(client.client.execute(request)));
+        let sent =
+            build(&client.client).and_then(|request| client.runtime.block_on(async { client.client.execute(request).await }));
         match sent {
             Ok(response) => Ok(Answer { pool: self, client: Some(client), response, chunk: Bytes::new() }),
             Err(e) => {

@@ -121,6 +121,25 @@ impl Store {
         crate::image::parse_own("layer.json", &files::read_bounded(&path, 4096)?)
     }
 
+    /// Bytes on disk of the blob or the unpacked layer of that digest; 0 if there is neither.
+    pub fn disk_bytes(&self, digest: &Digest) -> u64 {
+        let blob_bytes = std::fs::metadata(self.blob_path(digest)).map_or(0, |metadata| metadata.len());
+        blob_bytes + self.layer_info(digest).map_or(0, |info| info.unpacked_bytes)
+    }
+
+    /// The lengths in bytes of downloads that stopped and can be resumed.
+    pub fn partial_downloads(&self) -> Result<Vec<u64>> {
+        let dir = self.root.join("partial");
+        let entries = std::fs::read_dir(&dir).attempt(|| format!("read {}", dir.display()))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).collect())
+    }
+
+    /// Every digest that a running container, pull or push claims.
+    pub fn in_use(&self) -> Result<Vec<Digest>> {
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        self.leased()
+    }
+
     /// Stores a small blob whose bytes are at hand.
     pub fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         if self.has_blob(digest) { Ok(()) } else { files::write_atomically(&self.blob_path(digest), bytes) }

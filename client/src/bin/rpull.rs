@@ -1,0 +1,7 @@
+//! `rpull`: see `longshore_client::command`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    longshore_client::command::rpull()
+}

@@ -1,0 +1,69 @@
+//! `rbox pull`, `rpull`
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use longshore_runtime::name::{Platform, Reference};
+use longshore_runtime::pull::{self, DEFAULT_JOBS, Options, Pulled};
+use longshore_runtime::{Store, unpack};
+
+use super::{Global, print};
+use crate::config::Registries;
+use crate::error::Result;
+use crate::progress::{PULL, reporter};
+use crate::registry::Repository;
+
+/// Download an image from a registry and unpack it
+#[derive(Debug, Args)]
+pub(super) struct Pull {
+    #[command(flatten)]
+    fetch: Fetch,
+    /// Print only the image's name
+    #[arg(short, long)]
+    quiet: bool,
+    /// NAME[:TAG|@DIGEST]
+    #[arg(value_name = "IMAGE")]
+    image: Reference,
+}
+
+/// How images are fetched; `run` takes the same.
+#[derive(Debug, Args)]
+pub(super) struct Fetch {
+    /// Which image of a multi-platform one, OS/ARCH[/VARIANT] [default: this machine's]
+    #[arg(long)]
+    platform: Option<Platform>,
+    /// Layers fetched and unpacked at a time
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_JOBS)]
+    jobs: usize,
+}
+
+impl Fetch {
+    /// Brings an image into the store.
+    pub(super) fn pull(&self, store: &Store, unpack: unpack::Options, image: &Reference, quiet: bool) -> Result<Pulled> {
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let options = Options { platform, jobs: self.jobs, unpack };
+        let repository = Repository::new(&Registries::load()?, image);
+        Ok(pull::pull(store, &repository, image, &options, &*reporter(PULL, quiet))?)
+    }
+}
+
+impl Pull {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let Self { fetch, quiet, image } = self;
+        let (store, unpack) = global.own_store()?;
+        if !quiet {
+            print(|out| writeln!(out, "{}: Pulling from {}", image.identifier(), image.repository()))?;
+        }
+        let pulled = fetch.pull(&store, unpack, &image, quiet)?;
+        print(|out| {
+            if !quiet {
+                writeln!(out, "Digest: {}", pulled.resolved)?;
+                let news = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+                writeln!(out, "Status: {news} for {}", image.familiar())?;
+            }
+            writeln!(out, "{image}")
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,77 @@
+//! `rbox push`, `rpush`
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use longshore_runtime::name::Reference;
+use longshore_runtime::origin::{Location, Origin};
+use longshore_runtime::store::Lease;
+use longshore_runtime::{Error, Store};
+
+use super::{Global, print};
+use crate::config::Registries;
+use crate::error::Result;
+use crate::progress::{PUSH, reporter};
+use crate::registry::Repository;
+use crate::transfer;
+
+/// Upload an image to a registry
+///
+/// The image comes from the local store, from an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]) or
+/// from what `docker save` writes (docker-archive:FILE[:NAME]).
+#[derive(Debug, Args)]
+pub(super) struct Push {
+    /// Print only the digest
+    #[arg(short, long)]
+    quiet: bool,
+    /// Blobs uploaded at a time
+    #[arg(long, value_name = "N", default_value_t = longshore_runtime::pull::DEFAULT_JOBS)]
+    jobs: usize,
+    /// The image; where it goes by its own name, that is all
+    #[arg(value_name = "IMAGE")]
+    source: Location,
+    /// Where it goes, NAME[:TAG]
+    #[arg(value_name = "DESTINATION")]
+    destination: Option<Reference>,
+}
+
+impl Push {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let destination = match (&self.destination, &self.source) {
+            (Some(destination), _) => destination.clone(),
+            (None, Location::Store(name)) => name.parse()?,
+            (None, _) => {
+                let why = "say where it goes: rpush SOURCE NAME[:TAG]";
+                return Err(Error::Name { what: "push", input: "no destination".into(), why }.into());
+            }
+        };
+        let store = global.store()?;
+        let lease = store.lease()?;
+        let origin = open(&store, &lease, &self.source)?;
+        if !self.quiet {
+            print(|out| writeln!(out, "The push refers to repository [{}]", destination.name()))?;
+        }
+        let repository = Repository::new(&Registries::load()?, &destination);
+        transfer::push(&repository, &origin, destination.identifier(), self.jobs, &reporter(PUSH, self.quiet))?;
+        print(|out| {
+            if self.quiet {
+                return writeln!(out, "{}", origin.root.digest);
+            }
+            writeln!(out, "{}: digest: {} size: {}", destination.identifier(), origin.root.digest, origin.root.bytes.len())
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn open(store: &Store, lease: &Lease, location: &Location) -> Result<Origin> {
+    Ok(match location {
+        Location::Store(name) => {
+            let image = store.find_leased(name, lease)?.map_or_else(|| store.get(name), Ok)?;
+            Origin::from_store(store, &image)
+        }
+        Location::OciLayout(dir, tag) => Origin::from_layout(dir, tag.as_deref())?,
+        Location::OciArchive(file, tag) => Origin::from_oci_archive(file, tag.as_deref())?,
+        Location::DockerArchive(file, name) => Origin::from_docker_archive(file, name.as_deref(), &lease.scratch())?,
+    })
+}

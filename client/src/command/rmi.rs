@@ -1,0 +1,44 @@
+//! `rbox rmi`
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Global, print};
+use crate::error::Result;
+use crate::text::printable;
+
+/// Remove images
+///
+/// A name is removed; with its last name goes the image, and with that every layer no other image needs.
+#[derive(Debug, Args)]
+pub(super) struct Rmi {
+    /// Remove all names of an image given by its ID, and images in use
+    #[arg(short, long)]
+    force: bool,
+    /// Names or image IDs
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+}
+
+impl Rmi {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let (store, _) = global.own_store()?;
+        let mut code = ExitCode::SUCCESS;
+        for image in &self.images {
+            match store.remove(image, self.force) {
+                Ok(removed) => print(|out| {
+                    removed.untagged.iter().try_for_each(|name| writeln!(out, "Untagged: {}", name.familiar()))?;
+                    removed.deleted.iter().try_for_each(|id| writeln!(out, "Deleted: {id}"))
+                })?,
+                // The others are removed all the same, as docker does.
+                Err(e) => {
+                    eprintln!("rbox: {}", printable(&e.to_string()));
+                    code = ExitCode::FAILURE;
+                }
+            }
+        }
+        Ok(code)
+    }
+}

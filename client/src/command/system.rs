@@ -1,0 +1,107 @@
+//! `rbox system`
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use longshore_runtime::Store;
+use longshore_runtime::name::Digest;
+use serde_json::json;
+
+use super::{Format, Global, json_lines, print};
+use crate::error::Result;
+use crate::text;
+
+/// Manage what Longshore keeps on this machine
+#[derive(Debug, Args)]
+pub(super) struct System {
+    #[command(subcommand)]
+    verb: SystemVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum SystemVerb {
+    Df(Df),
+}
+
+/// Show disk usage
+#[derive(Debug, Args)]
+struct Df {
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl System {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        match self.verb {
+            SystemVerb::Df(df) => df.execute(global),
+        }
+    }
+}
+
+struct Row {
+    kind: &'static str,
+    total: usize,
+    active: usize,
+    bytes: u64,
+    reclaimable_bytes: u64,
+}
+
+impl Df {
+    fn execute(self, global: &Global) -> Result<ExitCode> {
+        let rows = usage(&global.store()?)?;
+        let reclaimable = |row: &Row| {
+            let percent = (row.reclaimable_bytes * 100).checked_div(row.bytes).unwrap_or_default();
+            format!("{} ({percent}%)", text::size(row.reclaimable_bytes))
+        };
+        print(|out| match self.format {
+            Format::Json => json_lines(
+                out,
+                rows.iter().map(|row| {
+                    json!({
+                        "Type": row.kind,
+                        "TotalCount": row.total.to_string(),
+                        "Active": row.active.to_string(),
+                        "Size": text::size(row.bytes),
+                        "Reclaimable": reclaimable(row),
+                    })
+                }),
+            ),
+            Format::Table => {
+                let cells = |row: &Row| {
+                    let numbers = [row.total.to_string(), row.active.to_string(), text::size(row.bytes), reclaimable(row)];
+                    std::iter::once(row.kind.to_owned()).chain(numbers).collect()
+                };
+                text::table(out, &["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], &rows.iter().map(cells).collect::<Vec<_>>())
+            }
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Images count their unpacked layers and their blobs, each once; downloads are what stopped pulls left
+/// to be resumed.
+fn usage(store: &Store) -> Result<Vec<Row>> {
+    let in_use: BTreeSet<Digest> = store.in_use()?.into_iter().collect();
+    let images: Vec<_> = store.images()?.into_iter().flatten().collect();
+    let (mut used, mut all) = (BTreeSet::new(), BTreeSet::new());
+    let mut active = 0;
+    for image in &images {
+        let parts = || image.blobs().chain(image.diff_ids()).cloned();
+        all.extend(parts());
+        if in_use.contains(&image.raw.digest) {
+            active += 1;
+            used.extend(parts());
+        }
+    }
+    let bytes = |digests: &BTreeSet<Digest>| digests.iter().map(|digest| store.disk_bytes(digest)).sum();
+    let (total_bytes, used_bytes): (u64, u64) = (bytes(&all), bytes(&used));
+    let images_row =
+        Row { kind: "Images", total: images.len(), active, bytes: total_bytes, reclaimable_bytes: total_bytes - used_bytes };
+    let partial = store.partial_downloads()?;
+    let partial_bytes = partial.iter().sum();
+    let downloads_row =
+        Row { kind: "Downloads", total: partial.len(), active: 0, bytes: partial_bytes, reclaimable_bytes: partial_bytes };
+    Ok(vec![images_row, downloads_row])
+}
