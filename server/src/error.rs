@@ -139,7 +139,9 @@ impl Error {
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
-            Self::Common(_) | Self::Damaged { .. } | Self::InUse(_) | Self::Database { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
+            Self::Common(_) | Self::Damaged { .. } | Self::InUse(_) | Self::Database { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
+            }
             Self::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -65,13 +66,20 @@ impl Data {
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = if cli.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
-    match cli.command {
+    let outcome = match cli.command {
         Command::Serve(arguments) => run_serve(&arguments),
         Command::Rebuild(data) => run_rebuild(&data),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("rhub: {e:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -84,7 +92,8 @@ fn run_serve(arguments: &Serve) -> anyhow::Result<()> {
         );
     }
     let data = arguments.data.open()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_LIMIT).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_LIMIT).enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let listener = TcpListener::bind(arguments.listen).await.with_context(|| format!("listen on {}", arguments.listen))?;
@@ -105,7 +114,9 @@ fn run_serve(arguments: &Serve) -> anyhow::Result<()> {
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     match ended {
         serve::Ended::Finished => Ok(()),
-        serve::Ended::BrokenOff => bail!("some requests took longer than {} s to finish and were broken off", SHUTDOWN_GRACE.as_secs()),
+        serve::Ended::BrokenOff => {
+            bail!("some requests took longer than {} s to finish and were broken off", SHUTDOWN_GRACE.as_secs())
+        }
     }
 }
 

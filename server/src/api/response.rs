@@ -71,10 +71,9 @@ pub(super) fn error_response(error: &Error) -> Response<Body> {
         error.to_string()
     };
     let errors = match error {
-        Error::ManifestBlobUnknown(missing) => missing
-            .iter()
-            .map(|digest| OneError { code, message: message.clone(), detail: Some(Detail { digest }) })
-            .collect(),
+        Error::ManifestBlobUnknown(missing) => {
+            missing.iter().map(|digest| OneError { code, message: message.clone(), detail: Some(Detail { digest }) }).collect()
+        }
         _ => vec![OneError { code, message, detail: None }],
     };
     let mut response = json(status, &Errors { errors });

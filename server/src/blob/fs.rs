@@ -248,3 +248,52 @@ fn find_sessions(uploads: &Path) -> Result<HashMap<UploadId, Session>> {
     }
     Ok(sessions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::contract::every_promise_is_kept;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_file_system_store_keeps_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        every_promise_is_kept(|| FsBlobStore::open(dir.path()).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn uploads_in_progress_are_limited() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FsBlobStore::open(dir.path()).unwrap();
+        let repo: RepoName = "a".parse().unwrap();
+        for _ in 0..UPLOADS_LIMIT {
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            store.shared.add(UploadId::random().unwrap(), Session { repo: repo.clone(), progress }).unwrap();
+        }
+        assert!(matches!(store.start_upload(&repo, Algorithm::Sha256).await, Err(Error::TooMany(_))));
+    }
+
+    #[tokio::test]
+    async fn leftovers_are_removed_and_strange_files_are_left_alone_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = dir.path().join("uploads");
+        drop(FsBlobStore::open(dir.path()).unwrap());
+        for name in ["tmp-x", "notes.txt", "0123456789abcdef0123456789abcdef.UPPER"] {
+            fs::write(uploads.join(name), "x").unwrap();
+        }
+        let store = FsBlobStore::open(dir.path()).unwrap();
+        assert!(!uploads.join("tmp-x").exists() && uploads.join("notes.txt").exists());
+        assert!(store.uploads().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_longest_repository_a_session_can_carry_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = |len: usize| format!("a/{}", "b".repeat(len - 2)).parse::<RepoName>().unwrap();
+        let store = FsBlobStore::open(dir.path()).unwrap();
+        let longest = name(UPLOAD_REPOSITORY_LIMIT_BYTES);
+        let id = store.start_upload(&longest, Algorithm::Sha256).await.unwrap();
+        assert!(store.start_upload(&name(UPLOAD_REPOSITORY_LIMIT_BYTES + 1), Algorithm::Sha256).await.is_err());
+        drop(store);
+        assert_eq!(FsBlobStore::open(dir.path()).unwrap().uploads(), [(longest, id)]);
+    }
+}

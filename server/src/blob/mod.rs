@@ -5,7 +5,8 @@
 //! enough that the hop does not show.
 
 mod body;
-pub mod contract;
+#[cfg(test)]
+mod contract;
 mod fs;
 mod fs_upload;
 

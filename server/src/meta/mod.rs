@@ -5,7 +5,8 @@
 //! one, which hands its calls to threads of its own.
 
 mod commit;
-pub mod contract;
+#[cfg(test)]
+mod contract;
 mod journal;
 mod keys;
 mod rebuild;

@@ -8,9 +8,9 @@ use longshore_runtime::name::{Digest, RepoName, Tag};
 
 use super::commit::note;
 use super::journal::Journal;
+use super::keys;
 use super::record::{Record, decode_digest, decode_manifest, decode_size, failed};
 use super::sled::{Replay, open_database};
-use super::keys;
 use crate::blob::FsBlobStore;
 use crate::data_dir::{DataDir, sync_directory};
 use crate::error::{Attempt, Error, Result};

@@ -207,3 +207,110 @@ fn page(tree: &sled::Tree, prefix: &[u8], start: Option<Vec<u8>>, limit: usize) 
     }
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::contract::every_promise_is_kept;
+    use crate::meta::rebuild;
+
+    fn new_data() -> (tempfile::TempDir, DataDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        (dir, data)
+    }
+
+    /// Opens both stores, in the order `rhub serve` does.
+    fn open(data: &DataDir) -> (SledMetadata, FsBlobStore) {
+        let metadata = SledMetadata::open(data).unwrap();
+        (metadata, FsBlobStore::open(data.blobs()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn sled_keeps_the_contract() {
+        let (_dir, data) = new_data();
+        drop(open(&data));
+        every_promise_is_kept(|| SledMetadata::open(&data).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_database_that_lost_its_tail_is_made_whole_from_the_journal() {
+        let (_dir, data) = new_data();
+        drop(open(&data));
+        let copy = data.path().join("copy");
+        copy_files(&data.metadata(), &copy);
+        let (repo, digest) = ("a".parse().unwrap(), Digest::of(b"x"));
+        SledMetadata::open(&data).unwrap().link_blob(&repo, &digest, 1).await.unwrap();
+        std::fs::remove_dir_all(data.metadata()).unwrap();
+        std::fs::rename(&copy, data.metadata()).unwrap();
+        assert_eq!(SledMetadata::open(&data).unwrap().blob(&repo, &digest).await.unwrap(), Some(1));
+    }
+
+    #[tokio::test]
+    async fn an_empty_database_over_stored_blobs_is_refused_and_can_be_rebuilt() {
+        let (_dir, data) = new_data();
+        let (repo, digest, lost) = ("a/b".parse().unwrap(), Digest::of(b"x"), Digest::of(b"never stored"));
+        let entry = ManifestEntry { digest: digest.clone(), media_type: "m/t".into(), size: 1 };
+        let (metadata, blobs) = open(&data);
+        crate::blob::BlobStore::put(&blobs, &digest, "x".into()).await.unwrap();
+        metadata.link_blob(&repo, &digest, 1).await.unwrap();
+        metadata.link_blob(&repo, &lost, 9).await.unwrap();
+        for tag in ["one", "two"] {
+            metadata.put_manifest(&repo, &entry, Some(&tag.parse().unwrap()), &[], &[]).await.unwrap();
+        }
+        drop(metadata);
+        for _ in 0..2 {
+            std::fs::remove_dir_all(data.metadata()).unwrap();
+            let error = SledMetadata::open(&data).unwrap_err().to_string();
+            assert!(error.contains("rhub rebuild"), "{error}");
+            let rebuilt = rebuild(&data, &blobs).unwrap();
+            assert_eq!((rebuilt.blobs, rebuilt.manifests, rebuilt.tags, rebuilt.damaged_lines), (1, 1, 2, 0));
+            let metadata = SledMetadata::open(&data).unwrap();
+            assert_eq!(metadata.blob(&repo, &digest).await.unwrap(), Some(1));
+            assert_eq!(metadata.blob(&repo, &lost).await.unwrap(), None);
+            let found = metadata.manifest(&repo, &ManifestName::Tag("two".parse().unwrap())).await.unwrap();
+            assert_eq!(found, Some(entry.clone()));
+        }
+    }
+
+    #[tokio::test]
+    async fn metadata_without_its_blobs_or_its_journal_is_refused() {
+        let (_dir, data) = new_data();
+        let (metadata, _blobs) = open(&data);
+        metadata.link_blob(&"a".parse().unwrap(), &Digest::of(b"x"), 1).await.unwrap();
+        drop(metadata);
+        let journal = std::fs::read(data.journal()).unwrap();
+        std::fs::remove_file(data.journal()).unwrap();
+        assert!(SledMetadata::open(&data).unwrap_err().to_string().contains("restore"));
+        std::fs::write(data.journal(), journal).unwrap();
+        drop(SledMetadata::open(&data).unwrap());
+        std::fs::rename(data.path().join("blobs"), data.path().join("elsewhere")).unwrap();
+        assert!(SledMetadata::open(&data).unwrap_err().to_string().contains("mounted"));
+    }
+
+    #[test]
+    fn a_start_broken_off_before_the_blob_store_was_made_can_be_repeated() {
+        let (_dir, data) = new_data();
+        drop(SledMetadata::open(&data).unwrap());
+        drop(open(&data));
+        drop(open(&data));
+    }
+
+    #[test]
+    fn one_process_at_a_time_has_a_data_directory() {
+        let (dir, _data) = new_data();
+        assert!(matches!(DataDir::open(dir.path()), Err(Error::InUse(_))));
+    }
+
+    fn copy_files(from: &Path, to: &Path) {
+        std::fs::create_dir(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                copy_files(&entry.path(), &to.join(entry.file_name()));
+            } else {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Acknowledged means durable: the real program, killed and stopped.
+
+mod common;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{OCI_MANIFEST, Reply, Rhub, command, image_manifest, wait_until};
+use longshore_runtime::name::Digest;
+
+/// Sends a request, `None` when the server was killed under it.
+fn try_send(address: &str, method: &str, path: &str, media_type: &str, body: &[u8]) -> Option<Reply> {
+    let mut connection = std::net::TcpStream::connect(address).ok()?;
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).ok()?;
+    connection.write_all(body).ok()?;
+    Reply::read(connection)
+}
+
+fn layer(n: usize) -> Vec<u8> {
+    let seed = Digest::of(&n.to_le_bytes());
+    seed.as_str().as_bytes().repeat(1 + n * 40)
+}
+
+/// Pushes image `n`; notes what was acknowledged.
+fn push(address: &str, n: usize, acknowledged: &Mutex<HashMap<String, Vec<u8>>>) -> Option<()> {
+    let note = |path: String, body: &[u8]| acknowledged.lock().unwrap().insert(path, body.to_vec());
+    for content in [b"{}".to_vec(), layer(n)] {
+        let digest = Digest::of(&content);
+        let started = try_send(address, "POST", "/v2/crash/blobs/uploads/", "", b"")?;
+        let put = format!("{}?digest={digest}", started.header("location"));
+        let reply = try_send(address, "PUT", &put, "application/octet-stream", &content)?;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        note(format!("/v2/crash/blobs/{digest}"), &content);
+    }
+    let manifest = image_manifest(b"{}", &layer(n));
+    let path = format!("/v2/crash/manifests/t{n}");
+    let reply = try_send(address, "PUT", &path, OCI_MANIFEST, manifest.as_bytes())?;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    note(path, manifest.as_bytes());
+    Some(())
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_nine_in_the_middle_of_a_hundred_pushes() {
+    let dir = tempfile::tempdir().unwrap();
+    let acknowledged = Mutex::new(HashMap::new());
+    // Killed when so many of a hundred pushes have been answered.
+    for kill_at in [0, 1, 7, 23, 60, 99] {
+        let rhub = Rhub::start(dir.path());
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let address = rhub.address.clone();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let n = next.fetch_add(1, Ordering::Relaxed)
+                        && n < 100
+                        && push(&address, n, &acknowledged).is_some()
+                    {
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            wait_until("enough is pushed", || done.load(Ordering::Relaxed) >= kill_at);
+            rhub.kill_nine();
+        });
+        let rhub = Rhub::start(dir.path());
+        let acknowledged = acknowledged.lock().unwrap();
+        for (path, content) in acknowledged.iter() {
+            let reply = rhub.get(path);
+            assert_eq!(reply.status, 200, "acknowledged before the kill at {kill_at}, lost: {path}");
+            assert!(reply.body == *content, "{path} is not what was pushed");
+        }
+        nothing_else_is_wrong(&rhub);
+        rhub.kill_nine();
+    }
+    assert!(acknowledged.lock().unwrap().len() > 100);
+}
+
+/// Every tag there is leads to a manifest whose every blob is there, under its own digest.
+fn nothing_else_is_wrong(rhub: &Rhub) {
+    let listed = rhub.get("/v2/crash/tags/list");
+    if listed.status == 404 {
+        return;
+    }
+    for tag in listed.json()["tags"].as_array().unwrap() {
+        let manifest = rhub.get(&format!("/v2/crash/manifests/{}", tag.as_str().unwrap()));
+        assert_eq!(manifest.header("docker-content-digest"), Digest::of(&manifest.body).as_str());
+        for digest in [&manifest.json()["config"]["digest"], &manifest.json()["layers"][0]["digest"]] {
+            let blob = rhub.get(&format!("/v2/crash/blobs/{}", digest.as_str().unwrap()));
+            assert_eq!((blob.status, Digest::of(&blob.body).as_str()), (200, digest.as_str().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_partial_upload_is_resumed_after_kill_nine_and_after_a_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = layer(500);
+    let digest = Digest::of(&content);
+    let third = content.len() / 3;
+    let rhub = Rhub::start(dir.path());
+    let location = rhub.start_upload("a/b");
+    assert_eq!(rhub.send("PATCH", &location, &[], &content[..third]).status, 202);
+    rhub.kill_nine();
+
+    let rhub = Rhub::start(dir.path());
+    assert_eq!(rhub.get(&format!("/v2/a/b/blobs/{digest}")).status, 404);
+    let status = rhub.get(&location);
+    assert_eq!((status.status, status.header("range")), (204, format!("0-{}", third - 1).as_str()));
+    let range = format!("{third}-{}", 2 * third - 1);
+    assert_eq!(rhub.send("PATCH", &location, &[("content-range", &range)], &content[third..2 * third]).status, 202);
+    rhub.terminate();
+    assert!(rhub.wait_politely().success());
+
+    let rhub = Rhub::start(dir.path());
+    let reply = rhub.send("PUT", &format!("{location}?digest={digest}"), &[], &content[2 * third..]);
+    assert_eq!(reply.status, 201, "{reply:?}");
+    assert!(rhub.get(&format!("/v2/a/b/blobs/{digest}")).body == content);
+}
+
+#[test]
+fn what_arrived_of_a_broken_upload_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let rhub = Rhub::start(dir.path());
+    let location = rhub.start_upload("a");
+    let mut connection = rhub.begin("PATCH", &location, &[], 1000);
+    connection.write_all(&[b'x'; 600]).unwrap();
+    connection.shutdown(std::net::Shutdown::Both).unwrap();
+    drop(connection);
+    wait_until("the bytes have arrived", || rhub.get(&location).header("range") == "0-599");
+    let digest = Digest::of(&[b'x'; 1000]);
+    let put = rhub.send("PUT", &format!("{location}?digest={digest}"), &[("content-range", "600-999")], &[b'x'; 400]);
+    assert_eq!(put.status, 201, "{put:?}");
+}
+
+#[test]
+fn a_request_in_flight_is_finished_before_a_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let rhub = Rhub::start(dir.path());
+    let content = layer(300);
+    let digest = Digest::of(&content);
+    let location = rhub.start_upload("a");
+    let mut upload = rhub.begin("PUT", &format!("{location}?digest={digest}"), &[], content.len());
+    upload.write_all(&content[..1000]).unwrap();
+    // The upload is held by the request: its handler runs.
+    let idle = std::net::TcpStream::connect(&rhub.address).unwrap();
+    wait_until("the first bytes are on disk or on their way", || in_handler(&rhub, &location));
+    rhub.terminate();
+    wait_until("no new connection is accepted", || std::net::TcpStream::connect(&rhub.address).is_err());
+    upload.write_all(&content[1000..]).unwrap();
+    let reply = Reply::read(upload).unwrap();
+    assert_eq!(reply.status, 201, "{reply:?}");
+    drop(idle);
+    assert!(rhub.wait_politely().success());
+    let rhub = Rhub::start(dir.path());
+    assert!(rhub.get(&format!("/v2/a/blobs/{digest}")).body == content);
+}
+
+/// Whether a request holds the upload: another one does not get an answer at once.
+fn in_handler(rhub: &Rhub, location: &str) -> bool {
+    let mut probe = rhub.begin("GET", location, &[], 0);
+    probe.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    probe.read(&mut [0; 64]).is_err()
+}
+
+#[test]
+fn an_empty_database_over_stored_blobs_refuses_to_serve_and_rebuild_brings_all_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let rhub = Rhub::start(dir.path());
+    let manifests: Vec<_> = (0..3).map(|n| rhub.push_image("team/blobs", &format!("t{n}"), &format!("layer {n}"))).collect();
+    rhub.send("DELETE", "/v2/team/blobs/manifests/t0", &[], b"");
+    rhub.terminate();
+    assert!(rhub.wait_politely().success());
+    for damage in [remove_metadata, empty_metadata_files] {
+        damage(&dir.path().join("metadata"));
+        let output = command(dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("rhub rebuild"), "{said}");
+        let rebuild = Command::new(env!("CARGO_BIN_EXE_rhub")).args(["rebuild", "--data"]).arg(dir.path()).output().unwrap();
+        assert!(rebuild.status.success(), "{rebuild:?}");
+        let rhub = Rhub::start(dir.path());
+        assert_eq!(rhub.get("/v2/team/blobs/tags/list").json()["tags"], serde_json::json!(["t1", "t2"]));
+        assert_eq!(rhub.get("/v2/team/blobs/manifests/t2").body, manifests[2].as_bytes());
+        let untagged = Digest::of(manifests[0].as_bytes());
+        assert_eq!(rhub.get(&format!("/v2/team/blobs/manifests/{untagged}")).status, 200);
+        rhub.terminate();
+        assert!(rhub.wait_politely().success());
+    }
+}
+
+fn remove_metadata(path: &Path) {
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+fn empty_metadata_files(path: &Path) {
+    for name in ["db", "conf"] {
+        std::fs::write(path.join(name), "").unwrap();
+    }
+}
+
+#[test]
+fn a_second_registry_on_the_same_data_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let rhub = Rhub::start(dir.path());
+    let output = command(dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("in use"), "{said}");
+    assert_eq!(rhub.get("/v2/").status, 200);
+}
