@@ -213,7 +213,12 @@ fn sparse_files_of_every_format_have_their_holes() {
             ("GNU.sparse.numbytes", b"100"),
         ])
         .raw(b'0', "v00", "", 0o644, &data)
-        .pax(&[("GNU.sparse.size", b"4194304"), ("GNU.sparse.map", b"1048576,512,3145728,100"), ("GNU.sparse.name", b"v01")])
+        .pax(&[
+            ("GNU.sparse.size", b"4194304"),
+            ("GNU.sparse.numblocks", b"2"),
+            ("GNU.sparse.map", b"1048576,512,3145728,100"),
+            ("GNU.sparse.name", b"v01"),
+        ])
         .raw(b'0', "GNUSparseFile.0/v01", "", 0o644, &data)
         .pax(&[
             ("GNU.sparse.major", b"1"),

@@ -127,7 +127,6 @@ fn cve_2026_33055_a_pax_size_does_not_reach_extension_headers() {
     let layer = Layer::new().pax(&[("size", b"3")]).raw(b'L', "././@LongLink", "", 0o644, long.as_bytes()).file("short", "abc");
     let (ground, _) = unpack(&layer);
     assert_eq!(node(&ground.at(&"n".repeat(150))).content, b"abc");
-    let _ = layer;
 }
 
 #[test]
@@ -153,14 +152,19 @@ fn doubtful_extension_headers_are_refused() {
 #[test]
 fn lying_sparse_maps_are_refused() {
     let sparse = |map: &str, size: &str| {
-        let records: [(&str, &[u8]); 2] = [("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())];
+        let blocks = (map.split(',').count() / 2).to_string();
+        let records: [(&str, &[u8]); 3] = [
+            ("GNU.sparse.size", size.as_bytes()),
+            ("GNU.sparse.numblocks", blocks.as_bytes()),
+            ("GNU.sparse.map", map.as_bytes()),
+        ];
         Layer::new().pax(&records).file("s", "1234")
     };
     refuse(&sparse("0,2,1,2", "10"), "out of order");
     refuse(&sparse("0,4", "3"), "beyond the file's size");
     refuse(&sparse("0,3", "10"), "speaks of 3 bytes");
     refuse(&sparse("0,5", "10"), "speaks of 5 bytes");
-    refuse(&sparse("0", "10"), "within a run");
+    refuse(&sparse("0", "10"), "as many runs as it says");
     refuse(&sparse("0,4", "9223372036854775807"), "exceed");
 }
 
@@ -190,7 +194,9 @@ fn cve_2017_14992_every_limit_holds() {
     limited(&attributes, |limits| limits.xattr_bytes = 10, "attributes take more than 10 bytes");
     limited(&attributes, |limits| limits.xattrs = 0, "more than 0 extended attributes");
     limited(&attributes, |limits| limits.extension_bytes = 20, "exceeds 20 bytes");
-    let sparse = Layer::new().pax(&[("GNU.sparse.size", b"9"), ("GNU.sparse.map", b"0,2,4,2")]).file("s", "1234");
+    let sparse = Layer::new()
+        .pax(&[("GNU.sparse.size", b"9"), ("GNU.sparse.numblocks", b"2"), ("GNU.sparse.map", b"0,2,4,2")])
+        .file("s", "1234");
     limited(&sparse, |limits| limits.sparse_runs = 1, "more than 1 runs");
 }
 
