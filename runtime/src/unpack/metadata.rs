@@ -13,6 +13,9 @@ use super::{Options, Owners};
 /// Bits that creation does not set reliably: writing and changing the owner clear them.
 const SPECIAL_BITS: u32 = 0o7000;
 
+/// The prefix of POSIX access lists, which change the mode.
+const ACCESS_LIST: &[u8] = b"system.posix_acl_";
+
 /// What an entry says about itself beside its type and content.
 #[derive(Debug, Clone)]
 pub(super) struct Metadata {
@@ -71,7 +74,7 @@ impl<'a> Writer<'a> {
         }
         let mut lists = false;
         for (name, value) in &metadata.xattrs {
-            lists |= name.starts_with(b"system.posix_acl_");
+            lists |= name.starts_with(ACCESS_LIST);
             self.xattr(name, path, || rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty()))?;
         }
         let created = created.as_raw_mode() & !self.umask;
@@ -139,6 +142,10 @@ impl<'a> Writer<'a> {
         match set() {
             Err(Errno::OPNOTSUPP) => self.dropped_xattrs += 1,
             Err(Errno::PERM) if self.options.userxattr => self.dropped_xattrs += 1,
+            // An access list names owners, which are squashed too.
+            Err(Errno::INVAL) if self.options.owners == Owners::Squash && name.starts_with(ACCESS_LIST) => {
+                self.dropped_xattrs += 1;
+            }
             result => result.attempt(|| format!("{} {:?}", attempted("set on", path), String::from_utf8_lossy(name)))?,
         }
         Ok(())

@@ -138,8 +138,8 @@ pub struct Unpacked {
     /// first; the empty path is the layer's root. See [`adopt_directory`].
     pub implied: Vec<PathBuf>,
     /// Extended attributes left out: those that would speak to overlayfs (`*.overlay.*`), host labels
-    /// (`security.selinux`, `system.nfs4_acl`), those the file system does not support, and
-    /// rootless those the kernel refused.
+    /// (`security.selinux`, `system.nfs4_acl`), those the file system does not support, rootless those
+    /// the kernel refused, and access lists whose owners a squashing unpack cannot name.
     pub dropped_xattrs: u64,
     /// Device nodes left out (rootless only).
     pub dropped_devices: u64,

@@ -51,6 +51,7 @@ pub(super) struct PaxSparse {
     pub(super) name: Vec<u8>,
     size: Vec<u8>,
     real_size: Vec<u8>,
+    blocks: Vec<u8>,
     /// Offsets and lengths by turns, from the list of 0.1 or the repeated records of 0.0.
     map: Vec<i64>,
 }
@@ -72,6 +73,7 @@ impl PaxSparse {
             b"GNU.sparse.name" => self.name = value.to_vec(),
             b"GNU.sparse.size" => self.size = value.to_vec(),
             b"GNU.sparse.realsize" => self.real_size = value.to_vec(),
+            b"GNU.sparse.numblocks" => self.blocks = value.to_vec(),
             b"GNU.sparse.map" => {
                 self.map.clear();
                 for part in value.split(|&byte| byte == b',').filter(|_| !value.is_empty()) {
@@ -103,8 +105,8 @@ impl PaxSparse {
             (b"", b"") => {}
             _ => return Err("its sparse format is not known".into()),
         }
-        if !self.map.len().is_multiple_of(2) {
-            return Err("its sparse map ends within a run".into());
+        if decimal(&self.blocks).and_then(|blocks| blocks.checked_mul(2)) != i64::try_from(self.map.len()).ok() {
+            return Err("its sparse map has not as many runs as it says".into());
         }
         let mut runs = Runs::default();
         for pair in self.map.chunks_exact(2) {
