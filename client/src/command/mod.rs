@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore_runtime::userns::{self, Mapping};
+use longshore_runtime::unpack::Owners;
 use longshore_runtime::{Store, unpack};
 
 use crate::error::Result;
@@ -41,17 +42,25 @@ impl Global {
     /// first, so that everything behind this line is one code path for both.
     ///
     /// Must be called before the first thread is started.
-    fn own_store(&self) -> Result<(Store, unpack::Options)> {
+    fn own_store(&self) -> Result<Own> {
         let root = self.root.clone().map_or_else(Store::default_root, Ok)?;
-        let mut options = unpack::Options::default();
-        if !rustix::process::geteuid().is_root() {
-            options.userxattr = true;
-            if userns::enter_rootless()? == Mapping::Single {
-                options.owners = unpack::Owners::Squash;
-            }
-        }
-        Ok((Store::open(root)?, options))
+        let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_rootless()?) };
+        let unpack = unpack::Options {
+            userxattr: rootless.is_some(),
+            owners: if matches!(rootless, Some(Mapping::Single { .. })) { Owners::Squash } else { Owners::Keep },
+            ..unpack::Options::default()
+        };
+        Ok(Own { store: Store::open(root)?, unpack, rootless })
     }
+}
+
+/// The store, opened to be changed.
+struct Own {
+    store: Store,
+    /// How layers are written here.
+    unpack: unpack::Options,
+    /// The user namespace this process is in now, if it is not root's.
+    rootless: Option<Mapping>,
 }
 
 /// How rows are printed.

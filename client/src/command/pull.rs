@@ -8,7 +8,7 @@ use longshore_runtime::name::{Platform, Reference};
 use longshore_runtime::pull::{self, DEFAULT_JOBS, Options, Pulled};
 use longshore_runtime::{Store, unpack};
 
-use super::{Global, print};
+use super::{Global, Own, print};
 use crate::config::Registries;
 use crate::error::Result;
 use crate::progress::{PULL, reporter};
@@ -51,7 +51,7 @@ impl Fetch {
 impl Pull {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let Self { fetch, quiet, image } = self;
-        let (store, unpack) = global.own_store()?;
+        let Own { store, unpack, .. } = global.own_store()?;
         if !quiet {
             print(|out| writeln!(out, "{}: Pulling from {}", image.identifier(), image.repository()))?;
         }

@@ -24,7 +24,7 @@ pub(super) struct Rmi {
 
 impl Rmi {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let (store, _) = global.own_store()?;
+        let store = global.own_store()?.store;
         let mut code = ExitCode::SUCCESS;
         for image in &self.images {
             match store.remove(image, self.force) {
