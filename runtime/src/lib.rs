@@ -4,9 +4,14 @@
 //! **Invariant: no HTTP and no async runtime in this crate.** What comes from a registry arrives
 //! through [`Source`], which the client crate implements. **Invariant: `unsafe` only in `sys`.**
 
+mod cgroup;
 pub mod error;
+pub mod launch;
 pub mod name;
+mod seccomp;
 pub mod source;
+pub mod spec;
+mod sys;
 
 pub use error::{Error, Result};
 pub use source::Source;
