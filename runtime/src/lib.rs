@@ -12,6 +12,7 @@ mod seccomp;
 pub mod source;
 pub mod spec;
 mod sys;
+pub mod userns;
 
 pub use error::{Error, Result};
 pub use source::Source;

@@ -184,7 +184,8 @@ pub(crate) fn bpf_attach_cgroup_device(cgroup: BorrowedFd<'_>, program: Borrowed
 /// Gives the calling process a new, empty session keyring of its own.
 pub(crate) fn join_new_session_keyring() -> Result<()> {
     // SAFETY: a null name asks for an anonymous keyring.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING as c_ulong, ptr::null::<u8>()) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_keyctl, c_ulong::from(libc::KEYCTL_JOIN_SESSION_KEYRING), ptr::null::<u8>()) })
+        .map(drop)
 }
 
 fn prctl(option: c_int, first: c_ulong, second: c_ulong) -> Result<()> {

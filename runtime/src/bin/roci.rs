@@ -1,11 +1,16 @@
 //! `roci`: the low-level runtime. Runs a bundle (runtime-spec bundle.md) in the foreground.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use longshore_runtime::error::{Error, Result};
+use longshore_runtime::error::{Attempt, Error, Result};
 use longshore_runtime::launch::{self, Guard, Launch, Rootfs};
+use longshore_runtime::spec::{RunOptions, default_spec};
+use longshore_runtime::userns;
 use oci_spec::runtime::Spec;
 
 /// The largest `config.json` accepted.
@@ -45,15 +50,19 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("roci: {error}");
+            // A closed standard error must not change the exit code.
+            let _ = writeln!(std::io::stderr(), "roci: {error}");
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn run(bundle: &std::path::Path, id: &str) -> Result<u8> {
+fn run(bundle: &Path, id: &str) -> Result<u8> {
     let spec = read_spec(&bundle.join("config.json"))?;
     let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json", "it has no \"root\""))?;
+    if !rustix::process::geteuid().is_root() {
+        userns::enter_rootless()?;
+    }
     let guard = Guard::start(&[])?;
     let root = Rootfs::Directory(bundle.join(root.path())).mount()?;
     let exit = launch::run(Launch { id, spec: &spec, root, stdin: true, guard: Some(&guard) })?;
@@ -61,15 +70,20 @@ fn run(bundle: &std::path::Path, id: &str) -> Result<u8> {
     Ok(exit.code())
 }
 
-fn read_spec(path: &std::path::Path) -> Result<Spec> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|error| Error::io(format!("open {path:?}"), error))?;
+fn read_spec(path: &Path) -> Result<Spec> {
+    let file = File::open(path).attempt(|| format!("open {path:?}"))?;
     let mut text = Vec::new();
-    file.take(CONFIG_LIMIT_BYTES).read_to_end(&mut text).map_err(|error| Error::io(format!("read {path:?}"), error))?;
+    file.take(CONFIG_LIMIT_BYTES).read_to_end(&mut text).attempt(|| format!("read {path:?}"))?;
     serde_json::from_slice(&text).map_err(|error| Error::invalid(format!("{path:?}"), error))
 }
 
-fn write_spec(bundle: &std::path::Path) -> Result<()> {
-    let _ = bundle;
-    Ok(())
+fn write_spec(bundle: &Path) -> Result<()> {
+    let options = RunOptions { id: "roci".into(), args: vec!["sh".into()], tty: true, read_only: true, ..RunOptions::default() };
+    let directory = File::open(bundle).attempt(|| format!("open {bundle:?}"))?;
+    let spec = default_spec(None, directory.as_fd(), &options)?;
+    let path = bundle.join("config.json");
+    let mut text = serde_json::to_vec_pretty(&spec).map_err(|error| Error::invalid("config.json", error))?;
+    text.push(b'\n');
+    let mut file = File::create_new(&path).attempt(|| format!("create {path:?} (an old one is not overwritten)"))?;
+    file.write_all(&text).attempt(|| format!("write {path:?}"))
 }

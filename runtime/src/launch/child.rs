@@ -367,7 +367,7 @@ fn enter_working_directory(plan: &Plan) -> Result<(), Errno> {
 
 fn set_limits(plan: &Plan) -> Result<(), Fault> {
     for (index, (resource, limit)) in plan.limits.iter().enumerate() {
-        rustix::process::setrlimit(*resource, limit.clone()).at(Step::Limit, index)?;
+        rustix::process::setrlimit(*resource, *limit).at(Step::Limit, index)?;
     }
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
     Ok(())

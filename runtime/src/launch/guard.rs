@@ -132,7 +132,7 @@ fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
             None => return Ending::Alone,
             Some((b'd', _)) => return Ending::Dismissed,
             Some((b'c', path)) if watched.cgroups.len() < WATCH_LIMIT => {
-                watched.cgroups.push(PathBuf::from(OsStr::from_bytes(path)))
+                watched.cgroups.push(PathBuf::from(OsStr::from_bytes(path)));
             }
             Some((b'p', _)) => {
                 let fds = ancillary.drain().filter_map(|message| match message {
