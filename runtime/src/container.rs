@@ -6,7 +6,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Attempt, Result};
-use crate::files;
 use crate::launch::{self, Exit, Guard, Launch, Rootfs};
 use crate::name::Digest;
 use crate::spec::{ETC_FILES, RunOptions, default_spec, etc_files};
@@ -27,7 +26,7 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
     let root = overlay(store, &dir, image.diff_ids(), options.rootless.is_some())?.mount()?;
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
     let exit = launch::run(Launch { id: lease.id(), spec: &spec, root, stdin, guard: Some(&guard) })?;
-    files::remove_tree(&dir)?;
+    launch::remove_tree(&dir)?;
     guard.dismiss();
     Ok(exit)
 }

@@ -91,14 +91,6 @@ pub fn lock_path(path: &Path, operation: FlockOperation) -> Result<Option<File>>
     }
 }
 
-/// Removes a tree that may be gone already.
-pub fn remove_tree(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(format_args!("remove {}", path.display()), e)),
-        _ => Ok(()),
-    }
-}
-
 /// Creates a directory only its owner may enter; one that exists is fine.
 pub fn make_private_dir(path: &Path) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).attempt(|| format!("create directory {}", path.display()))

@@ -4,17 +4,24 @@
 //! **Invariant: no HTTP and no async runtime in this crate.** What comes from a registry arrives
 //! through [`Source`], which the client crate implements. **Invariant: `unsafe` only in `sys`.**
 
+mod cgroup;
+pub mod container;
 pub mod error;
 pub mod files;
 pub mod image;
+pub mod launch;
 pub mod name;
 pub mod origin;
 pub mod parallel;
 pub mod progress;
 pub mod pull;
+mod seccomp;
 pub mod source;
+pub mod spec;
 pub mod store;
+mod sys;
 pub mod unpack;
+pub mod userns;
 
 pub use error::{Error, Result};
 pub use source::{RawManifest, Source};

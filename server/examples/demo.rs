@@ -65,7 +65,11 @@ fn main() -> Result<()> {
 /// Builds the programs as a user would, and says where they are.
 fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").ok_or("run this as `cargo demo`")?;
-    let built = Command::new(cargo).args(["build", "--release", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR")).arg("--workspace").status()?;
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--bins"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .arg("--workspace")
+        .status()?;
     if !built.success() {
         return Err("the build failed".into());
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use longshore_runtime::Store;
 use longshore_runtime::image::CONFIG_LIMIT_BYTES;
+use longshore_runtime::name::Reference;
 use longshore_runtime::store::Image;
 use serde_json::{Value, json};
 
@@ -36,7 +37,7 @@ impl Inspect {
 fn describe(store: &Store, image: &Image) -> Result<Value> {
     let raw = longshore_runtime::files::read_bounded(&store.blob_path(image.id()), CONFIG_LIMIT_BYTES)?;
     let own: Value = serde_json::from_slice(&raw).unwrap_or_default();
-    let names: Vec<String> = image.names.iter().filter(|name| name.digest().is_none()).map(|name| name.familiar()).collect();
+    let names: Vec<String> = image.names.iter().filter(|name| name.digest().is_none()).map(Reference::familiar).collect();
     Ok(json!({
         "Id": image.id(),
         "RepoTags": names,

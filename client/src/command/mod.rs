@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::unpack::Owners;
+use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::{Store, unpack};
 
 use crate::error::Result;

@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 use super::Store;
 use crate::error::{Attempt, Result};
 use crate::files;
+use crate::launch::remove_tree;
 use crate::name::Digest;
 
 /// 500 layers, each with a blob and a DiffID of up to 135 bytes, and room to spare.
@@ -57,7 +58,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // Failing to clear away is no error of the work done: the next command sweeps.
-        let _ = files::remove_tree(&self.scratch());
+        let _ = remove_tree(&self.scratch());
         let _ = std::fs::remove_file(self.path());
     }
 }
@@ -83,7 +84,7 @@ impl Store {
         for path in self.lease_files()? {
             let Some(id) = path.file_name().map(PathBuf::from) else { continue };
             if let Some(_stale) = lock_existing(&path)? {
-                files::remove_tree(&self.root.join("scratch").join(id))?;
+                remove_tree(&self.root.join("scratch").join(id))?;
                 let _ = std::fs::remove_file(&path);
             }
         }

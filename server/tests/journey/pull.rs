@@ -120,12 +120,16 @@ fn a_pull_killed_at_fifty_moments_is_resumed_and_the_store_is_whole() {
     let (data, user) = (tempfile::tempdir().unwrap(), User::new());
     let rhub = Rhub::start(data.path());
     let layouts = tempfile::tempdir().unwrap();
-    let image = Image::new(&(0..4).map(|n| {
-        let bulk = Image::bulky(n, 60, 40_000);
-        let mut plain = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&bulk.layers[0].bytes[..]), &mut plain).unwrap();
-        plain
-    }).collect::<Vec<_>>());
+    let image = Image::new(
+        &(0..4)
+            .map(|n| {
+                let bulk = Image::bulky(n, 60, 40_000);
+                let mut plain = Vec::new();
+                std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&bulk.layers[0].bytes[..]), &mut plain).unwrap();
+                plain
+            })
+            .collect::<Vec<_>>(),
+    );
     image.write_layout(layouts.path(), "1");
     let name = format!("{}/app:1", rhub.address);
     user.succeed("rpush", &[&format!("oci:{}", layouts.path().display()), &name]);
@@ -162,7 +166,8 @@ fn pulls_of_the_same_image_at_the_same_time_fetch_it_once() {
     double.host("app", "1", &image);
     let name = format!("{}/app:1", double.address);
     user.succeed("rbox", &["images"]);
-    let pulls: Vec<_> = (0..4).map(|_| user.command("rpull", &[&name]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()).collect();
+    let pulls: Vec<_> =
+        (0..4).map(|_| user.command("rpull", &[&name]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()).collect();
     for pull in pulls {
         let output = pull.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
@@ -223,7 +228,9 @@ fn an_image_that_lies_about_itself_is_refused() {
     let (double, user) = (Double::start(), User::new());
     let plain = tar(&[("a", b"x")]);
     let layer = |bytes: Vec<u8>| Blob { media_type: "application/vnd.oci.image.layer.v1.tar+gzip", bytes };
-    let host = |tag: &str, layers: Vec<Blob>, diff_ids: Vec<Digest>| double.host("app", tag, &Image::from_parts(layers, diff_ids, &Platform::host()));
+    let host = |tag: &str, layers: Vec<Blob>, diff_ids: Vec<Digest>| {
+        double.host("app", tag, &Image::from_parts(layers, diff_ids, &Platform::host()))
+    };
 
     host("diffid", vec![layer(gzip(&plain))], vec![Digest::of(b"something else")]);
     refused(&double, &user, "app:diffid", "DiffID of layer");

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::common::{Rhub, OCI_INDEX};
+use super::common::{OCI_INDEX, Rhub};
 use super::double::{Answer, Double};
 use super::image::{Blob, INDEX, Image, tar, write_layout};
 use super::tools::{User, installed};
@@ -43,7 +43,8 @@ fn an_index_is_pushed_with_everything_below_it() {
     let (data, user, layout) = (tempfile::tempdir().unwrap(), User::new(), tempfile::tempdir().unwrap());
     let rhub = Rhub::start(data.path());
     let (one, two) = (image(), Image::new(&[tar(&[("other", b"x")])]));
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [one.manifest.descriptor(), two.manifest.descriptor()] });
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [one.manifest.descriptor(), two.manifest.descriptor()] });
     let index = Blob { media_type: INDEX, bytes: index.to_string().into_bytes() };
     let blobs = one.blobs().chain(two.blobs()).chain([&one.manifest, &two.manifest, &index]);
     write_layout(layout.path(), blobs, &[index.descriptor()]);

@@ -31,7 +31,9 @@ impl User {
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program_path(program));
         command.args(args).env("HOME", self.home()).env("LONGSHORE_ROOT", self.store());
-        for variable in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "LONGSHORE_REGISTRIES"] {
+        for variable in
+            ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "LONGSHORE_REGISTRIES"]
+        {
             command.env_remove(variable);
         }
         command
@@ -52,7 +54,11 @@ impl User {
     pub fn fail(&self, program: &str, args: &[&str]) -> String {
         let output = self.output(program, args);
         let said = stderr(&output);
-        assert!(output.status.code().is_some_and(|code| code != 0 && code != 101), "{program} {args:?}: {}\n{said}", output.status);
+        assert!(
+            output.status.code().is_some_and(|code| code != 0 && code != 101),
+            "{program} {args:?}: {}\n{said}",
+            output.status
+        );
         said
     }
 

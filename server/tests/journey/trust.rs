@@ -38,7 +38,10 @@ fn a_token_is_fetched_where_the_registry_says_and_sent_with_the_next_request() {
     assert!(said.contains("credentials"), "{said}");
     assert!(!said.contains("hunter2") && !said.contains("t0k3n"), "no secret in an error: {said}");
     let requests = double.requests();
-    let sent: Vec<_> = requests.iter().map(|request| (request.path.as_str(), request.headers.get("authorization").map(String::as_str))).collect();
+    let sent: Vec<_> = requests
+        .iter()
+        .map(|request| (request.path.as_str(), request.headers.get("authorization").map(String::as_str)))
+        .collect();
     let basic = format!("Basic {BASIC}");
     let token = ("/token?scope=repository%3Aapp%3Apull&service=s", Some(basic.as_str()));
     assert_eq!(sent, [(manifest, None), token, (manifest, Some("Bearer t0k3n"))]);

@@ -1,0 +1,195 @@
+//! Device rules of a cgroup: as an eBPF program for cgroup2, as lines for the v1 `devices` controller.
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+// Access bits and device types of `struct bpf_cgroup_dev_ctx`.
+const MKNOD: u32 = 1;
+const READ: u32 = 2;
+const WRITE: u32 = 4;
+const BLOCK: u32 = 1;
+const CHARACTER: u32 = 2;
+
+/// What every container may use: null, zero, full, random, urandom, tty, console, ptmx, pts
+/// (runtime-spec config-linux.md, "Default Devices"), and the making of any node: what opening it
+/// gives is decided when it is opened.
+const ALWAYS: [Rule; 11] = [
+    Rule::allow(Some(CHARACTER), None, None, MKNOD),
+    Rule::allow(Some(BLOCK), None, None, MKNOD),
+    Rule::allow(Some(CHARACTER), Some(1), Some(3), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(1), Some(5), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(1), Some(7), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(1), Some(8), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(1), Some(9), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(5), Some(0), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(5), Some(1), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(5), Some(2), MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(136), None, MKNOD | READ | WRITE),
+];
+
+/// One rule; `None` is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rule {
+    allow: bool,
+    kind: Option<u32>,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: u32,
+}
+
+impl Rule {
+    const fn allow(kind: Option<u32>, major: Option<u32>, minor: Option<u32>, access: u32) -> Self {
+        Self { allow: true, kind, major, minor, access }
+    }
+
+    /// A rule of the configuration; `None` for one that no device can meet.
+    fn new(rule: &LinuxDeviceCgroup) -> Option<Self> {
+        let kind = match rule.typ().unwrap_or(LinuxDeviceType::A) {
+            LinuxDeviceType::A => None,
+            LinuxDeviceType::B => Some(BLOCK),
+            LinuxDeviceType::C | LinuxDeviceType::U => Some(CHARACTER),
+            LinuxDeviceType::P => return None,
+        };
+        let number = |number: Option<i64>| match number {
+            None | Some(-1) => Some(None),
+            Some(number) => u32::try_from(number).ok().map(Some),
+        };
+        let access = rule.access().as_deref().unwrap_or("rwm").chars().fold(0, |bits, letter| {
+            bits | match letter {
+                'r' => READ,
+                'w' => WRITE,
+                'm' => MKNOD,
+                _ => 0,
+            }
+        });
+        Some(Self { allow: rule.allow(), kind, major: number(rule.major())?, minor: number(rule.minor())?, access })
+    }
+
+    fn is_everything(self) -> bool {
+        self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == MKNOD | READ | WRITE
+    }
+
+    /// The line for `devices.allow` or `devices.deny`.
+    fn line(self) -> String {
+        if self.is_everything() {
+            return "a".into();
+        }
+        let kind = match self.kind {
+            Some(BLOCK) => 'b',
+            Some(_) => 'c',
+            None => 'a',
+        };
+        let number = |number: Option<u32>| number.map_or_else(|| "*".into(), |number| number.to_string());
+        let mut line = format!("{kind} {}:{} ", number(self.major), number(self.minor));
+        line.extend(
+            [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter),
+        );
+        line
+    }
+}
+
+/// A container's rules in order: the last that fits decides, and what none fits is denied.
+#[derive(Debug)]
+pub(super) struct Rules(Vec<Rule>);
+
+impl Rules {
+    pub(super) fn new(configured: &[LinuxDeviceCgroup]) -> Self {
+        let mut rules: Vec<Rule> = configured.iter().filter_map(Rule::new).collect();
+        // What is before a rule for everything has no effect.
+        if let Some(last) = rules.iter().rposition(|rule| rule.is_everything()) {
+            let allowed = rules[last].allow;
+            rules.drain(..last + usize::from(!allowed));
+        }
+        rules.extend(ALWAYS);
+        Self(rules)
+    }
+
+    /// True if every device is allowed: then nothing has to be enforced.
+    pub(super) fn allow_all(&self) -> bool {
+        self.0.first().is_some_and(|rule| rule.is_everything()) && self.0.iter().all(|rule| rule.allow)
+    }
+
+    /// File name and line of each write, in order, that a v1 `devices` cgroup takes.
+    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
+        let rules = self.0.iter().map(|rule| (if rule.allow { "devices.allow" } else { "devices.deny" }, rule.line()));
+        std::iter::once(("devices.deny", "a".to_owned())).chain(rules).collect()
+    }
+
+    /// The rules as an eBPF program: from the last to the first, the first that fits returns.
+    pub(super) fn program(&self) -> Vec<u64> {
+        // Registers: r2 type, r3 access, r4 major, r5 minor; r1 is free once the context is read.
+        let mut code = vec![
+            instruction(LOAD_WORD, 3, 1, 0, 0),
+            instruction(MOVE_REGISTER, 2, 3, 0, 0),
+            instruction(AND_CONSTANT, 2, 0, 0, 0xffff),
+            instruction(SHIFT_RIGHT, 3, 0, 0, 16),
+            instruction(LOAD_WORD, 4, 1, 4, 0),
+            instruction(LOAD_WORD, 5, 1, 8, 0),
+        ];
+        for rule in self.0.iter().rev() {
+            let mut checks: Vec<(u8, u8, i32)> = Vec::new();
+            let equals = [(2, rule.kind), (4, rule.major), (5, rule.minor)];
+            checks.extend(equals.into_iter().filter_map(|(register, value)| Some((JUMP_NOT_EQUAL, register, value? as i32))));
+            // Allowed if nothing else is asked for; denied if anything of it is.
+            let (jump, mask) = if rule.allow { (JUMP_NOT_EQUAL, !rule.access) } else { (JUMP_EQUAL, rule.access) };
+            // Behind the checks: copy, mask, jump, move, exit.
+            let length = checks.len() + 5;
+            for (at, (code_of_jump, register, value)) in checks.into_iter().enumerate() {
+                code.push(instruction(code_of_jump, register, 0, (length - at - 1) as i16, value));
+            }
+            code.extend([
+                instruction(MOVE_REGISTER, 1, 3, 0, 0),
+                instruction(AND_CONSTANT, 1, 0, 0, mask as i32),
+                instruction(jump, 1, 0, 2, 0),
+                instruction(MOVE_CONSTANT, 0, 0, 0, i32::from(rule.allow)),
+                instruction(EXIT, 0, 0, 0, 0),
+            ]);
+        }
+        code.extend([instruction(MOVE_CONSTANT, 0, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
+        code
+    }
+}
+
+// eBPF operation codes (linux/bpf.h), 32-bit arithmetic.
+const LOAD_WORD: u8 = 0x61;
+const MOVE_REGISTER: u8 = 0xbc;
+const MOVE_CONSTANT: u8 = 0xb4;
+const AND_CONSTANT: u8 = 0x54;
+const SHIFT_RIGHT: u8 = 0x74;
+const JUMP_EQUAL: u8 = 0x15;
+const JUMP_NOT_EQUAL: u8 = 0x55;
+const EXIT: u8 = 0x95;
+
+/// One instruction: operation, destination and source register, offset, constant.
+fn instruction(code: u8, destination: u8, source: u8, offset: i16, constant: i32) -> u64 {
+    let [offset_low, offset_high] = offset.to_le_bytes();
+    let [a, b, c, d] = constant.to_le_bytes();
+    u64::from_ne_bytes([code, destination | source << 4, offset_low, offset_high, a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
+
+    fn everything(allow: bool) -> LinuxDeviceCgroup {
+        LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm").build().unwrap()
+    }
+
+    #[test]
+    fn the_usual_rule_denies_all_but_the_default_devices() {
+        let rules = Rules::new(&[everything(false)]);
+        assert!(!rules.allow_all());
+        let lines = rules.lines();
+        assert_eq!(lines[0], ("devices.deny", "a".to_owned()));
+        assert!(lines.contains(&("devices.allow", "c 1:3 rwm".to_owned())));
+        assert!(lines.contains(&("devices.allow", "c 136:* rwm".to_owned())));
+        assert_eq!(lines.iter().filter(|(file, _)| *file == "devices.deny").count(), 1);
+    }
+
+    #[test]
+    fn no_rules_at_all_deny_too_and_a_privileged_container_is_not_restricted() {
+        assert!(!Rules::new(&[]).allow_all());
+        assert!(Rules::new(&[everything(false), everything(true)]).allow_all());
+        assert!(!Rules::new(&[everything(true), everything(false)]).allow_all());
+    }
+}

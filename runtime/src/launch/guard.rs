@@ -1,0 +1,163 @@
+//! The process that cleans up when the launcher cannot: after `kill -9`.
+//!
+//! It is forked before anything is made, leaves the session, holds no descriptor but its end of one
+//! socket, and sleeps until that socket says either "all is well" or, by closing, that the launcher
+//! is gone. Then it kills the container, removes its cgroup and its directories.
+
+use std::ffi::OsStr;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketFlags, SocketType,
+};
+use rustix::process::{Pid, WaitIdOptions, WaitOptions};
+
+use super::remove::remove_tree;
+use crate::error::{Attempt, Result};
+use crate::{cgroup, sys};
+
+/// The longest message: one letter and a path.
+const MESSAGE_LIMIT_BYTES: usize = 1 + libc::PATH_MAX as usize;
+
+/// How long the container's first process may take to die.
+const KILL_TIMEOUT_S: i64 = 10;
+
+/// The most cgroups and directories one guard is told of.
+const WATCH_LIMIT: usize = 64;
+
+/// The launcher's hold on its guard. Dropped without [`Guard::dismiss`], the guard cleans up.
+#[derive(Debug)]
+pub struct Guard {
+    socket: OwnedFd,
+    pid: Pid,
+}
+
+impl Guard {
+    /// Starts a guard that removes `directories` (absolute paths, which need not exist yet) if this
+    /// process ends without dismissing it.
+    ///
+    /// Call it early and while the process is single-threaded: the guard is a fork.
+    pub fn start(directories: &[PathBuf]) -> Result<Self> {
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .attempt(|| "create the guard's socket")?;
+        let (pid, _) = sys::spawn(0, None, &mut || watch(&theirs, directories)).attempt(|| "start the guard process")?;
+        let guard = Self { socket: ours, pid };
+        // Its answer means that it has left this session and can survive what kills this process.
+        drop(theirs);
+        let mut ready = [0; 1];
+        rustix::io::read(&guard.socket, &mut ready).attempt(|| "wait for the guard process")?;
+        Ok(guard)
+    }
+
+    /// Has the guard remove this cgroup too.
+    pub(super) fn watch_cgroup(&self, path: &Path) -> Result<()> {
+        let message = [b"c", path.as_os_str().as_bytes()].concat();
+        rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL).attempt(|| "tell the guard of the cgroup").map(drop)
+    }
+
+    /// Has the guard kill this process too, and all in its pid namespace with it.
+    pub(super) fn watch_process(&self, pidfd: BorrowedFd<'_>) -> Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [pidfd];
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        rustix::net::sendmsg(&self.socket, &[IoSlice::new(b"p")], &mut ancillary, SendFlags::NOSIGNAL)
+            .attempt(|| "tell the guard of the container's process")
+            .map(drop)
+    }
+
+    /// All is cleaned up: ends the guard.
+    pub fn dismiss(self) {
+        // If the guard is gone already there is nothing to dismiss; either way it is waited for.
+        let _ = rustix::net::send(&self.socket, b"d", SendFlags::NOSIGNAL);
+        let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
+    }
+}
+
+/// What the guard was told to end and to remove.
+#[derive(Default)]
+struct Watched {
+    process: Option<OwnedFd>,
+    cgroups: Vec<PathBuf>,
+}
+
+/// The guard's whole life; what it returns is its exit code.
+fn watch(socket: &OwnedFd, directories: &[PathBuf]) -> u8 {
+    const SOCKET_FD: i32 = 0;
+    // Not to be reached by ^C, a hang-up or the end of the launcher's process group.
+    let _ = rustix::process::setsid();
+    let _ = sys::block_signals(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE]);
+    let _ = rustix::process::chdir(c"/");
+    // No end of anybody's pipe may stay open here.
+    if socket.as_raw_fd() != SOCKET_FD && sys::place_fd(socket.as_fd(), SOCKET_FD, true).is_err()
+        || sys::close_from(SOCKET_FD as u32 + 1).is_err()
+    {
+        return 1;
+    }
+    let socket = sys::borrow_fd(SOCKET_FD);
+    if rustix::net::send(socket, b"r", SendFlags::NOSIGNAL).is_err() {
+        return 1;
+    }
+    let mut watched = Watched::default();
+    match listen(socket, &mut watched) {
+        Ending::Dismissed => 0,
+        Ending::Alone => clean_up(&watched, directories),
+    }
+}
+
+enum Ending {
+    Dismissed,
+    Alone,
+}
+
+fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
+    loop {
+        let mut message = [0; MESSAGE_LIMIT_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut message)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        let length = match received {
+            Ok(received) => received.bytes,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => 0,
+        };
+        match message[..length].split_first() {
+            None => return Ending::Alone,
+            Some((b'd', _)) => return Ending::Dismissed,
+            Some((b'c', path)) if watched.cgroups.len() < WATCH_LIMIT => {
+                watched.cgroups.push(PathBuf::from(OsStr::from_bytes(path)));
+            }
+            Some((b'p', _)) => {
+                let fds = ancillary.drain().filter_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                    _ => None,
+                });
+                watched.process = fds.flatten().next();
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Each part is tried whatever became of the others; the code says whether all went well.
+fn clean_up(watched: &Watched, directories: &[PathBuf]) -> u8 {
+    if let Some(pidfd) = &watched.process {
+        let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+        let timeout = rustix::event::Timespec { tv_sec: KILL_TIMEOUT_S, tv_nsec: 0 };
+        let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout));
+        // Only a parent can wait; where this process has become that, nothing stays behind.
+        let _ =
+            rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+    let cgroups = watched.cgroups.iter().map(|path| cgroup::destroy(path).is_ok());
+    let trees = directories.iter().map(|path| remove_tree(path).is_ok());
+    let all = cgroups.chain(trees).fold(true, |all, done| all & done);
+    u8::from(!all)
+}

@@ -1,0 +1,118 @@
+//! The container's root filesystem as a mount that is attached nowhere.
+//!
+//! It exists only as a file descriptor: never in the host's mount table, gone with the last process
+//! that uses it, whatever happens to the launcher.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+
+use crate::error::{Attempt, Error, Result};
+use crate::sys::{self, MountAttributes};
+
+/// What the container's root filesystem is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rootfs {
+    /// A directory, used as it is.
+    Directory(PathBuf),
+    /// An overlay of directories.
+    Overlay {
+        /// The read-only layers, topmost first.
+        lower: Vec<PathBuf>,
+        /// Receives the container's changes.
+        upper: PathBuf,
+        /// overlayfs' own working space, on `upper`'s filesystem.
+        work: PathBuf,
+        /// Whiteouts and opaque marks are `user.overlay.*` attributes: in a user namespace.
+        userxattr: bool,
+    },
+}
+
+/// The most layers an overlay takes (overlayfs' own limit).
+const LAYERS_LIMIT: usize = 500;
+
+impl Rootfs {
+    /// Makes the detached mount. The descriptor can be used for `openat2` at once, and is what
+    /// [`super::Launch`] takes.
+    pub fn mount(&self) -> Result<OwnedFd> {
+        match self {
+            Self::Directory(path) => directory(path),
+            Self::Overlay { lower, upper, work, userxattr } => overlay(lower, upper, work, *userxattr),
+        }
+    }
+}
+
+/// A private copy of the mount `path` is on, cut at `path`, with what is mounted below it.
+fn directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let mount = rustix::mount::open_tree(CWD, path, flags).attempt(|| format!("use {path:?} as root filesystem"))?;
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+    sys::mount_setattr(mount.as_fd(), private, true).attempt(|| format!("make the mount of {path:?} private"))?;
+    if super::path::file_type(&mount).attempt(|| format!("look at {path:?}"))? != rustix::fs::FileType::Directory {
+        return Err(Error::invalid(format!("root filesystem {path:?}"), "it is not a directory"));
+    }
+    Ok(mount)
+}
+
+/// An overlay made by file descriptors, so that no layer's name needs escaping and none is looked up
+/// twice.
+fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool) -> Result<OwnedFd> {
+    if lower.is_empty() || lower.len() > LAYERS_LIMIT {
+        return Err(Error::invalid("root filesystem", format!("{} layers; overlayfs takes 1 to {LAYERS_LIMIT}", lower.len())));
+    }
+    let lower = lower.iter().map(|path| layer(path)).collect::<Result<Vec<_>>>()?;
+    let (upper, work) = (layer(upper)?, layer(work)?);
+    let fs =
+        rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(|| "open overlayfs (is the module loaded?)")?;
+    let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&fs, key, value);
+    set_layers(&lower, &set).attempt(|| "give overlayfs its layers")?;
+    set("upperdir", &fd_path(&upper)).attempt(|| "give overlayfs its upper directory")?;
+    set("workdir", &fd_path(&work)).attempt(|| "give overlayfs its work directory")?;
+    if userxattr {
+        rustix::mount::fsconfig_set_flag(&fs, c"userxattr").attempt(|| "ask overlayfs for user.overlay attributes")?;
+    } else {
+        // Layers are untrusted: their attributes must not send lookups elsewhere.
+        for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off")] {
+            set(key, value).attempt(|| format!("set overlayfs' {key}={value}"))?;
+        }
+    }
+    rustix::mount::fsconfig_create(&fs).attempt(|| overlay_advice(userxattr))?;
+    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).attempt(|| "mount the overlay")
+}
+
+/// `lowerdir+` per layer (Linux 6.8), or all in one option, whose 255 bytes hold 15 layers or so.
+fn set_layers(lower: &[OwnedFd], set: &dyn Fn(&str, &str) -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    for (index, directory) in lower.iter().enumerate() {
+        match set("lowerdir+", &fd_path(directory)) {
+            Err(Errno::INVAL) if index == 0 => {
+                return set("lowerdir", &lower.iter().map(fd_path).collect::<Vec<_>>().join(":"));
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn layer(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).attempt(|| format!("open layer directory {path:?}"))
+}
+
+fn fd_path(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn overlay_advice(userxattr: bool) -> String {
+    let advice =
+        if userxattr { " (in a user namespace: needs Linux 5.11)" } else { " (upper and work must be on one filesystem)" };
+    format!("make the overlay{advice}")
+}
+
+/// A C string from a path or text the user gave; a NUL in it is refused by name.
+pub(super) fn c_string(what: &str, bytes: impl Into<Vec<u8>>) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::invalid(what, "it contains a NUL byte"))
+}

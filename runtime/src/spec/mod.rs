@@ -1,0 +1,316 @@
+//! The runtime-spec configuration of a container, from an image's configuration and the user's
+//! options.
+//!
+//! Of the image only command, environment, working directory and user are taken: labels, volumes and
+//! the rest never become configuration of the host (CVE-2026-53488).
+
+mod capabilities;
+mod files;
+mod mounts;
+mod user;
+mod volume;
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{
+    Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxResourcesBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+
+use crate::error::{Error, Result};
+use crate::image::ContainerConfig;
+use crate::seccomp;
+use crate::userns::Mapping;
+use user::ResolvedUser;
+
+pub(crate) use capabilities::capability_number;
+pub use files::{ETC_FILES, etc_files};
+pub use volume::Volume;
+
+/// Where commands are looked up if nothing says otherwise.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The version of the runtime-spec that configurations follow.
+const OCI_VERSION: &str = "1.2.0";
+
+/// A container id's first characters are its host name, as with Docker.
+const HOSTNAME_FROM_ID: usize = 12;
+
+/// The longest host name (`HOST_NAME_MAX`).
+const HOSTNAME_LIMIT_BYTES: usize = 64;
+
+/// The network a container has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Loopback alone.
+    #[default]
+    None,
+    /// The host's own.
+    Host,
+}
+
+/// What the user asks for when running an image.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// The container's id.
+    pub id: String,
+    /// Replaces the image's `Cmd` if not empty.
+    pub args: Vec<String>,
+    /// Replaces the image's `Entrypoint`, and drops its `Cmd`; an empty one just drops both.
+    pub entrypoint: Option<Vec<String>>,
+    /// `K=V`, or `K` for the caller's own value.
+    pub env: Vec<String>,
+    /// Replaces the image's `WorkingDir`.
+    pub workdir: Option<String>,
+    /// Replaces the image's `User`.
+    pub user: Option<String>,
+    /// Else the id's first 12 characters, or the host's name with the host's network.
+    pub hostname: Option<String>,
+    /// The container's network.
+    pub network: Network,
+    /// Host paths the container sees.
+    pub volumes: Vec<Volume>,
+    /// A terminal of its own.
+    pub tty: bool,
+    /// Nothing can gain privileges: setuid programs and file capabilities have no effect.
+    pub no_new_privileges: bool,
+    /// The root filesystem cannot be written.
+    pub read_only: bool,
+    /// The user namespace this process has entered, if it has.
+    pub rootless: Option<Mapping>,
+    /// A directory with the files [`etc_files`] gives, to be mounted over those of the image.
+    pub etc_directory: Option<PathBuf>,
+}
+
+impl RunOptions {
+    /// The container's host name.
+    pub fn hostname(&self) -> Result<String> {
+        let name = match (&self.hostname, self.network) {
+            (Some(name), _) => name.clone(),
+            (None, Network::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            (None, Network::None) => self.id.chars().take(HOSTNAME_FROM_ID).collect(),
+        };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if name.is_empty() || name.len() > HOSTNAME_LIMIT_BYTES || !name.chars().all(allowed) {
+            return Err(Error::Name { what: "host name", input: name, why: "letters, digits, - . _ and at most 64 bytes" });
+        }
+        Ok(name)
+    }
+}
+
+/// The configuration of a container of an image.
+///
+/// `root` is the container's root filesystem, in which the user is looked up. The result's
+/// `root.path` is only a name: [`crate::launch::Launch`] takes the root by descriptor.
+pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &RunOptions) -> Result<Spec> {
+    let user_text = options.user.as_ref().unwrap_or(&image.user);
+    let user = user::resolve(user_text, root)?;
+    let hostname = options.hostname()?;
+    let process = process(image, options, &user, &hostname)?;
+    let root = RootBuilder::default().path("rootfs").readonly(options.read_only).build().map_err(|error| build_error(&error))?;
+    let mut spec = SpecBuilder::default()
+        .version(OCI_VERSION)
+        .root(root)
+        .hostname(hostname)
+        .mounts(mounts::mounts(options)?)
+        .process(process)
+        .linux(linux(options)?)
+        .build()
+        .map_err(|error| build_error(&error))?;
+    spec.set_annotations(None);
+    Ok(spec)
+}
+
+fn build_error(error: &oci_spec::OciSpecError) -> Error {
+    Error::invalid("container configuration", error)
+}
+
+fn process(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, hostname: &str) -> Result<Process> {
+    let runtime_user = UserBuilder::default()
+        .uid(user.uid)
+        .gid(user.gid)
+        .umask(0o022u32)
+        .additional_gids(groups(user, options))
+        .build()
+        .map_err(|error| build_error(&error))?;
+    let allowed = capabilities::default_set();
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(allowed.clone())
+        .effective(allowed.clone())
+        .permitted(allowed)
+        .inheritable(HashSet::new())
+        .ambient(HashSet::new())
+        .build()
+        .map_err(|error| build_error(&error))?;
+    ProcessBuilder::default()
+        .terminal(options.tty)
+        .user(runtime_user)
+        .args(command(image, options)?)
+        .env(environment(image, options, user, hostname))
+        .cwd(working_directory(image, options)?)
+        .capabilities(capabilities)
+        .rlimits(Vec::new())
+        .no_new_privileges(options.no_new_privileges)
+        .build()
+        .map_err(|error| build_error(&error))
+}
+
+/// A namespace with a single id denies `setgroups`: no groups then.
+fn groups(user: &ResolvedUser, options: &RunOptions) -> Vec<u32> {
+    match options.rootless {
+        Some(Mapping::Single { .. }) => Vec::new(),
+        _ => user.groups.clone(),
+    }
+}
+
+/// Entrypoint, then the arguments given or the image's own.
+fn command(image: &ContainerConfig, options: &RunOptions) -> Result<Vec<String>> {
+    let (mut command, default_arguments) = match &options.entrypoint {
+        Some(entrypoint) => (entrypoint.iter().filter(|part| !part.is_empty()).cloned().collect(), Vec::new()),
+        None => (image.entrypoint.clone(), image.cmd.clone()),
+    };
+    command.extend(if options.args.is_empty() { default_arguments } else { options.args.clone() });
+    if command.is_empty() {
+        return Err(Error::invalid(
+            "image",
+            "no command specified: it has neither Entrypoint nor Cmd; give a command after the image's name",
+        ));
+    }
+    Ok(command)
+}
+
+/// Docker's order: its defaults, the image's, the user's; a later value takes an earlier one's place.
+fn environment(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, hostname: &str) -> Vec<String> {
+    let mut variables = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
+    if options.tty {
+        variables.push("TERM=xterm".into());
+    }
+    for variable in &image.env {
+        set_variable(&mut variables, variable.clone());
+    }
+    for variable in &options.env {
+        if variable.contains('=') {
+            set_variable(&mut variables, variable.clone());
+        } else if let Ok(value) = std::env::var(variable) {
+            set_variable(&mut variables, format!("{variable}={value}"));
+        } else {
+            variables.retain(|other| key(other) != variable.as_str());
+        }
+    }
+    if !variables.iter().any(|variable| key(variable) == "HOME") {
+        variables.push(format!("HOME={}", user.home));
+    }
+    variables
+}
+
+fn key(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(key, _)| key)
+}
+
+fn set_variable(variables: &mut Vec<String>, variable: String) {
+    match variables.iter_mut().find(|other| key(other) == key(&variable)) {
+        Some(place) => *place = variable,
+        None => variables.push(variable),
+    }
+}
+
+fn working_directory(image: &ContainerConfig, options: &RunOptions) -> Result<PathBuf> {
+    let directory = match options.workdir.as_ref().unwrap_or(&image.working_dir).as_str() {
+        "" => "/",
+        directory => directory,
+    };
+    if !directory.starts_with('/') {
+        return Err(Error::invalid(format!("working directory {directory:?}"), "it must be absolute"));
+    }
+    Ok(directory.into())
+}
+
+fn linux(options: &RunOptions) -> Result<Linux> {
+    let deny_all = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().map_err(|error| build_error(&error))?;
+    let resources = LinuxResourcesBuilder::default().devices(vec![deny_all]).build().map_err(|error| build_error(&error))?;
+    let mut kinds = vec![
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Cgroup,
+    ];
+    let mut sysctl = HashMap::new();
+    if options.network == Network::None {
+        kinds.push(LinuxNamespaceType::Network);
+        // Within its own network a container may open any port and send pings without a capability.
+        sysctl.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        if options.rootless.is_none() {
+            sysctl.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        }
+    }
+    let namespace = |kind| LinuxNamespaceBuilder::default().typ(kind).build().map_err(|error| build_error(&error));
+    LinuxBuilder::default()
+        .namespaces(kinds.into_iter().map(namespace).collect::<Result<Vec<_>>>()?)
+        .resources(resources)
+        .sysctl(sysctl)
+        .seccomp(seccomp::default_profile(&capabilities::default_set())?)
+        .masked_paths(mounts::masked_paths())
+        .readonly_paths(mounts::read_only_paths())
+        .build()
+        .map_err(|error| build_error(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn image() -> ContainerConfig {
+        let json = r#"{"Entrypoint":["/entry"],"Cmd":["default"],"Env":["PATH=/image","A=1"],"WorkingDir":"/work",
+            "Labels":{"io.kubernetes.cri.privileged":"true"}}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn spec(options: &RunOptions) -> Result<Spec> {
+        let root = tempfile::tempdir().unwrap();
+        default_spec(
+            &image(),
+            std::fs::File::open(root.path()).unwrap().as_fd(),
+            &RunOptions { id: "0123456789abcdef".into(), ..options.clone() },
+        )
+    }
+
+    fn args(options: &RunOptions) -> Vec<String> {
+        spec(options).unwrap().process().as_ref().unwrap().args().clone().unwrap()
+    }
+
+    #[test]
+    fn command_follows_docker_s_rules() {
+        let list = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect::<Vec<_>>();
+        assert_eq!(args(&RunOptions::default()), ["/entry", "default"]);
+        assert_eq!(args(&RunOptions { args: list(&["x"]), ..Default::default() }), ["/entry", "x"]);
+        assert_eq!(args(&RunOptions { entrypoint: Some(list(&["sh"])), ..Default::default() }), ["sh"]);
+        let error = spec(&RunOptions { entrypoint: Some(list(&[""])), ..Default::default() }).unwrap_err();
+        assert!(error.to_string().contains("no command specified"));
+    }
+
+    #[test]
+    fn environment_is_layered_and_labels_stay_out() {
+        let spec = spec(&RunOptions {
+            env: vec!["A=2".into(), "B=3".into(), "NOT_SET_ANYWHERE_5".into()],
+            tty: true,
+            ..Default::default()
+        })
+        .unwrap();
+        let env = spec.process().as_ref().unwrap().env().clone().unwrap();
+        assert_eq!(env, ["PATH=/image", "HOSTNAME=0123456789ab", "TERM=xterm", "A=2", "B=3", "HOME=/"]);
+        assert_eq!(*spec.annotations(), None);
+    }
+
+    #[test]
+    fn cve_2022_29162_inheritable_and_ambient_capabilities_are_empty() {
+        let spec = spec(&RunOptions::default()).unwrap();
+        let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        assert_eq!(sets.inheritable().as_ref().map_or(0, HashSet::len), 0);
+        assert_eq!(sets.ambient().as_ref().map_or(0, HashSet::len), 0);
+        assert_eq!(sets.bounding().as_ref().map_or(0, HashSet::len), 14);
+    }
+}

@@ -1,0 +1,92 @@
+//! An ordinary user's containers, with a range of ids and with a single one.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Command;
+
+use longshore_runtime::userns::Mapping;
+
+use crate::bundle::{Bundle, ROCI, Run, installed, root};
+
+/// The user the tests run as; no account of the host needs to exist.
+const UID: u32 = 61_234;
+
+/// Runs the bundle as an ordinary user, with `subids` as its `/etc/subuid` and `/etc/subgid`.
+fn run_as_user(bundle: &Bundle, subids: &str) -> Run {
+    let directory = bundle.directory.path();
+    for path in [directory.to_owned(), bundle.root()] {
+        chown(&path, Some(UID), Some(UID)).unwrap();
+    }
+    for entry in fs::read_dir(bundle.root()).unwrap() {
+        chown(entry.unwrap().path(), Some(UID), Some(UID)).unwrap();
+    }
+    bundle.write(|_| {});
+    let roci = directory.join("roci");
+    fs::copy(ROCI, &roci).unwrap();
+    fs::set_permissions(&roci, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(directory.join("subids"), subids).unwrap();
+    fs::write(directory.join("passwd"), format!("root:x:0:0::/:\ntester:x:{UID}:{UID}::/:\n")).unwrap();
+    let script = "mount --bind $1/passwd /etc/passwd && mount --bind $1/subids /etc/subuid && mount --bind $1/subids /etc/subgid && \
+                  exec setpriv --reuid $2 --regid $2 --clear-groups $1/roci run --bundle $1 $3";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh"])
+        .arg(directory)
+        .arg(UID.to_string())
+        .arg(&bundle.id)
+        .output();
+    Run::of(output.unwrap())
+}
+
+fn available() -> bool {
+    root()
+        && installed("uidmap", "/usr/bin/newuidmap")
+        && installed("util-linux", "/usr/bin/setpriv")
+        && std::path::Path::new("/etc/subuid").exists()
+}
+
+const SCRIPT: &str = "id -u; cat /proc/self/uid_map; hostname; touch /file; touch /dev/shm/x; echo x >/dev/null; readlink /proc/1/exe; \
+     grep -c . /proc/keys; grep CapEff /proc/self/status; mknod /tmp/x c 1 3 2>&1; unshare -U true 2>&1; ls /sys >/dev/null; true";
+
+#[test]
+fn with_a_range_of_ids_an_ordinary_user_is_root_inside() {
+    let Some(mut bundle) = Bundle::sh(SCRIPT) else { return };
+    if !available() {
+        return;
+    }
+    bundle.options.rootless = Some(Mapping::Full { uids: 1, gids: 1 });
+    let out = run_as_user(&bundle, &format!("tester:200000:1000\n{UID}:300000:10\n")).ok();
+    let words: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["0"]);
+    assert_eq!(words[1], ["0", "61234", "1"]);
+    assert_eq!(words[2], ["1", "200000", "1000"]);
+    assert_eq!(words[3], ["1001", "300000", "10"]);
+    assert!(out.contains("/bin/busybox") && out.contains("00000000a80425fb"), "{out}");
+    assert!(out.matches("not permitted").count() == 2, "{out}");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(bundle.root().join("file")).unwrap()), UID);
+}
+
+#[test]
+fn files_of_other_users_inside_belong_to_the_range_outside() {
+    let Some(mut bundle) = Bundle::sh("id -u; id -G; touch /tmp/mine") else { return };
+    if !available() {
+        return;
+    }
+    bundle.options.rootless = Some(Mapping::Full { uids: 1, gids: 1 });
+    bundle.options.user = Some("5:6".into());
+    fs::set_permissions(bundle.root().join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+    assert_eq!(run_as_user(&bundle, "tester:200000:1000\n").ok(), "5\n6");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(bundle.root().join("tmp/mine")).unwrap()), 200_004);
+}
+
+#[test]
+fn without_a_range_there_is_a_single_id_and_containers_run_all_the_same() {
+    let Some(mut bundle) = Bundle::sh(SCRIPT) else { return };
+    if !available() {
+        return;
+    }
+    bundle.options.rootless = Some(Mapping::Single { advice: "" });
+    let out = run_as_user(&bundle, "").ok();
+    let map: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(map, ["0", "61234", "1"]);
+    assert!(out.contains("/bin/busybox"), "{out}");
+}
