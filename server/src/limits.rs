@@ -38,7 +38,7 @@ pub const WRITE_BATCH_BYTES: usize = 1 << 20;
 /// Body frames smaller than this are copied together; larger ones are passed on as they are.
 pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// Bytes of a blob read at once. A download holds at most two such chunks.
-pub const READ_CHUNK_BYTES: usize = 512 << 10;
+pub const READ_CHUNK_BYTES: usize = 256 << 10;
 /// Blobs up to this size are read whole.
 pub const SMALL_BLOB_BYTES: u64 = 64 << 10;
 
