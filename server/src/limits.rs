@@ -18,6 +18,8 @@ pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
 pub const PAGE_LIMIT: usize = 1000;
 /// Upload sessions open at one time, over all repositories.
 pub const UPLOADS_LIMIT: usize = 10_000;
+/// Upload sessions nothing was written to for this long are removed when the server starts.
+pub const UPLOAD_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Connections served at one time; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_LIMIT: usize = 1024;
