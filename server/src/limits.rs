@@ -18,6 +18,8 @@ pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
 pub const PAGE_LIMIT: usize = 1000;
 /// Upload sessions open at one time, over all repositories.
 pub const UPLOADS_LIMIT: usize = 10_000;
+/// Upload sessions nothing was written to for this long are removed when the server starts.
+pub const UPLOAD_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Connections served at one time; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_LIMIT: usize = 1024;
@@ -38,7 +40,7 @@ pub const WRITE_BATCH_BYTES: usize = 1 << 20;
 /// Body frames smaller than this are copied together; larger ones are passed on as they are.
 pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// Bytes of a blob read at once. A download holds at most two such chunks.
-pub const READ_CHUNK_BYTES: usize = 512 << 10;
+pub const READ_CHUNK_BYTES: usize = 256 << 10;
 /// Blobs up to this size are read whole.
 pub const SMALL_BLOB_BYTES: u64 = 64 << 10;
 

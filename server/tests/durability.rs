@@ -1,5 +1,7 @@
 //! Acknowledged means durable: the real program, killed and stopped.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod common;
 
 use std::collections::HashMap;

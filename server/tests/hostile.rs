@@ -1,5 +1,7 @@
 //! What has gone wrong for other registries, and input nobody sends in good faith.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! The clients people use, against the real program, both directions.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The API as the distribution-spec has it, through the real program.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod common;
 
 use common::{OCI_INDEX, OCI_MANIFEST, Rhub, error, image_manifest, index_manifest};

@@ -20,7 +20,7 @@ use super::{BlobBody, BlobStore, UploadId};
 use crate::blocking;
 use crate::data_dir::{remove_if_there, sync_directory};
 use crate::error::{Attempt, Error, Result};
-use crate::limits::{SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_REPOSITORY_LIMIT_BYTES, UPLOADS_LIMIT};
+use crate::limits::{SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_EXPIRY, UPLOAD_REPOSITORY_LIMIT_BYTES, UPLOADS_LIMIT};
 
 /// Content and uploads in a directory; a cheap handle.
 #[derive(Debug, Clone)]
@@ -242,6 +242,12 @@ fn find_sessions(uploads: &Path) -> Result<HashMap<UploadId, Session>> {
         } else if let Some((id, repo)) = name.split_once('.')
             && let (Ok(id), Ok(repo)) = (id.parse(), repo.replace(',', "/").parse())
         {
+            let written = entry.metadata().and_then(|metadata| metadata.modified()).attempt(attempted)?;
+            // A clock that went back makes nothing old.
+            if written.elapsed().is_ok_and(|age| age > UPLOAD_EXPIRY) {
+                remove_if_there(&entry.path())?;
+                continue;
+            }
             let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
             sessions.insert(id, Session { repo, progress });
         }
@@ -283,6 +289,23 @@ mod tests {
         let store = FsBlobStore::open(dir.path()).unwrap();
         assert!(!uploads.join("tmp-x").exists() && uploads.join("notes.txt").exists());
         assert!(store.uploads().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_upload_nobody_goes_on_with_is_removed_at_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo: RepoName = "a".parse().unwrap();
+        let store = FsBlobStore::open(dir.path()).unwrap();
+        let (old, new) = (
+            store.start_upload(&repo, Algorithm::Sha256).await.unwrap(),
+            store.start_upload(&repo, Algorithm::Sha256).await.unwrap(),
+        );
+        let aged = std::time::SystemTime::now() - UPLOAD_EXPIRY - std::time::Duration::from_secs(60);
+        let path = store.shared.upload_path(&repo, old);
+        OpenOptions::new().write(true).open(&path).unwrap().set_modified(aged).unwrap();
+        drop(store);
+        assert_eq!(FsBlobStore::open(dir.path()).unwrap().uploads(), [(repo, new)]);
+        assert!(!path.exists());
     }
 
     #[tokio::test]
