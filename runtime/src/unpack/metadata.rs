@@ -1,6 +1,6 @@
 //! Owner, extended attributes, mode and times, set through a file descriptor or a parent's.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -9,9 +9,6 @@ use crate::error::{Attempt, Result};
 
 use super::archive::Entry;
 use super::{Options, Owners};
-
-/// Bits that creation does not set reliably: writing and changing the owner clear them.
-const SPECIAL_BITS: u32 = 0o7000;
 
 /// The prefix of POSIX access lists, which change the mode.
 const ACCESS_LIST: &[u8] = b"system.posix_acl_";
@@ -60,7 +57,8 @@ impl<'a> Writer<'a> {
         Self { options, uid, gid, umask: umask(), dropped_xattrs: 0 }
     }
 
-    /// The mode to create something with that shall end up with `metadata`.
+    /// The mode to create something with that shall end up with `metadata`. Set-id and sticky bits come
+    /// last: writing and changing the owner clear them.
     pub(super) fn creation_mode(metadata: &Metadata) -> Mode {
         // The kernel wants a writable file for user.* attributes.
         let writable = if metadata.xattrs.is_empty() { 0 } else { 0o600 };
@@ -78,7 +76,7 @@ impl<'a> Writer<'a> {
             self.xattr(name, path, || rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty()))?;
         }
         let created = created.as_raw_mode() & !self.umask;
-        if created != metadata.mode || metadata.mode & SPECIAL_BITS != 0 || lists {
+        if created != metadata.mode || lists {
             rustix::fs::fchmod(fd, Mode::from_raw_mode(metadata.mode)).attempt(|| attempted("change the mode of", path))?;
         }
         rustix::fs::futimens(fd, &metadata.times()).attempt(|| attempted("change the times of", path))
@@ -105,24 +103,11 @@ impl<'a> Writer<'a> {
                 self.xattr(name, path, || rustix::fs::lsetxattr(&through[..], &name[..], value, XattrFlags::empty()))?;
             }
         }
-        if created.is_some_and(|created| created.as_raw_mode() & !self.umask != metadata.mode)
-            || metadata.mode & SPECIAL_BITS != 0
-        {
-            self.chmod_at(parent, name, metadata.mode, created.is_some(), path)?;
+        if created.is_some_and(|created| created.as_raw_mode() & !self.umask != metadata.mode) {
+            chmod_at(parent, name, metadata.mode, path)?;
         }
         rustix::fs::utimensat(parent, name, &metadata.times(), AtFlags::SYMLINK_NOFOLLOW)
             .attempt(|| attempted("change the times of", path))
-    }
-
-    fn chmod_at(&self, parent: BorrowedFd<'_>, name: &[u8], mode: u32, has_mode: bool, path: &[u8]) -> Result<()> {
-        if !has_mode {
-            return Ok(());
-        }
-        // fchmod refuses O_PATH descriptors and fchmodat follows links: so by the descriptor's own name.
-        let fd = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-            .attempt(|| attempted("open", path))?;
-        rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()), Mode::from_raw_mode(mode))
-            .attempt(|| attempted("change the mode of", path))
     }
 
     /// The owner to set, unless it is the one that creation gave.
@@ -150,6 +135,14 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
+}
+
+fn chmod_at(parent: BorrowedFd<'_>, name: &[u8], mode: u32, path: &[u8]) -> Result<()> {
+    // fchmod refuses O_PATH descriptors and fchmodat follows links: so by the descriptor's own name.
+    let fd = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .attempt(|| attempted("open", path))?;
+    rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
+        .attempt(|| attempted("change the mode of", path))
 }
 
 /// Whether an attribute speaks to overlayfs or of the host that made the archive: an archive that

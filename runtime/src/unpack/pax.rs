@@ -130,8 +130,7 @@ mod tests {
 
     #[test]
     fn a_record_that_lies_about_its_length_is_refused() {
-        for bad in [&b"10 path=a\n"[..], b"8 path=a\n", b"9 path=a ", b"-9 path=a\n", b"9  path=\n", b"5 =a\n", b"7 path\n", b"x"]
-        {
+        for bad in [&b"11 path=a\n"[..], b"8 path=a\n", b"9 path=a ", b"-9 path=a\n", b"5 =a\n", b"7 path\n", b"x"] {
             assert!(Pax::parse(bad, &Limits::default()).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
         assert!(Pax::parse(b"9 path=a\n", &Limits::default()).is_ok());

@@ -34,6 +34,21 @@ fn cve_2018_20990_no_write_through_a_symbolic_link_that_leads_out() {
 }
 
 #[test]
+fn cve_2018_20990_no_write_below_a_symbolic_link_that_leads_out() {
+    let ground = Ground::new();
+    let outside = ground.temp.path().join("outside");
+    for target in ["../outside", outside.to_str().unwrap()] {
+        let layer = Layer::new().symlink("out", target).file("out/below/canary", "dead").dir("out/below", 0o777);
+        let layer = layer.hard_link("stolen", "out/below/canary").file("out/below/new", "");
+        let ground = stays_inside(&layer);
+        assert_eq!(node(&ground.at("stolen")).content, b"dead", "the link is to the file inside");
+    }
+    // Not even where the same name exists outside only.
+    let layer = Layer::new().symlink("out", outside.to_str().unwrap()).hard_link("stolen", "out/below/canary");
+    assert!(ground.unpack(&layer.tar(), &options()).is_err());
+}
+
+#[test]
 fn cve_2021_32760_no_chmod_through_a_hard_link_or_symbolic_link() {
     let absolute = |ground: &Ground| ground.temp.path().join("outside/canary").to_str().unwrap().to_owned();
     for relative in [true, false] {

@@ -126,8 +126,9 @@ impl Ground {
     pub(crate) fn new() -> Self {
         let temp = TempDir::new().unwrap();
         fs::create_dir(temp.path().join("dest")).unwrap();
-        fs::create_dir(temp.path().join("outside")).unwrap();
+        fs::create_dir_all(temp.path().join("outside/below")).unwrap();
         fs::write(temp.path().join("outside/canary"), "alive").unwrap();
+        fs::write(temp.path().join("outside/below/canary"), "alive").unwrap();
         let before = snapshot(&temp.path().join("outside"));
         Self { temp, before }
     }
