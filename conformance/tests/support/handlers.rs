@@ -185,7 +185,8 @@ fn put_manifest(state: &mut State, request: &Request, repository: &str, referenc
     let bytes = if state.has(Fault::RewritesManifests) { serde_json::to_vec(&document).unwrap() } else { request.body.clone() };
     let media_type = request.headers.get("content-type").cloned().unwrap_or_default();
     state.manifests.insert((repository.to_owned(), digest.clone()), (media_type, bytes));
-    if !reference.contains(':') && !(state.has(Fault::StaleTag) && old.is_some()) {
+    let stays = reference.contains(':') || (state.has(Fault::StaleTag) && old.is_some());
+    if !stays {
         state.tags.insert((repository.to_owned(), reference.to_owned()), digest.clone());
         if let Some(old) = old.filter(|old| *old != digest && state.has(Fault::ForgetsReplacedManifests)) {
             state.manifests.remove(&(repository.to_owned(), old));
