@@ -13,17 +13,28 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// What each package of the workspace reaches by normal dependencies, however indirectly.
-fn reached() -> BTreeMap<String, BTreeSet<String>> {
+/// What cargo knows of the workspace and of everything it depends on.
+fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", "host-tuple"])
         .current_dir(workspace())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
-    let list = |v: &serde_json::Value| v.as_array().unwrap().clone();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn list(value: &serde_json::Value) -> Vec<serde_json::Value> {
+    value.as_array().unwrap().clone()
+}
+
+/// What each package of the workspace reaches by normal dependencies, however indirectly.
+fn reached() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
     let names: BTreeMap<_, _> = list(&metadata["packages"]).iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
     let is_normal = |d: &serde_json::Value| list(&d["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
     let direct: BTreeMap<_, Vec<_>> = list(&metadata["resolve"]["nodes"])
@@ -73,6 +84,21 @@ fn dependencies_point_the_way_the_design_says() {
     }
     // The walk itself: what is certainly there is found.
     assert!(reached["longshore-conformance"].contains("tokio"));
+}
+
+#[test]
+fn every_direct_dependency_is_explained() {
+    let page = std::fs::read_to_string(workspace().join("DEPENDENCIES.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |")).map(|(first, _)| first);
+    let explained: BTreeSet<_> = rows.flat_map(|first| first.split([' ', ','])).collect();
+    let metadata = metadata();
+    let members = list(&metadata["workspace_members"]);
+    for package in list(&metadata["packages"]).iter().filter(|p| members.contains(&p["id"])) {
+        for dependency in list(&package["dependencies"]).iter().filter(|d| d["path"].is_null()) {
+            let name = text(&dependency["name"]);
+            assert!(explained.contains(name.as_str()), "DEPENDENCIES.md does not say why {name} is here");
+        }
+    }
 }
 
 /// Every Rust file of the four crates, by its path below the workspace.

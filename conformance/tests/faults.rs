@@ -48,6 +48,7 @@ fn each_fault_is_found_by_the_requirements_it_breaks() {
                 "push-chunks-last-in-put",
             ],
         ),
+        (EndlessTagPages, &["tags-limit-zero", "tags-pages"]),
         (ForgetsReplacedManifests, &["push-manifest-keeps-old"]),
         (HeadWithoutLength, &["pull-head-length"]),
         (IgnoresTagLimit, &["tags-limit", "tags-limit-zero", "tags-pages"]),

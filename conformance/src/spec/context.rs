@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reqwest::Method;
+use reqwest::{Method, Url};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::http::{Exchange, Registry, Request};
@@ -186,9 +186,11 @@ impl<'a> Context<'a> {
     pub(super) fn clean_up(self) -> Vec<String> {
         let litter = self.litter.into_inner();
         let delete = |url: &String| self.registry.send(Request::new(Method::DELETE, url.clone())).map_or(0, |e| e.status());
-        litter.sessions.iter().chain(&litter.tags).for_each(|url| {
+        // A Location may lead to any host; nothing is deleted on another than the one judged.
+        let at_home = |url: &&String| Url::parse(url).is_ok_and(|url| url.origin() == self.registry.url().origin());
+        for url in litter.sessions.iter().filter(at_home).chain(&litter.tags) {
             delete(url);
-        });
+        }
         let stays = |url: &String| !matches!(delete(url), 200..=299 | 404);
         let (mut manifests, mut blobs) = (litter.manifests, litter.blobs);
         for urls in [&mut manifests, &mut blobs] {

@@ -213,6 +213,9 @@ fn tags(state: &State, request: &Request, repository: &str) -> Response {
             response = response.with("Link", format!("</v2/{repository}/tags/list?n={n}&last={last}>; rel=\"next\""));
         }
     }
+    if state.has(Fault::EndlessTagPages) && n < usize::MAX {
+        response = Response::new(200).with("Link", format!("</v2/{repository}/tags/list?n={n}>; rel=\"next\""));
+    }
     if state.has(Fault::UnsortedTags) {
         tags.reverse();
     }

@@ -18,6 +18,7 @@ pub(crate) enum Fault {
     AcceptsDisorderedChunks,
     BreaksConnectionOnUnsatisfiableRange,
     CorruptsBlobs,
+    EndlessTagPages,
     ForgetsReplacedManifests,
     HeadWithoutLength,
     IgnoresTagLimit,
