@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use longshore_conformance::{Registry, spec};
 use reqwest::Url;
@@ -80,7 +79,7 @@ fn judge(arguments: &SpecArguments) -> anyhow::Result<bool> {
     match arguments.format {
         Format::Table => report.write_table(&mut out)?,
         Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &report).context("write the report")?;
+            serde_json::to_writer_pretty(&mut out, &report).map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
     }

@@ -81,7 +81,8 @@ impl<'a> Context<'a> {
 
     /// Sends a request without a body to a path in the run's first repository.
     pub fn ask(&self, method: Method, path: &str) -> Outcome<Exchange> {
-        self.send(Request::new(method, self.path(path)).header("Accept", MANIFEST_TYPE))
+        let request = Request::new(method, self.path(path));
+        self.send(if path.starts_with("manifests/") { request.header("Accept", MANIFEST_TYPE) } else { request })
     }
 
     /// A name never used before, fit for a tag.
