@@ -67,13 +67,15 @@ impl Request {
 impl Registry {
     /// A registry by its base URL, without `/v2/`.
     pub fn new(base: Url) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(EXCHANGE_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::limited(REDIRECT_LIMIT))
-            .user_agent(concat!("rconform/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("set up HTTP")?;
+        let settings = || {
+            reqwest::Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(EXCHANGE_TIMEOUT)
+                .redirect(reqwest::redirect::Policy::limited(REDIRECT_LIMIT))
+                .user_agent(concat!("rconform/", env!("CARGO_PKG_VERSION")))
+        };
+        // A machine without certificate authorities can still speak plain HTTP: trust none there.
+        let client = settings().build().or_else(|_| settings().tls_certs_only([]).build()).context("set up HTTP")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("set up HTTP")?;
         Ok(Self { base, client, runtime })
     }

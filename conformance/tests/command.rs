@@ -65,3 +65,14 @@ fn the_json_report_is_one_document_with_a_row_for_each_requirement() {
     assert_eq!(order["verdict"], "fail");
     assert!(order["exchange"].as_str().unwrap().contains("/v2/elsewhere/spec/tags/list"), "{order}");
 }
+
+#[test]
+fn plain_http_works_on_a_machine_without_certificate_authorities() {
+    let (address, _) = support::start(None);
+    let output = Command::new(env!("CARGO_BIN_EXE_rconform"))
+        .args(["spec", &format!("http://{address}"), "--only", "pull-support"])
+        .envs([("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
