@@ -1,1 +1,18 @@
-//! placeholder
+//! `rconform`: judges any registry by the distribution specification.
+//!
+//! Entry point: [`spec::run`] goes through the table of requirements ([`spec::requirements`]) against
+//! one registry and returns a [`Report`]. A requirement is a row (id, section, level, title) and a
+//! function that talks to the registry and returns an [`Outcome`].
+//!
+//! **Invariant: this crate knows nobody.** It imports no other crate of the workspace: what it says of
+//! a registry, `rhub` included, follows from what went over the wire and from nothing else.
+
+pub mod http;
+pub mod limits;
+pub mod outcome;
+pub mod report;
+pub mod spec;
+
+pub use http::{Exchange, Registry};
+pub use outcome::{Finding, Level, Outcome};
+pub use report::{Report, Verdict};

@@ -1,0 +1,18 @@
+//! Every limit of the crate.
+
+use std::time::Duration;
+
+/// How long a registry may take to accept a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one exchange may take, its body included.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest answer read; nothing this crate pushes is longer.
+pub const ANSWER_LIMIT_BYTES: usize = 8 << 20;
+/// Redirects followed in one exchange (to a blob store, say).
+pub const REDIRECT_LIMIT: usize = 5;
+/// How much of a body a printed exchange shows.
+pub const SHOWN_BODY_LIMIT_CHARS: usize = 400;
+/// Pages of a tag list followed before the list counts as endless.
+pub const PAGE_LIMIT: usize = 64;
+/// The size of manifest every registry should take (distribution-spec, Pushing Manifests).
+pub const LARGE_MANIFEST_BYTES: usize = 4_000_000;

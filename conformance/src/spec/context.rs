@@ -1,0 +1,226 @@
+//! What the checks share: the repositories, content made for this run, and its removal.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use reqwest::{Method, Url};
+use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::http::{Exchange, Registry, Request};
+use crate::outcome::{Finding, Outcome};
+
+/// The media type of the manifests pushed.
+pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of bytes.
+pub(super) const BYTES_TYPE: &str = "application/octet-stream";
+
+/// One run against one registry.
+#[derive(Debug)]
+pub struct Context<'a> {
+    registry: &'a Registry,
+    /// The repository pushed to.
+    pub repository: String,
+    /// A second one, to mount from the first.
+    pub other_repository: String,
+    /// Part of every tag and blob, so that runs do not meet each other's content.
+    pub nonce: String,
+    counter: Cell<u32>,
+    image: OnceCell<Image>,
+    litter: RefCell<Litter>,
+}
+
+/// A small image in the registry.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// A tag that stands for it.
+    pub tag: String,
+    /// The manifest's digest.
+    pub digest: String,
+    /// The manifest as pushed.
+    pub manifest: Vec<u8>,
+    /// The digest of its layer.
+    pub layer_digest: String,
+    /// The bytes of its layer.
+    pub layer: Vec<u8>,
+}
+
+/// What was pushed: URLs to delete, by kind, since manifests must go before the blobs they refer to.
+#[derive(Debug, Default)]
+struct Litter {
+    sessions: Vec<String>,
+    tags: Vec<String>,
+    manifests: Vec<String>,
+    blobs: Vec<String>,
+}
+
+impl<'a> Context<'a> {
+    /// A run in repositories below `namespace`.
+    pub(super) fn new(registry: &'a Registry, namespace: &str) -> anyhow::Result<Self> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        Ok(Self {
+            registry,
+            repository: format!("{namespace}/spec"),
+            other_repository: format!("{namespace}/spec-other"),
+            nonce: format!("{:x}-{:x}", since_epoch.as_nanos(), std::process::id()),
+            counter: Cell::new(0),
+            image: OnceCell::new(),
+            litter: RefCell::default(),
+        })
+    }
+
+    /// Sends a request to any URL of the registry.
+    pub fn send(&self, request: Request) -> Outcome<Exchange> {
+        self.registry.send(request)
+    }
+
+    /// `/v2/REPOSITORY/path` in the run's first repository.
+    pub fn path(&self, path: &str) -> String {
+        format!("/v2/{}/{path}", self.repository)
+    }
+
+    /// Sends a request without a body to a path in the run's first repository.
+    pub fn ask(&self, method: Method, path: &str) -> Outcome<Exchange> {
+        let request = Request::new(method, self.path(path));
+        self.send(if path.starts_with("manifests/") { request.header("Accept", MANIFEST_TYPE) } else { request })
+    }
+
+    /// A name never used before, fit for a tag.
+    pub fn fresh_name(&self) -> String {
+        self.counter.set(self.counter.get() + 1);
+        format!("run-{}-{}", self.nonce, self.counter.get())
+    }
+
+    /// Bytes never pushed before, a little over 1 KiB.
+    pub fn fresh_bytes(&self) -> Vec<u8> {
+        let name = self.fresh_name();
+        (0..1024 / name.len() + 1).flat_map(|line| format!("{name} {line}\n").into_bytes()).collect()
+    }
+
+    /// Starts an upload (end-4a); its URL. Not offered where pushing is switched off.
+    pub fn begin_upload(&self) -> Outcome<String> {
+        let answer = self.send(Request::new(Method::POST, self.path("blobs/uploads/")))?;
+        if matches!(answer.status(), 403 | 405 | 501) {
+            return Err(Finding::NotOffered(format!("pushing is answered with {}", answer.status())));
+        }
+        answer.must_be(&[202])?;
+        let url = answer.resolve(answer.must_have("Location")?)?.to_string();
+        self.litter.borrow_mut().sessions.push(url.clone());
+        Ok(url)
+    }
+
+    /// The request that closes an upload (end-6) with `body` as its last or only bytes.
+    pub fn close_request(&self, upload: &str, digest: &str, body: &[u8]) -> Request {
+        self.will_have_blob(digest);
+        let separator = if upload.contains('?') { '&' } else { '?' };
+        Request::new(Method::PUT, format!("{upload}{separator}digest={digest}")).body(BYTES_TYPE, body)
+    }
+
+    /// Pushes a blob by POST and PUT; its digest.
+    pub fn push_blob(&self, bytes: &[u8]) -> Outcome<String> {
+        let digest = sha256(bytes);
+        let upload = self.begin_upload()?;
+        self.send(self.close_request(&upload, &digest, bytes))?.must_be(&[201])?;
+        Ok(digest)
+    }
+
+    /// Puts a manifest under a tag or digest (end-7).
+    pub fn put_manifest(&self, reference: &str, manifest: &[u8]) -> Outcome<Exchange> {
+        let mut guard = self.litter.borrow_mut();
+        let litter = &mut *guard;
+        // A wrong digest too: a registry that takes it has something to delete.
+        let kind = if reference.contains(':') { &mut litter.manifests } else { &mut litter.tags };
+        kind.push(self.path(&format!("manifests/{reference}")));
+        litter.manifests.push(self.path(&format!("manifests/{}", sha256(manifest))));
+        drop(guard);
+        self.send(Request::new(Method::PUT, self.path(&format!("manifests/{reference}"))).body(MANIFEST_TYPE, manifest))
+    }
+
+    /// A manifest never pushed before, over blobs that are there. `extra` is JSON put before the
+    /// closing brace, as `,"name":value`.
+    pub fn fresh_manifest(&self, extra: &str) -> Outcome<Vec<u8>> {
+        let layer = self.fresh_bytes();
+        let digest = self.push_blob(&layer)?;
+        Ok(self.manifest_over(&digest, layer.len(), extra))
+    }
+
+    /// A manifest whose only layer is a blob that may or may not be there, with an empty config that is.
+    pub fn manifest_over(&self, digest: &str, size: usize, extra: &str) -> Vec<u8> {
+        let note = self.fresh_name();
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":{size}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}],"annotations":{{"note":"{note}"}}{extra}}}"#
+        )
+        .into_bytes()
+    }
+
+    /// The image most checks read; pushed when first asked for.
+    pub fn image(&self) -> Outcome<&Image> {
+        if let Some(image) = self.image.get() {
+            return Ok(image);
+        }
+        let layer = self.fresh_bytes();
+        let layer_digest = self.push_blob(&layer)?;
+        let manifest = self.manifest_over(&layer_digest, layer.len(), "");
+        let tag = self.fresh_name();
+        self.put_manifest(&tag, &manifest)?.must_be(&[201])?;
+        let digest = sha256(&manifest);
+        Ok(self.image.get_or_init(|| Image { tag, digest, manifest, layer_digest, layer }))
+    }
+
+    /// Notes a blob that a request may make, so that it is removed.
+    pub fn will_have_blob(&self, digest: &str) {
+        self.litter.borrow_mut().blobs.push(self.path(&format!("blobs/{digest}")));
+    }
+
+    /// Notes a blob that a request may mount in the second repository.
+    pub fn will_have_mounted(&self, digest: &str) {
+        self.litter.borrow_mut().blobs.push(format!("/v2/{}/blobs/{digest}", self.other_repository));
+    }
+
+    /// Notes an upload that a request may begin.
+    pub fn will_have_session(&self, url: String) {
+        self.litter.borrow_mut().sessions.push(url);
+    }
+
+    /// Deletes what was pushed; what could not be deleted. Tags and unfinished uploads are no such
+    /// thing: the first go with their manifests, the second time out.
+    pub(super) fn clean_up(self) -> Vec<String> {
+        let litter = self.litter.into_inner();
+        let delete = |url: &String| self.registry.send(Request::new(Method::DELETE, url.clone())).map_or(0, |e| e.status());
+        // A Location may lead to any host; nothing is deleted on another than the one judged.
+        let at_home = |url: &&String| Url::parse(url).is_ok_and(|url| url.origin() == self.registry.url().origin());
+        for url in litter.sessions.iter().filter(at_home).chain(&litter.tags) {
+            delete(url);
+        }
+        let stays = |url: &String| !matches!(delete(url), 200..=299 | 404);
+        let (mut manifests, mut blobs) = (litter.manifests, litter.blobs);
+        for urls in [&mut manifests, &mut blobs] {
+            urls.sort_unstable();
+            urls.dedup();
+        }
+        manifests.into_iter().chain(blobs).filter(stays).collect()
+    }
+}
+
+/// The sha256 digest of `bytes`, with its algorithm.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hex("sha256:", &Sha256::digest(bytes))
+}
+
+/// Fails unless `header` names the digest of `bytes`. Another registered algorithm than the one asked
+/// with is allowed (distribution-spec, Pulling manifests), an unregistered one cannot be judged.
+pub(super) fn must_match(exchange: &Exchange, header: &str, bytes: &[u8]) -> Outcome {
+    let actual = match header.split_once(':') {
+        Some(("sha256", _)) => sha256(bytes),
+        Some(("sha512", _)) => hex("sha512:", &Sha512::digest(bytes)),
+        _ => return Err(Finding::Differs(format!("Docker-Content-Digest: {header:?} is of an unregistered algorithm"))),
+    };
+    exchange.must(header == actual, format_args!("Docker-Content-Digest: {actual}"))
+}
+
+fn hex(prefix: &str, raw: &[u8]) -> String {
+    raw.iter().fold(prefix.to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

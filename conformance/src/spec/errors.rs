@@ -1,0 +1,132 @@
+//! Errors: their form, their codes, and bad requests that must not become server errors.
+
+use reqwest::Method;
+
+use super::context::{BYTES_TYPE, sha256};
+use super::pull::UNKNOWN_DIGEST;
+use super::{Context, Requirement, must, should};
+use crate::http::{Exchange, Request};
+use crate::outcome::{Finding, Outcome};
+
+const CODES: &str = "Error Codes";
+const BAD_REQUESTS: &str = "Endpoints; RFC 9110 section 15.5";
+
+/// The table of section "Error Codes".
+const KNOWN_CODES: [&str; 14] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "UNAUTHORIZED",
+    "DENIED",
+    "UNSUPPORTED",
+    "TOOMANYREQUESTS",
+];
+
+pub(super) const TABLE: &[Requirement] = &[
+    must("errors-format", CODES, "a JSON body of an error has errors[].code in capitals", format),
+    must("errors-codes", CODES, "the codes are those of the specification", codes),
+    should("errors-fitting", CODES, "the code fits what was wrong", fitting),
+    should("errors-digest-malformed", BAD_REQUESTS, "a malformed digest is a client's error when pulling", digest_malformed),
+    should(
+        "errors-digest-malformed-push",
+        BAD_REQUESTS,
+        "a malformed digest is a client's error when pushing",
+        digest_malformed_push,
+    ),
+    should("errors-manifest-malformed", BAD_REQUESTS, "a manifest that is no JSON is a client's error", manifest_malformed),
+    should("errors-upload-unknown", BAD_REQUESTS, "an upload nobody began is 404", upload_unknown),
+];
+
+/// Requests that must fail, with the code that fits each.
+fn bad_requests(cx: &Context<'_>) -> Outcome<[(Exchange, &'static str); 3]> {
+    cx.image()?;
+    let digest = sha256(&cx.fresh_bytes());
+    let upload = cx.begin_upload()?;
+    Ok([
+        (cx.ask(Method::GET, &format!("manifests/{}", cx.fresh_name()))?, "MANIFEST_UNKNOWN"),
+        (cx.ask(Method::GET, &format!("blobs/{UNKNOWN_DIGEST}"))?, "BLOB_UNKNOWN"),
+        (cx.send(cx.close_request(&upload, &digest, &cx.fresh_bytes()))?, "DIGEST_INVALID"),
+    ])
+}
+
+/// The codes of an error, empty when its body is no JSON: then it may be anything.
+fn codes_of(answer: &Exchange) -> Outcome<Vec<String>> {
+    let Ok(document) = serde_json::from_slice::<serde_json::Value>(answer.body()) else { return Ok(Vec::new()) };
+    let code = |error: &serde_json::Value| error["code"].as_str().map(str::to_owned);
+    let codes = document["errors"].as_array().and_then(|errors| errors.iter().map(code).collect::<Option<Vec<_>>>());
+    codes.filter(|codes| !codes.is_empty()).ok_or_else(|| answer.fail(r#"{"errors":[{"code":...}]}"#))
+}
+
+fn format(cx: &Context<'_>) -> Outcome {
+    let mut any = false;
+    for (answer, _) in bad_requests(cx)? {
+        answer.must((400..500).contains(&answer.status()), "a 4xx status")?;
+        let codes = codes_of(&answer)?;
+        any |= !codes.is_empty();
+        let capitals = |code: &String| !code.is_empty() && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        answer.must(codes.iter().all(capitals), "codes of capital letters and underscores")?;
+    }
+    if any { Ok(()) } else { Err(Finding::NotOffered("errors in JSON".into())) }
+}
+
+fn codes(cx: &Context<'_>) -> Outcome {
+    for (answer, _) in bad_requests(cx)? {
+        let unknown = codes_of(&answer)?.into_iter().find(|code| !KNOWN_CODES.contains(&code.as_str()));
+        if let Some(code) = unknown {
+            return Err(answer.fail(format_args!("a code of the specification, not {code:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn fitting(cx: &Context<'_>) -> Outcome {
+    for (answer, code) in bad_requests(cx)? {
+        let codes = codes_of(&answer)?;
+        answer.must(codes.is_empty() || codes.iter().any(|c| c == code), format_args!("an error with code {code}"))?;
+    }
+    Ok(())
+}
+
+fn must_be_clients_error(answer: &Exchange) -> Outcome {
+    answer.must((400..500).contains(&answer.status()), "a 4xx status")
+}
+
+/// Digests that break the grammar in one way each.
+const MALFORMED_DIGESTS: [&str; 4] = ["sha256:", "sha256:abc", "sha256:not-hexadecimal", "nonsense:0123456789abcdef"];
+
+fn digest_malformed(cx: &Context<'_>) -> Outcome {
+    cx.image()?;
+    for digest in MALFORMED_DIGESTS {
+        must_be_clients_error(&cx.ask(Method::GET, &format!("blobs/{digest}"))?)?;
+        must_be_clients_error(&cx.ask(Method::GET, &format!("manifests/{digest}"))?)?;
+    }
+    Ok(())
+}
+
+fn digest_malformed_push(cx: &Context<'_>) -> Outcome {
+    for digest in MALFORMED_DIGESTS {
+        let upload = cx.begin_upload()?;
+        let separator = if upload.contains('?') { '&' } else { '?' };
+        let close = Request::new(Method::PUT, format!("{upload}{separator}digest={digest}")).body(BYTES_TYPE, cx.fresh_bytes());
+        must_be_clients_error(&cx.send(close)?)?;
+    }
+    Ok(())
+}
+
+fn manifest_malformed(cx: &Context<'_>) -> Outcome {
+    cx.image()?;
+    must_be_clients_error(&cx.put_manifest(&cx.fresh_name(), b"{ this is no JSON")?)
+}
+
+fn upload_unknown(cx: &Context<'_>) -> Outcome {
+    cx.image()?;
+    let upload = cx.path("blobs/uploads/7c2f1d0a-0000-4000-8000-000000000000");
+    cx.send(cx.close_request(&upload, &sha256(b"nobody"), b"nobody"))?.must_be(&[404])
+}

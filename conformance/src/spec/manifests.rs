@@ -1,0 +1,127 @@
+//! Pushing manifests.
+
+use reqwest::Method;
+
+use super::context::{MANIFEST_TYPE, must_match, sha256};
+use super::pull::UNKNOWN_DIGEST;
+use super::{Context, Requirement, must, should};
+use crate::http::Request;
+use crate::limits::LARGE_MANIFEST_BYTES;
+use crate::outcome::{Finding, Outcome};
+
+const MANIFESTS: &str = "Pushing Manifests (end-7)";
+
+pub(super) const TABLE: &[Requirement] = &[
+    must("push-manifest-tag", MANIFESTS, "a manifest goes in under a tag: 201 and a Location that serves it", by_tag),
+    must("push-manifest-digest", MANIFESTS, "a manifest goes in under its digest", by_digest),
+    must("push-manifest-digest-mismatch", MANIFESTS, "a manifest under another digest than its own is refused", digest_mismatch),
+    must("push-manifest-digest-true", MANIFESTS, "Docker-Content-Digest is the digest of the manifest pushed", digest_true),
+    must("push-manifest-exact", MANIFESTS, "a manifest is kept byte for byte", exact),
+    must("push-manifest-moves-tag", "Definitions: Tag", "a tag pushed again stands for the new manifest at once", moves_tag),
+    must("push-manifest-keeps-old", MANIFESTS, "the manifest a tag stood for stays under its digest", keeps_old),
+    must("push-manifest-blob-unknown", "Push", "a manifest refused for a missing blob is MANIFEST_BLOB_UNKNOWN", blob_unknown),
+    must("push-manifest-subject-unknown", "Push", "a manifest may come before its subject", subject_unknown),
+    should("push-manifest-large", MANIFESTS, "a manifest of 4 megabytes is taken", large),
+    must("push-manifest-tag-too-long", "Pulling manifests", "a tag of 129 characters is refused", tag_too_long),
+];
+
+fn by_tag(cx: &Context<'_>) -> Outcome {
+    let manifest = cx.fresh_manifest("")?;
+    let put = cx.put_manifest(&cx.fresh_name(), &manifest)?;
+    put.must_be(&[201])?;
+    let location = put.resolve(put.must_have("Location")?)?;
+    let answer = cx.send(Request::new(Method::GET, location).header("Accept", MANIFEST_TYPE))?;
+    answer.must_be(&[200])?;
+    answer.must(answer.body() == manifest, "the manifest's bytes as pushed")
+}
+
+fn by_digest(cx: &Context<'_>) -> Outcome {
+    let manifest = cx.fresh_manifest("")?;
+    let digest = sha256(&manifest);
+    let put = cx.put_manifest(&digest, &manifest)?;
+    put.must_be(&[201])?;
+    put.must_have("Location")?;
+    cx.ask(Method::GET, &format!("manifests/{digest}"))?.must_be(&[200])
+}
+
+fn digest_mismatch(cx: &Context<'_>) -> Outcome {
+    let other = sha256(&cx.fresh_bytes());
+    let put = cx.put_manifest(&other, &cx.fresh_manifest("")?)?;
+    put.must((400..500).contains(&put.status()), "a 4xx status")?;
+    cx.ask(Method::GET, &format!("manifests/{other}"))?.must_be(&[404])
+}
+
+fn digest_true(cx: &Context<'_>) -> Outcome {
+    let manifest = cx.fresh_manifest("")?;
+    let put = cx.put_manifest(&cx.fresh_name(), &manifest)?;
+    put.must_be(&[201])?;
+    match put.header("Docker-Content-Digest") {
+        Some(header) => must_match(&put, header, &manifest),
+        None => Err(Finding::NotOffered("the optional header Docker-Content-Digest".into())),
+    }
+}
+
+fn exact(cx: &Context<'_>) -> Outcome {
+    // Anything that parses and writes again would lose these spaces, this order and this member.
+    let mut manifest = cx.fresh_manifest(" ,\n\t\"zz.unknown\" : [ 1.0 , \"\\u0041\" ] , \"artifactType\" : \"a/b\" ")?;
+    manifest.push(b'\n');
+    let tag = cx.fresh_name();
+    cx.put_manifest(&tag, &manifest)?.must_be(&[201])?;
+    let answer = cx.ask(Method::GET, &format!("manifests/{tag}"))?;
+    answer.must_be(&[200])?;
+    answer.must(answer.body() == manifest, "the manifest's bytes as pushed")
+}
+
+/// A tag pushed twice: the tag, and the first and second manifest.
+fn tag_twice(cx: &Context<'_>) -> Outcome<(String, Vec<u8>, Vec<u8>)> {
+    let (tag, first, second) = (cx.fresh_name(), cx.fresh_manifest("")?, cx.fresh_manifest("")?);
+    cx.put_manifest(&tag, &first)?.must_be(&[201])?;
+    // Read in between, so that a cache has something to be wrong with.
+    cx.ask(Method::GET, &format!("manifests/{tag}"))?.must_be(&[200])?;
+    cx.put_manifest(&tag, &second)?.must_be(&[201])?;
+    Ok((tag, first, second))
+}
+
+fn moves_tag(cx: &Context<'_>) -> Outcome {
+    let (tag, _, second) = tag_twice(cx)?;
+    let answer = cx.ask(Method::GET, &format!("manifests/{tag}"))?;
+    answer.must(answer.body() == second, "the manifest pushed last under the tag")
+}
+
+fn keeps_old(cx: &Context<'_>) -> Outcome {
+    let (_, first, _) = tag_twice(cx)?;
+    let answer = cx.ask(Method::GET, &format!("manifests/{}", sha256(&first)))?;
+    answer.must(answer.body() == first, "the manifest pushed first, by its digest")
+}
+
+fn blob_unknown(cx: &Context<'_>) -> Outcome {
+    cx.image()?;
+    let put = cx.put_manifest(&cx.fresh_name(), &cx.manifest_over(UNKNOWN_DIGEST, 7, ""))?;
+    if put.status() == 201 {
+        return Err(Finding::Differs("manifests are taken whose blobs are not there".into()));
+    }
+    put.must((400..500).contains(&put.status()), "status 201 or a 4xx status")?;
+    let errors = put.must_be_json()?;
+    let named = errors["errors"].as_array().is_some_and(|e| e.iter().any(|e| e["code"] == "MANIFEST_BLOB_UNKNOWN"));
+    put.must(named, "an error with code MANIFEST_BLOB_UNKNOWN")
+}
+
+fn subject_unknown(cx: &Context<'_>) -> Outcome {
+    let subject = sha256(&cx.fresh_bytes());
+    let manifest =
+        cx.fresh_manifest(&format!(r#","subject":{{"mediaType":"{MANIFEST_TYPE}","digest":"{subject}","size":7}}"#))?;
+    cx.put_manifest(&sha256(&manifest), &manifest)?.must_be(&[201])
+}
+
+fn large(cx: &Context<'_>) -> Outcome {
+    let filler = "x".repeat(LARGE_MANIFEST_BYTES);
+    let mut manifest = cx.fresh_manifest(&format!(r#","filler":"{filler}""#))?;
+    let excess = manifest.len() - LARGE_MANIFEST_BYTES;
+    manifest.drain(manifest.len() - 2 - excess..manifest.len() - 2);
+    cx.put_manifest(&sha256(&manifest), &manifest)?.must_be(&[201])
+}
+
+fn tag_too_long(cx: &Context<'_>) -> Outcome {
+    let put = cx.put_manifest(&"t".repeat(129), &cx.fresh_manifest("")?)?;
+    put.must((400..500).contains(&put.status()), "a 4xx status")
+}

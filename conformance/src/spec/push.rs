@@ -1,0 +1,113 @@
+//! Pushing blobs in one piece, and mounting them.
+
+use reqwest::Method;
+
+use super::context::{BYTES_TYPE, sha256};
+use super::pull::UNKNOWN_DIGEST;
+use super::{Context, Requirement, must, should};
+use crate::http::{Exchange, Request};
+use crate::outcome::{Finding, Outcome};
+
+const POST_PUT: &str = "POST then PUT (end-4a, end-6)";
+const SINGLE_POST: &str = "Single POST (end-4b)";
+const MOUNTING: &str = "Mounting a blob from another repository (end-11)";
+
+pub(super) const TABLE: &[Requirement] = &[
+    must("push-upload", POST_PUT, "a blob goes in by POST and PUT: 202, 201 and a Location each", upload),
+    must("push-location", POST_PUT, "the Location of a finished upload serves the blob", location),
+    must("push-digest-mismatch", "Error Codes (code-4)", "bytes that are not those of the digest are refused", digest_mismatch),
+    must("push-single-post", SINGLE_POST, "a blob goes in by one POST, or the answer is 202", single_post),
+    must(
+        "push-single-post-mismatch",
+        SINGLE_POST,
+        "one POST with other bytes than the digest's is refused",
+        single_post_mismatch,
+    ),
+    must("push-mount", MOUNTING, "a blob of another repository is mounted: 201 and a Location", mount),
+    should("push-mount-unknown", MOUNTING, "mounting what is not there begins an upload: 202", mount_unknown),
+];
+
+/// Fails unless the answer's Location serves `bytes`.
+fn must_serve(cx: &Context<'_>, created: &Exchange, bytes: &[u8]) -> Outcome {
+    let location = created.resolve(created.must_have("Location")?)?;
+    let answer = cx.send(Request::new(Method::GET, location))?;
+    answer.must_be(&[200])?;
+    answer.must(answer.body() == bytes, "the blob's bytes as pushed")
+}
+
+/// Fails unless the answer refuses content and the digest it was pushed under stays unknown.
+fn must_refuse(cx: &Context<'_>, answer: &Exchange, digest: &str) -> Outcome {
+    answer.must((400..500).contains(&answer.status()), "a 4xx status")?;
+    cx.ask(Method::GET, &format!("blobs/{digest}"))?.must_be(&[404])
+}
+
+fn upload(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let upload = cx.begin_upload()?;
+    let closed = cx.send(cx.close_request(&upload, &sha256(&bytes), &bytes))?;
+    closed.must_be(&[201])?;
+    closed.must_have("Location").map(drop)
+}
+
+fn location(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let upload = cx.begin_upload()?;
+    let closed = cx.send(cx.close_request(&upload, &sha256(&bytes), &bytes))?;
+    must_serve(cx, &closed, &bytes)
+}
+
+fn digest_mismatch(cx: &Context<'_>) -> Outcome {
+    let digest = sha256(&cx.fresh_bytes());
+    let upload = cx.begin_upload()?;
+    let closed = cx.send(cx.close_request(&upload, &digest, &cx.fresh_bytes()))?;
+    must_refuse(cx, &closed, &digest)
+}
+
+fn post_whole(cx: &Context<'_>, digest: &str, bytes: &[u8]) -> Outcome<Exchange> {
+    cx.will_have_blob(digest);
+    let path = cx.path(&format!("blobs/uploads/?digest={digest}"));
+    let answer = cx.send(Request::new(Method::POST, path).body(BYTES_TYPE, bytes))?;
+    if answer.status() == 202 {
+        cx.will_have_session(answer.resolve(answer.must_have("Location")?)?.into());
+        return Err(Finding::NotOffered("uploads by a single POST: it is answered with 202".into()));
+    }
+    Ok(answer)
+}
+
+fn single_post(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let answer = post_whole(cx, &sha256(&bytes), &bytes)?;
+    answer.must_be(&[201])?;
+    must_serve(cx, &answer, &bytes)
+}
+
+fn single_post_mismatch(cx: &Context<'_>) -> Outcome {
+    let digest = sha256(&cx.fresh_bytes());
+    let answer = post_whole(cx, &digest, &cx.fresh_bytes())?;
+    must_refuse(cx, &answer, &digest)
+}
+
+fn post_mount(cx: &Context<'_>, digest: &str) -> Outcome<Exchange> {
+    cx.will_have_mounted(digest);
+    let path = format!("/v2/{}/blobs/uploads/?mount={digest}&from={}", cx.other_repository, cx.repository);
+    let answer = cx.send(Request::new(Method::POST, path))?;
+    if answer.status() == 202 {
+        cx.will_have_session(answer.resolve(answer.must_have("Location")?)?.into());
+    }
+    Ok(answer)
+}
+
+fn mount(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let answer = post_mount(cx, &cx.push_blob(&bytes)?)?;
+    if answer.status() == 202 {
+        return Err(Finding::NotOffered("mounting: it is answered with 202".into()));
+    }
+    answer.must_be(&[201])?;
+    must_serve(cx, &answer, &bytes)
+}
+
+fn mount_unknown(cx: &Context<'_>) -> Outcome {
+    cx.image()?;
+    post_mount(cx, UNKNOWN_DIGEST)?.must_be(&[202])
+}

@@ -1,0 +1,89 @@
+//! The gaps of Debian's docker-registry are found, and nothing that is none.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use longshore_conformance::{Registry, Verdict, spec};
+
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running docker-registry, ended when dropped.
+struct Peer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether docker-registry is installed; says so when not.
+fn installed() -> bool {
+    let found = Command::new("docker-registry").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none_or(|v| v != "1"), "docker-registry is not installed");
+        eprintln!("SKIPPED (not installed): docker-registry");
+    }
+    found
+}
+
+fn start(directory: &Path) -> Peer {
+    // docker-registry cannot be asked which port it got, so a free one is found for it.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let data = directory.join("data");
+    let config = directory.join("config.yml");
+    let text = format!(
+        "version: 0.1\nlog: {{ level: error }}\nhttp: {{ addr: \"{address}\" }}\n\
+         storage: {{ filesystem: {{ rootdirectory: \"{}\" }}, delete: {{ enabled: true }} }}\n",
+        data.display()
+    );
+    fs::write(&config, text).unwrap();
+    let log = File::create(directory.join("log")).unwrap();
+    let child =
+        Command::new("docker-registry").arg("serve").arg(&config).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let mut peer = Peer { child, address };
+    let deadline = Instant::now() + START_TIMEOUT;
+    while TcpStream::connect(address).is_err() {
+        let ended = peer.child.try_wait().unwrap();
+        let said = || fs::read_to_string(directory.join("log")).unwrap_or_default();
+        assert!(ended.is_none() && Instant::now() < deadline, "docker-registry does not serve: {}", said());
+        std::thread::yield_now();
+    }
+    peer
+}
+
+#[test]
+fn the_gaps_of_docker_registry_are_found_and_nothing_else() {
+    if !installed() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let peer = start(directory.path());
+    let registry = Registry::new(format!("http://{}", peer.address).parse().unwrap()).unwrap();
+    let report = spec::run(&registry, "judged", &spec::choose(&[]).unwrap()).unwrap();
+
+    let with = |verdict| report.requirements.iter().filter(|r| r.verdict == verdict).map(|r| r.id).collect::<Vec<_>>();
+    let gaps = [
+        "pull-blob-range-unsatisfiable",
+        "push-chunk-disordered",
+        "push-chunk-repeated",
+        "tags-order",
+        "tags-limit",
+        "tags-limit-zero",
+        "tags-last",
+        "tags-pages",
+        "errors-digest-malformed",
+    ];
+    assert_eq!(with(Verdict::Fail), gaps);
+    assert_eq!(with(Verdict::NotOffered), ["push-single-post", "push-single-post-mismatch"]);
+    assert_eq!(report.left_behind, Vec::<String>::new());
+    assert!(!report.conforms());
+}
