@@ -217,3 +217,51 @@ fn a_second_registry_on_the_same_data_is_refused() {
     assert!(!output.status.success() && said.contains("in use"), "{said}");
     assert_eq!(rhub.get("/v2/").status, 200);
 }
+
+/// A file system of its own, small enough to be filled.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`, said loudly, where mounting is not permitted.
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(dir.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir));
+        }
+        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none_or(|v| v != "1"), "a tmpfs must be mountable");
+        eprintln!("SKIPPED (not installed): the right to mount a tmpfs");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_leaves_nothing_half_written() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let data = disk.0.path().join("data");
+    let rhub = Rhub::start(&data);
+    let kept = rhub.push_blob("a", b"kept");
+    let large = vec![b'x'; 20 << 20];
+    let digest = Digest::of(&large);
+    let single = rhub.send("POST", &format!("/v2/a/blobs/uploads/?digest={digest}"), &[], &large);
+    assert_eq!(single.status, 507, "{single:?}");
+    let left = |data: &Path| std::fs::read_dir(data.join("uploads")).unwrap().count();
+    assert_eq!(left(&data), 0);
+    let location = rhub.start_upload("a");
+    assert_eq!(rhub.send("PATCH", &location, &[], &large).status, 507);
+    // Not a byte is free now: content does not fit, and neither does a line of the journal.
+    assert_eq!(rhub.send("POST", &format!("/v2/a/blobs/uploads/?digest={}", Digest::of(b"y")), &[], b"y").status, 507);
+    assert_eq!(rhub.get(&format!("/v2/a/blobs/{kept}")).body, b"kept");
+    assert_eq!(rhub.send("DELETE", &location, &[], b"").status, 204);
+    rhub.push_image("a", "after", "there is room again");
+    rhub.kill_nine();
+    let rhub = Rhub::start(&data);
+    assert_eq!(rhub.get("/v2/a/manifests/after").status, 200);
+    assert_eq!(rhub.get(&format!("/v2/a/blobs/{digest}")).status, 404);
+}

@@ -50,12 +50,19 @@ async fn monolithic<B: BlobStore, M: Metadata>(
 ) -> Result<Response<Body>> {
     let id = registry.start_upload(repo, digest.algorithm()).await?;
     let mut upload = registry.open_upload(repo, id).await?;
-    if let Err(e) = receive(&mut upload, body, None).await {
-        drop(upload);
-        registry.open_upload(repo, id).await?.cancel().await?;
-        return Err(e);
+    let outcome = match receive(&mut upload, body, None).await {
+        Ok(()) => registry.finish_upload(repo, upload, digest).await,
+        Err(e) => {
+            drop(upload);
+            Err(e)
+        }
+    };
+    if outcome.is_err()
+        && let Ok(left) = registry.open_upload(repo, id).await
+    {
+        left.cancel().await?;
     }
-    registry.finish_upload(repo, upload, digest).await?;
+    outcome?;
     Ok(created(repo, digest))
 }
 

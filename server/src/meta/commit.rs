@@ -4,6 +4,7 @@
 //! The journal comes first and the database second: what readers see is on stable storage, and the
 //! database never knows of anything the journal does not.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -71,10 +72,10 @@ fn run(tree: &sled::Tree, mut journal: Journal, mut queue: channel::Receiver<Req
         };
         match outcome {
             Ok(()) => waiting.into_iter().for_each(|(answer, changed)| answer_with(answer, Ok(changed))),
-            Err((why, stop)) => {
-                tracing::error!("commit metadata: {why}");
-                waiting.into_iter().for_each(|(answer, _)| answer_with(answer, Err(Error::Stopped(why.clone()))));
-                broken = stop.then_some(why);
+            Err(failure) => {
+                tracing::error!("commit metadata: {}", failure.why);
+                waiting.into_iter().for_each(|(answer, _)| answer_with(answer, Err(failure.error())));
+                broken = failure.nothing_changed.is_none().then_some(failure.why);
             }
         }
         checkpoint.reached(journal.end());
@@ -88,13 +89,13 @@ fn answer_with(answer: oneshot::Sender<Result<bool>>, result: Result<bool>) {
 }
 
 /// Commits a group. Whom to tell what if it succeeds is in `waiting`; changes that are impossible
-/// by themselves are answered at once. The error says why, and whether it must be the end.
+/// by themselves are answered at once.
 fn commit_group(
     tree: &sled::Tree,
     journal: &mut Journal,
     group: &mut Vec<Request>,
     waiting: &mut Vec<(oneshot::Sender<Result<bool>>, bool)>,
-) -> Result<(), (String, bool)> {
+) -> Result<(), Failure> {
     let mut view = View::new(tree);
     let mut lines = Vec::new();
     for (change, answer) in group.drain(..) {
@@ -104,7 +105,7 @@ fn commit_group(
             Ok(Some(record)) => {
                 waiting.push((answer, true));
                 let done = encode(&record, &mut lines).and_then(|()| record.apply(&mut view));
-                done.map_err(|e| (e.to_string(), false))?;
+                done.map_err(|e| Failure::before(&e))?;
             }
         }
     }
@@ -112,11 +113,35 @@ fn commit_group(
         return Ok(());
     }
     journal.append(&lines).map_err(|e| match e {
-        AppendError::Refused(e) => (e.to_string(), false),
-        AppendError::Unknown(e) => (e.to_string(), true),
+        AppendError::Refused(e) => Failure::before(&e),
+        AppendError::Unknown(e) => Failure { why: e.to_string(), nothing_changed: None },
     })?;
     // The journal has it: a database that cannot follow must not go on without it.
-    tree.apply_batch(view.into_batch()).map_err(|e| (e.to_string(), true))
+    tree.apply_batch(view.into_batch()).map_err(|e| Failure { why: e.to_string(), nothing_changed: None })
+}
+
+/// How a group failed.
+struct Failure {
+    why: String,
+    /// The kind of error, when everything is as it was; nothing, when nobody knows what is stored.
+    nothing_changed: Option<ErrorKind>,
+}
+
+impl Failure {
+    fn before(error: &Error) -> Self {
+        let kind = match error {
+            Error::Common(longshore_runtime::Error::Io { source, .. }) => source.kind(),
+            _ => ErrorKind::Other,
+        };
+        Self { why: error.to_string(), nothing_changed: Some(kind) }
+    }
+
+    fn error(&self) -> Error {
+        match self.nothing_changed {
+            Some(kind) => longshore_runtime::Error::io(&self.why, kind).into(),
+            None => Error::Stopped(self.why.clone()),
+        }
+    }
 }
 
 /// Flushes the database now and then, and notes in it how much of the journal it has.
