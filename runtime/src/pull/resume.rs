@@ -78,7 +78,11 @@ impl<'a> Resuming<'a> {
             self.remote = None;
             self.retries += 1;
             if self.retries > RETRIES_WITHOUT_PROGRESS {
-                return Err(Error::io(format_args!("fetch layer {}", self.descriptor.digest), failed));
+                let (here, total) = (self.position_bytes, self.descriptor.size);
+                return Err(Error::io(
+                    format_args!("fetch {} ({here} of {total} bytes are here; pull again to resume)", name()),
+                    failed,
+                ));
             }
         }
     }

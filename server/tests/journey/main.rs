@@ -1,5 +1,8 @@
 //! The main job end to end, through the real programs: host, push, pull, run.
 
+#![allow(unreachable_pub, reason = "a test program has no outside")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -107,7 +107,7 @@ fn a_download_that_gives_up_is_resumed_by_the_next_pull() {
     double.on(&path, Answer { cut: Some((0, u32::MAX)), ..whole.clone() });
     let output = pulling.wait_with_output().unwrap();
     let resumed_in_time = output.status.success();
-    assert!(resumed_in_time || stderr(&output).contains("ended"), "{}", stderr(&output));
+    assert!(resumed_in_time || stderr(&output).contains("pull again to resume"), "{}", stderr(&output));
     user.check_store();
     double.on(&path, whole);
     user.succeed("rpull", &[&name]);
@@ -203,7 +203,7 @@ fn content_that_is_not_what_its_digest_promises_is_refused() {
     refused(&double, &user, "app:1", "does not match its digest");
 
     double.on(&blob, Answer::new(200, &good[..good.len() / 2]));
-    refused(&double, &user, "app:1", "bytes early");
+    refused(&double, &user, "app:1", "bytes are here");
 
     // What was wrong is not kept: the next pull of the right bytes succeeds.
     double.on(&blob, Answer::new(200, good));
@@ -311,7 +311,7 @@ fn what_is_not_there_is_said_clearly() {
     rhub.kill_nine();
     let said = user.fail("rpull", &[&format!("{address}/app:1")]);
     assert!(said.contains("cannot reach registry") && said.contains("refused"), "{said}");
-    let said = user.fail("rpull", &["UPPER/case"]);
+    let said = user.fail("rpull", &["app/UPPER"]);
     assert!(said.contains("lowercase"), "{said}");
     assert!(user.fail("rbox", &["rmi", "absent"]).contains("not found"));
     assert!(user.fail("rbox", &["inspect", "absent"]).contains("not found"));
