@@ -18,7 +18,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::response::{empty, error_response};
 use self::route::Endpoint;
@@ -27,10 +28,14 @@ use crate::error::{Error, Result};
 use crate::meta::Metadata;
 use crate::registry::Registry;
 
+/// What older docker clients look for before they speak to a registry.
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
 /// The application: every path goes to one fallback, because a repository's name has slashes and
 /// may itself read like an endpoint.
 pub fn router<B: BlobStore, M: Metadata>(registry: Arc<Registry<B, M>>) -> Router {
-    Router::new().fallback(answer::<B, M>).with_state(registry)
+    let version = SetResponseHeaderLayer::overriding(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    Router::new().fallback(answer::<B, M>).with_state(registry).layer(version)
 }
 
 async fn answer<B: BlobStore, M: Metadata>(
@@ -44,8 +49,7 @@ async fn answer<B: BlobStore, M: Metadata>(
         Ok(endpoint) => Box::pin(dispatch(&registry, endpoint, &parts, body)).await,
         Err(e) => Err(e),
     };
-    let mut response = result.unwrap_or_else(|e| error_response(&e));
-    response.headers_mut().insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    let response = result.unwrap_or_else(|e| error_response(&e));
     let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::debug!(method = %parts.method, uri = %parts.uri, status = response.status().as_u16(), elapsed_us);
     response
