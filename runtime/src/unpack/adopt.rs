@@ -1,10 +1,10 @@
 //! Giving an implied directory the metadata it has in a lower layer.
 
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::{Attempt, Error, Result};
@@ -14,35 +14,41 @@ use super::metadata::is_foreign;
 /// The longest list of attribute names, and the longest value, the kernel gives.
 const XATTR_BYTES: usize = 64 << 10;
 
-/// Copies mode, owner, mtime and extended attributes of the directory `path` from the layer `lower` to
-/// the layer `layer`, where it must exist (an empty path is the layer's root). Overlayfs' own
-/// attributes stay as they are on either side. True when it did; false when `lower` has no
-/// directory there, not even through a symbolic link: then look in the next lower layer, unless
-/// `lower` has anything else there (a whiteout, a file), which ends the search.
+/// Copies mode, owner, mtime and extended attributes of the directory `path` to the layer `layer`, where
+/// it must exist (an empty path is the layer's root), from the nearest of the layers below it that has
+/// the directory: `below` starts with the nearest. Overlayfs' own attributes stay as they are.
+///
+/// The search ends without a copy at a layer that has something else there or among its parents: a
+/// file, a symbolic link, a whiteout. True when something was copied.
+///
+/// Go through an image's layers from the bottom upwards, so that what is copied was itself adopted.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] when `layer` has no such directory, or copying fails.
-pub fn adopt_directory(lower: BorrowedFd<'_>, path: &Path, layer: BorrowedFd<'_>) -> Result<bool> {
+pub fn adopt_directory(below: &[BorrowedFd<'_>], path: &Path, layer: BorrowedFd<'_>) -> Result<bool> {
     let attempted = || format!("copy the metadata of directory {path:?} from a lower layer");
-    let from = match open(lower, path) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
-        from => from.attempt(attempted)?,
-    };
-    let to = open(layer, path).attempt(attempted)?;
-    copy(&from, &to).map_err(|source| Error::io(attempted(), source))?;
-    Ok(true)
+    for &lower in below {
+        let from = match open(lower, path) {
+            Err(Errno::NOENT) => continue,
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+            from => from.attempt(attempted)?,
+        };
+        let to = open(layer, path).attempt(attempted)?;
+        copy(&from, &to).map_err(|source| Error::io(attempted(), source))?;
+        return Ok(true);
+    }
+    Ok(false)
 }
 
-fn open(layer: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
+fn open(layer: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat2(layer, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
-fn copy(from: &std::os::fd::OwnedFd, to: &std::os::fd::OwnedFd) -> rustix::io::Result<()> {
+fn copy(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
     let stat = rustix::fs::fstat(from)?;
-    debug_assert_eq!(FileType::from_raw_mode(stat.st_mode), FileType::Directory);
     let owner = rustix::fs::Uid::from_raw(stat.st_uid);
     let group = rustix::fs::Gid::from_raw(stat.st_gid);
     rustix::fs::fchown(to, Some(owner), Some(group))?;

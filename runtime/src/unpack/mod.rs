@@ -27,8 +27,8 @@
 //!   [`adopt_directory`] copies the metadata of the nearest lower layer that lists the directory. What
 //!   is adopted depends on the layers below, so a layer shared by several images (same DiffID, other
 //!   layers below) either takes it from whichever image came first, or the caller adopts into a
-//!   small directory of the image's own on top. Builders nearly always list parents, but rarely `/`:
-//!   see [`Unpacked::implied`].
+//!   small directory of the image's own on top. This is no corner: `umoci repack` lists no parent that did not
+//!   change, and few builders list `/`.
 //! - *A hard link to a file that only a lower layer has* cannot be expressed and is refused. Builders
 //!   list the target in the same layer.
 

@@ -179,7 +179,9 @@ fn an_implied_directory_adopts_the_metadata_of_a_lower_layer() {
     let (upper, unpacked) = unpack(&Layer::new().file("etc/passwd", "root").file("lib/x", ""));
     assert_eq!(unpacked.implied, [Path::new(""), Path::new("etc"), Path::new("lib")]);
     let (from, to) = (fs::File::open(lower.dest()).unwrap(), fs::File::open(upper.dest()).unwrap());
-    let adopt = |path: &str| adopt_directory(from.as_fd(), Path::new(path), to.as_fd()).unwrap();
+    let (empty, _) = unpack(&Layer::new());
+    let between = fs::File::open(empty.dest()).unwrap();
+    let adopt = |path: &str| adopt_directory(&[between.as_fd(), from.as_fd()], Path::new(path), to.as_fd()).unwrap();
     assert_eq!((adopt(""), adopt("etc"), adopt("lib")), (true, true, false));
     assert_eq!(node(&upper.at("etc")), node(&lower.at("etc")));
     assert_eq!(node(&upper.at("etc/passwd")).content, b"root");

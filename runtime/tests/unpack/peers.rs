@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use longshore_runtime::name::Digest;
+use longshore_runtime::unpack::adopt_directory;
 use tempfile::TempDir;
 
 use crate::random::fix_checksums;
@@ -98,13 +100,21 @@ fn containerd_13030_layers_unpacked_apart_make_the_tree_umoci_makes_of_them_in_o
     let middle = middle.file("was-dir", "11").file("n", "12").hard_link("a/n", "n");
     let top =
         Layer::new().dir("a", 0o755).file("a/gone", "back").file("a/.wh.kept", "").dir("sub", 0o755).file("sub/.wh.deep", "");
+    let top = top.file("c/implied", "13").file("b/implied", "14");
     let layers = [base.tar(), middle.tar(), top.tar()];
     let grounds: Vec<_> = layers.iter().map(|_| Ground::new()).collect();
-    std::thread::scope(|scope| {
-        for (ground, layer) in grounds.iter().zip(&layers) {
-            scope.spawn(|| ground.unpack(layer, &options()).unwrap());
-        }
+    let unpacked: Vec<_> = std::thread::scope(|scope| {
+        let unpack = |(ground, layer): (&'_ Ground, &'_ Vec<u8>)| ground.unpack(layer, &options()).unwrap();
+        let threads: Vec<_> = grounds.iter().zip(&layers).map(|pair| scope.spawn(move || unpack(pair))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
+    let directories: Vec<_> = grounds.iter().map(|ground| fs::File::open(ground.dest()).unwrap()).collect();
+    for (index, unpacked) in unpacked.iter().enumerate() {
+        let below: Vec<_> = directories[..index].iter().rev().map(fs::File::as_fd).collect();
+        for path in &unpacked.implied {
+            assert!(adopt_directory(&below, path, directories[index].as_fd()).unwrap(), "{path:?}");
+        }
+    }
     let temp = TempDir::new().unwrap();
     let rootfs = umoci(temp.path(), &layers).expect("umoci unpacks it");
     let merged = temp.path().join("merged");
