@@ -18,17 +18,23 @@ use crate::unpack;
 /// scratch directory the container's. Call it while this process has one thread. Should the process be
 /// killed, a guard process ends the container and removes what it left.
 pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
-    let guard = Guard::start(&[lease.scratch()])?;
     let dir = lease.scratch();
+    let guard = Guard::start(std::slice::from_ref(&dir))?;
     lease.id().clone_into(&mut options.id);
+    let ended = launch(store, &dir, &guard, image, options, stdin);
+    let removed = launch::remove_tree(&dir);
+    guard.dismiss();
+    let exit = ended?;
+    removed?;
+    Ok(exit)
+}
+
+fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
     write_etc(&dir.join("etc"), &options)?;
     options.etc_directory = Some(dir.join("etc"));
-    let root = overlay(store, &dir, image.diff_ids(), options.rootless.is_some())?.mount()?;
+    let root = overlay(store, dir, image.diff_ids(), options.rootless.is_some())?.mount()?;
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
-    let exit = launch::run(Launch { id: lease.id(), spec: &spec, root, stdin, guard: Some(&guard) })?;
-    launch::remove_tree(&dir)?;
-    guard.dismiss();
-    Ok(exit)
+    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard) })
 }
 
 /// The image's layers under an empty directory for the container's changes.
@@ -42,7 +48,7 @@ fn overlay(store: &Store, dir: &Path, diff_ids: &[Digest], userxattr: bool) -> R
     let mut lower: Vec<PathBuf> = diff_ids.iter().rev().map(|diff_id| store.layer_path(diff_id)).collect();
     match lower.first() {
         // The root directory of an overlay is the upper one: it must look like the image's.
-        Some(top) => drop(unpack::adopt_directory(open(top)?.as_fd(), Path::new(""), open(&upper)?.as_fd())?),
+        Some(top) => drop(unpack::adopt_directory(&[open(top)?.as_fd()], Path::new(""), open(&upper)?.as_fd())?),
         None => lower.push(make("empty")?),
     }
     Ok(Rootfs::Overlay { lower, upper, work, userxattr })

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -71,12 +71,11 @@ pub(super) fn adopt(job: &Job<'_>, mut deferred: Vec<Unadopted>, diff_ids: &[Dig
     deferred.sort_by_key(|layer| layer.at);
     for layer in deferred {
         let fs = open_dir(&layer.dir.join("fs"))?;
+        let below: Vec<File> =
+            diff_ids[..layer.at].iter().rev().map(|diff_id| open_dir(&job.store.layer_path(diff_id))).collect::<Result<_>>()?;
+        let below: Vec<BorrowedFd<'_>> = below.iter().map(AsFd::as_fd).collect();
         for path in &layer.implied {
-            for below in diff_ids[..layer.at].iter().rev() {
-                if unpack::adopt_directory(open_dir(&job.store.layer_path(below))?.as_fd(), path, fs.as_fd())? {
-                    break;
-                }
-            }
+            unpack::adopt_directory(&below, path, fs.as_fd())?;
         }
         place(job, &layer.dir, &diff_ids[layer.at])?;
     }
