@@ -34,6 +34,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Attempt, Error, Result};
 use crate::sys;
 use child::Descriptors;
+use mounts::CgroupView;
 use plan::Plan;
 use supervise::Signals;
 use terminal::Pty;
@@ -94,7 +95,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
     check_id(launch.id)?;
     let linux = launch.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
     let lease = CgroupLease::new(launch.id, linux, launch.guard)?;
-    let mut plan = Plan::new(launch.spec, launch.root, cgroup::has_cgroup2())?;
+    let mut plan = Plan::new(launch.spec, launch.root, lease.view())?;
     let stdio = Stdio::new(launch.spec, &plan, launch.stdin)?;
     let signals = Signals::catch()?;
     let born = start(&mut plan, &stdio, lease.cgroup.as_ref())?;
@@ -127,6 +128,14 @@ impl<'a> CgroupLease<'a> {
             guard.map_or(Ok(()), |guard| guard.watch_cgroup(&path))?;
         }
         Ok(lease)
+    }
+
+    fn view(&self) -> CgroupView {
+        match &self.cgroup {
+            Some(cgroup) if cgroup.born_in().is_none() => CgroupView::Devices,
+            None if !cgroup::has_cgroup2() => CgroupView::Empty,
+            _ => CgroupView::Unified,
+        }
     }
 }
 
