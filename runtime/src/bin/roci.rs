@@ -65,10 +65,12 @@ fn run(bundle: &Path, id: &str) -> Result<u8> {
         userns::enter_rootless()?;
     }
     let guard = Guard::start(&[])?;
-    let root = Rootfs::Directory(bundle.join(root.path())).mount()?;
-    let exit = launch::run(Launch { id, spec: &spec, root, stdin: true, guard: Some(&guard) })?;
+    let exit = Rootfs::Directory(bundle.join(root.path()))
+        .mount()
+        .and_then(|root| launch::run(Launch { id, spec: &spec, root, stdin: true, guard: Some(&guard) }));
+    // Failed or not, the launcher has cleaned up.
     guard.dismiss();
-    Ok(exit.code())
+    Ok(exit?.code())
 }
 
 fn read_spec(path: &Path) -> Result<Spec> {

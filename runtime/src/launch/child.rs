@@ -279,8 +279,13 @@ fn cover_paths(plan: &Plan) -> Result<(), Fault> {
     for (index, path) in plan.readonly.iter().enumerate() {
         make_readonly(root, path).at(Step::ReadOnly, index)?;
     }
+    let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        if let (true, Source::Made(tree)) = (mount.seal, &mount.source) {
+            sys::mount_setattr(tree.as_fd(), attributes, false).at(Step::Mount, index)?;
+        }
+    }
     if plan.root_readonly {
-        let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
         sys::mount_setattr(root, attributes, false).at(Step::ReadOnlyRoot, 0)?;
     }
     Ok(())

@@ -28,9 +28,6 @@ const MESSAGE_LIMIT_BYTES: usize = 1 + libc::PATH_MAX as usize;
 /// How long the container's first process may take to die.
 const KILL_TIMEOUT_S: i64 = 10;
 
-/// The most cgroups and directories one guard is told of.
-const WATCH_LIMIT: usize = 64;
-
 /// The launcher's hold on its guard. Dropped without [`Guard::dismiss`], the guard cleans up.
 #[derive(Debug)]
 pub struct Guard {
@@ -55,9 +52,23 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Has the guard remove this cgroup too.
+    /// Says that a cgroup is about to be made at `path`: the guard would remove it if it is empty.
+    pub(super) fn expect_cgroup(&self, path: &Path) -> Result<()> {
+        self.tell(b"e", path)
+    }
+
+    /// Says that the cgroup at `path` is this launcher's own: the guard would kill what is in it.
     pub(super) fn watch_cgroup(&self, path: &Path) -> Result<()> {
-        let message = [b"c", path.as_os_str().as_bytes()].concat();
+        self.tell(b"c", path)
+    }
+
+    /// Says that the cgroup is gone: its name may be another container's from now on.
+    pub(super) fn forget_cgroup(&self) -> Result<()> {
+        self.tell(b"f", Path::new(""))
+    }
+
+    fn tell(&self, what: &[u8], path: &Path) -> Result<()> {
+        let message = [what, path.as_os_str().as_bytes()].concat();
         rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL).attempt(|| "tell the guard of the cgroup").map(drop)
     }
 
@@ -84,7 +95,8 @@ impl Guard {
 #[derive(Default)]
 struct Watched {
     process: Option<OwnedFd>,
-    cgroups: Vec<PathBuf>,
+    /// Where the cgroup is or will be, and whether it is known to be ours.
+    cgroup: Option<(PathBuf, bool)>,
 }
 
 /// The guard's whole life; what it returns is its exit code.
@@ -131,9 +143,10 @@ fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
         match message[..length].split_first() {
             None => return Ending::Alone,
             Some((b'd', _)) => return Ending::Dismissed,
-            Some((b'c', path)) if watched.cgroups.len() < WATCH_LIMIT => {
-                watched.cgroups.push(PathBuf::from(OsStr::from_bytes(path)));
+            Some((kind @ (b'c' | b'e'), path)) => {
+                watched.cgroup = Some((PathBuf::from(OsStr::from_bytes(path)), *kind == b'c'));
             }
+            Some((b'f', _)) => watched.cgroup = None,
             Some((b'p', _)) => {
                 let fds = ancillary.drain().filter_map(|message| match message {
                     RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -156,8 +169,11 @@ fn clean_up(watched: &Watched, directories: &[PathBuf]) -> u8 {
         let _ =
             rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
-    let cgroups = watched.cgroups.iter().map(|path| cgroup::destroy(path).is_ok());
+    let cgroup = watched
+        .cgroup
+        .iter()
+        .map(|(path, ours)| if *ours { cgroup::destroy(path).is_ok() } else { rustix::fs::rmdir(path).is_ok() });
     let trees = directories.iter().map(|path| remove_tree(path).is_ok());
-    let all = cgroups.chain(trees).fold(true, |all, done| all & done);
+    let all = cgroup.chain(trees).fold(true, |all, done| all & done);
     u8::from(!all)
 }

@@ -26,7 +26,7 @@ mod trampoline;
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Linux, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
@@ -34,6 +34,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Attempt, Error, Result};
 use crate::sys;
 use child::Descriptors;
+use mounts::CgroupView;
 use plan::Plan;
 use supervise::Signals;
 use terminal::Pty;
@@ -93,18 +94,11 @@ impl Exit {
 pub fn run(launch: Launch<'_>) -> Result<Exit> {
     check_id(launch.id)?;
     let linux = launch.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
-    let privileged = mounts::in_first_user_namespace()?;
-    let cgroup = match Cgroup::path_for(launch.id, linux, privileged)? {
-        None => None,
-        Some(path) => {
-            launch.guard.map_or(Ok(()), |guard| guard.watch_cgroup(&path))?;
-            Some(Cgroup::create(path, linux, privileged)?)
-        }
-    };
-    let mut plan = Plan::new(launch.spec, launch.root, cgroup::has_cgroup2())?;
+    let lease = CgroupLease::new(launch.id, linux, launch.guard)?;
+    let mut plan = Plan::new(launch.spec, launch.root, lease.view())?;
     let stdio = Stdio::new(launch.spec, &plan, launch.stdin)?;
     let signals = Signals::catch()?;
-    let born = start(&mut plan, &stdio, cgroup.as_ref())?;
+    let born = start(&mut plan, &stdio, lease.cgroup.as_ref())?;
     if let Some(guard) = launch.guard {
         guard.watch_process(born.pidfd.as_fd())?;
     }
@@ -115,6 +109,44 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         return Err(error);
     }
     supervise::wait(&born.pidfd, &signals, master.as_ref())
+}
+
+/// The container's cgroup, known to the guard for as long as it exists and no longer.
+struct CgroupLease<'a> {
+    cgroup: Option<Cgroup>,
+    guard: Option<&'a Guard>,
+}
+
+impl<'a> CgroupLease<'a> {
+    fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>) -> Result<Self> {
+        let privileged = mounts::in_first_user_namespace()?;
+        let mut lease = Self { cgroup: None, guard };
+        if let Some(path) = Cgroup::path_for(id, linux, privileged)? {
+            guard.map_or(Ok(()), |guard| guard.expect_cgroup(&path))?;
+            // Should the name be taken, the guard must not touch that container's cgroup.
+            lease.cgroup = Some(Cgroup::create(path.clone(), linux, privileged)?);
+            guard.map_or(Ok(()), |guard| guard.watch_cgroup(&path))?;
+        }
+        Ok(lease)
+    }
+
+    fn view(&self) -> CgroupView {
+        match &self.cgroup {
+            Some(cgroup) if cgroup.born_in().is_none() => CgroupView::Devices,
+            None if !cgroup::has_cgroup2() => CgroupView::Empty,
+            _ => CgroupView::Unified,
+        }
+    }
+}
+
+impl Drop for CgroupLease<'_> {
+    fn drop(&mut self) {
+        self.cgroup = None;
+        if let Some(guard) = self.guard {
+            // A guard that is gone has nothing to forget.
+            let _ = guard.forget_cgroup();
+        }
+    }
 }
 
 fn check_id(id: &str) -> Result<()> {

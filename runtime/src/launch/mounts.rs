@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 use rustix::fs::{CWD, FileType};
@@ -46,6 +46,8 @@ pub(super) struct MountPlan {
     pub(super) real_directory: bool,
     /// What is made if the target is missing.
     pub(super) onto_directory: bool,
+    /// Made read-only once all mounts are attached: others are mounted below it.
+    pub(super) seal: bool,
 }
 
 /// Where a mount comes from.
@@ -174,8 +176,50 @@ fn attribute(option: &str) -> Option<(u64, u64)> {
     })
 }
 
-/// Prepares one mount. `cgroup2` says what a mount of type `cgroup` means.
-pub(super) fn prepare(mount: &Mount, cgroup2: bool) -> Result<MountPlan> {
+/// What a mount of type `cgroup` shows: the hierarchies in which the container has a place of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CgroupView {
+    /// The cgroup2 hierarchy.
+    Unified,
+    /// The v1 `devices` controller, in a directory of its name.
+    Devices,
+    /// Nothing: an empty directory.
+    Empty,
+}
+
+/// Prepares all mounts, in their order.
+pub(super) fn prepare_all(mounts: &[Mount], view: CgroupView) -> Result<Vec<MountPlan>> {
+    let mut plans = Vec::with_capacity(mounts.len() + 1);
+    for mount in mounts {
+        if mount.typ().as_deref() == Some("cgroup") && view != CgroupView::Unified {
+            plans.extend(cgroup_v1(mount, view)?);
+        } else {
+            plans.push(prepare(mount)?);
+        }
+    }
+    Ok(plans)
+}
+
+/// A tmpfs with one directory a hierarchy, as cgroup v1 hosts have it.
+fn cgroup_v1(mount: &Mount, view: CgroupView) -> Result<Vec<MountPlan>> {
+    let derived = |destination: PathBuf, kind: &str, extra: &str| {
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.retain(|option| attribute(option).is_some() && (kind == "cgroup" || option != "ro"));
+        options.push(extra.to_owned());
+        let mut derived = mount.clone();
+        derived.set_destination(destination).set_typ(Some(kind.to_owned())).set_options(Some(options));
+        prepare(&derived)
+    };
+    let mut plans = vec![derived(mount.destination().clone(), "tmpfs", "mode=755")?];
+    plans[0].seal = true;
+    if view == CgroupView::Devices {
+        plans.push(derived(mount.destination().join("devices"), "cgroup", "devices")?);
+    }
+    Ok(plans)
+}
+
+/// Prepares one mount.
+fn prepare(mount: &Mount) -> Result<MountPlan> {
     let destination = mount.destination();
     let options = Options::parse(mount)?;
     let kind = if options.bind { "bind" } else { mount.typ().as_deref().unwrap_or("none") };
@@ -192,9 +236,9 @@ pub(super) fn prepare(mount: &Mount, cgroup2: bool) -> Result<MountPlan> {
     }
     let (source, onto_directory) = match kind {
         "bind" => bind(mount, &options)?,
-        "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2" => (Source::ToMake(filesystem(kind, mount, options, cgroup2)?), true),
+        "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2" => (Source::ToMake(filesystem(kind, mount, options)?), true),
         _ => {
-            let fs = filesystem(kind, mount, options, cgroup2)?;
+            let fs = filesystem(kind, mount, options)?;
             (
                 Source::Made(
                     fs.make().map_err(|errno| Error::Launch { step: format!("create mount {name}"), source: errno.into() })?,
@@ -203,12 +247,21 @@ pub(super) fn prepare(mount: &Mount, cgroup2: bool) -> Result<MountPlan> {
             )
         }
     };
-    Ok(MountPlan { name, target, source, over_proc, real_directory: matches!(kind, "proc" | "sysfs"), onto_directory })
+    Ok(MountPlan {
+        name,
+        target,
+        source,
+        over_proc,
+        real_directory: matches!(kind, "proc" | "sysfs"),
+        onto_directory,
+        seal: false,
+    })
 }
 
-fn filesystem(kind: &str, mount: &Mount, mut options: Options, cgroup2: bool) -> Result<Filesystem> {
+fn filesystem(kind: &str, mount: &Mount, mut options: Options) -> Result<Filesystem> {
     let kind = match kind {
-        "cgroup" if cgroup2 => "cgroup2",
+        // Without a v1 controller among the options it is the unified hierarchy that is meant.
+        "cgroup" if options.parameters.is_empty() => "cgroup2",
         other => other,
     };
     let source = mount.source().as_deref().unwrap_or(Path::new("none"));

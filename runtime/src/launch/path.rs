@@ -64,8 +64,7 @@ impl InRoot {
 
     /// Opens a directory that no symbolic link leads to.
     pub(crate) fn open_real_directory(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        open_in(root, &self.whole, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+        open_in(root, &self.whole, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
     }
 
     /// Opens the directory, making what is missing on the way (mode 0755).

@@ -9,7 +9,7 @@ use oci_spec::runtime::{Capabilities, Linux, LinuxDevice, LinuxDeviceType, Linux
 use rustix::fs::{Dev, FileType, makedev};
 use rustix::process::{Resource, Rlimit};
 
-use super::mounts::{self, MountPlan};
+use super::mounts::{self, CgroupView, MountPlan};
 use super::path::InRoot;
 use super::rootfs::c_string;
 use super::trampoline;
@@ -77,12 +77,12 @@ pub(super) struct CapabilityPlan {
 }
 
 impl Plan {
-    /// Resolves `spec`. `cgroup2` says whether the container will have a cgroup2 directory.
-    pub(super) fn new(spec: &Spec, root: OwnedFd, cgroup2: bool) -> Result<Self> {
+    /// Resolves `spec`. `view` is what the container sees of cgroups.
+    pub(super) fn new(spec: &Spec, root: OwnedFd, view: CgroupView) -> Result<Self> {
         let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
         let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
         refuse_unsupported(spec, process, linux)?;
-        let mounts = spec.mounts().iter().flatten().map(|mount| mounts::prepare(mount, cgroup2)).collect::<Result<Vec<_>>>()?;
+        let mounts = mounts::prepare_all(spec.mounts().as_deref().unwrap_or_default(), view)?;
         let masked = paths(linux.masked_paths().as_deref())?;
         let seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?;
         let (arguments, environment) = command(process)?;

@@ -8,6 +8,9 @@ mod bpf;
 mod docker;
 mod syscalls;
 
+#[cfg(test)]
+mod oracle;
+
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
 };

@@ -175,7 +175,7 @@ fn what_is_not_supported_is_refused_by_name() {
     assert_eq!(run.code, Some(125));
     assert!(run.err.contains("linux.resources other than devices"), "{}", run.err);
     let run = bundle.run_edited(|spec| {
-        spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "network", "path": "/proc/1/ns/net" }])
+        spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "network", "path": "/proc/1/ns/net" }]);
     });
     assert!(run.err.contains("joining a namespace"), "{}", run.err);
 }

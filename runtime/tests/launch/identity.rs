@@ -115,3 +115,29 @@ fn cve_2023_25809_masked_and_read_only_paths() {
     let out = bundle.run().ok();
     assert!(!out.is_empty() && out.lines().all(|line| line == "0"), "{out}");
 }
+
+#[test]
+fn on_cgroup_v1_alone_the_devices_controller_restricts_and_is_cleaned_up() {
+    let Some(bundle) = Bundle::sh(
+        "mknod /tmp/mem c 1 1 && dd if=/tmp/mem count=1 bs=1 of=/dev/null; grep :devices: /proc/self/cgroup; ls /sys/fs/cgroup; \
+         ls -d /sys/fs/cgroup/devices/tasks; touch /sys/fs/cgroup/x || mkdir /sys/fs/cgroup/devices/x || echo read-only; echo x >/dev/null",
+    ) else {
+        return;
+    };
+    if !root() || !std::path::Path::new("/sys/fs/cgroup/unified").exists() {
+        eprintln!("SKIPPED (needs a host with both cgroup versions)");
+        return;
+    }
+    bundle.write(|_| {});
+    let script = "umount /sys/fs/cgroup/unified && exec \"$@\"";
+    let roci = bundle.command();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(roci.get_program()).args(roci.get_args());
+    let run = crate::bundle::Run::of(command.output().unwrap());
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    let lines: Vec<&str> = run.out.lines().collect();
+    assert!(lines[0].ends_with(":devices:/"), "the namespace's root is the container's own: {}", run.out);
+    assert_eq!(lines[1..], ["devices", "/sys/fs/cgroup/devices/tasks", "read-only"]);
+    assert!(run.err.contains("can't open '/tmp/mem': Operation not permitted"), "{}", run.err);
+    assert!(bundle.cgroups().iter().all(|path| !path.exists()));
+}

@@ -5,6 +5,9 @@
 //! with `/etc/passwd` and `/etc/subuid` of their own in a mount namespace. As an ordinary user the
 //! tests that need root say so and return.
 
+// Helpers of tests, too: a failed step is a failed test.
+#![allow(clippy::unwrap_used)]
+
 mod basics;
 mod bundle;
 mod cleanup;

@@ -13,7 +13,7 @@ use crate::bundle::{Bundle, Run};
 #[test]
 fn a_terminal_is_the_container_s_own_and_its_console() {
     let Some(mut bundle) =
-        Bundle::sh("tty; stat -c %t:%T /dev/console; ls /dev/pts; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all; echo $TERM")
+        Bundle::sh("tty; stat -c %t:%T /dev/console; ls -1 /dev/pts; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all; echo $TERM")
     else {
         return;
     };
