@@ -51,7 +51,7 @@ fn overlay(store: &Store, dir: &Path, diff_ids: &[Digest], userxattr: bool) -> R
         Some(top) => drop(unpack::adopt_directory(&[open(top)?.as_fd()], Path::new(""), open(&upper)?.as_fd())?),
         None => lower.push(make("empty")?),
     }
-    Ok(Rootfs::Overlay { lower, upper, work, userxattr })
+    Ok(Rootfs::Overlay { lower, upper, work, userxattr, ephemeral: true })
 }
 
 fn open(path: &Path) -> Result<std::fs::File> {

@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     show(client("rbox", &["images"]), 0)?;
     show(client("rrun", &["--rm", "--hostname", "longshore", &name]), 0)?;
     println!("  (the container's exit code is rrun's own:)");
-    show(client("rrun", &["--rm", &name, "/bin/hello", "7"]), 7)?;
+    show(client("rrun", &["--rm", &name, "7"]), 7)?;
     show(client("rbox", &["rmi", &name]), 0)?;
     registry.stop()?;
     println!("\nHosted, pushed, pulled, run. The programs are in {}.", bin.display());

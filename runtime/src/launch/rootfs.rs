@@ -29,6 +29,9 @@ pub enum Rootfs {
         work: PathBuf,
         /// Whiteouts and opaque marks are `user.overlay.*` attributes: in a user namespace.
         userxattr: bool,
+        /// The changes go with the container: overlayfs need not write them to the disk when it ends, which
+        /// would wait for everything else that file system has to write.
+        ephemeral: bool,
     },
 }
 
@@ -41,7 +44,7 @@ impl Rootfs {
     pub fn mount(&self) -> Result<OwnedFd> {
         match self {
             Self::Directory(path) => directory(path),
-            Self::Overlay { lower, upper, work, userxattr } => overlay(lower, upper, work, *userxattr),
+            Self::Overlay { lower, upper, work, userxattr, ephemeral } => overlay(lower, upper, work, *userxattr, *ephemeral),
         }
     }
 }
@@ -60,7 +63,7 @@ fn directory(path: &Path) -> Result<OwnedFd> {
 
 /// An overlay made by file descriptors, so that no layer's name needs escaping and none is looked up
 /// twice.
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool) -> Result<OwnedFd> {
+fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool, ephemeral: bool) -> Result<OwnedFd> {
     if lower.is_empty() || lower.len() > LAYERS_LIMIT {
         return Err(Error::invalid("root filesystem", format!("{} layers; overlayfs takes 1 to {LAYERS_LIMIT}", lower.len())));
     }
@@ -72,6 +75,13 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool) -> Res
     set_layers(&lower, &set).attempt(|| "give overlayfs its layers")?;
     set("upperdir", &fd_path(&upper)).attempt(|| "give overlayfs its upper directory")?;
     set("workdir", &fd_path(&work)).attempt(|| "give overlayfs its work directory")?;
+    if ephemeral {
+        match rustix::mount::fsconfig_set_flag(&fs, c"volatile") {
+            // Before Linux 5.10 it is only slower.
+            Ok(()) | Err(Errno::INVAL) => {}
+            other => other.attempt(|| "ask overlayfs not to sync")?,
+        }
+    }
     if userxattr {
         rustix::mount::fsconfig_set_flag(&fs, c"userxattr").attempt(|| "ask overlayfs for user.overlay attributes")?;
     } else {

@@ -200,6 +200,7 @@ fn an_overlay_shows_all_layers_keeps_changes_in_the_upper_one_and_is_no_mount_of
         upper: path("upper"),
         work: path("work"),
         userxattr: false,
+        ephemeral: true,
     };
     let mount = rootfs.mount().unwrap();
     let file = rustix::fs::openat(&mount, "two", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
