@@ -107,7 +107,10 @@ struct Short<V: Args> {
 
 /// `rbox`
 pub fn rbox() -> ExitCode {
-    let Rbox { global, verb } = Rbox::parse();
+    let Rbox { global, verb } = match parse(std::env::args_os().any(|word| word == "run")) {
+        Ok(rbox) => rbox,
+        Err(code) => return code,
+    };
     let launches = matches!(verb, Verb::Run(_));
     let result = match verb {
         Verb::Pull(verb) => verb.execute(&global),
@@ -136,8 +139,20 @@ pub fn rpush() -> ExitCode {
 
 /// `rrun`, which is `rbox run`
 pub fn rrun() -> ExitCode {
-    let Short { global, verb } = Short::<run::Run>::parse();
-    finish("rrun", true, verb.execute(&global))
+    match parse::<Short<run::Run>>(true) {
+        Ok(Short { global, verb }) => finish("rrun", true, verb.execute(&global)),
+        Err(code) => code,
+    }
+}
+
+/// The command line; else says what is wrong with it (or what was asked for, help or the version) and
+/// gives the exit code. Where containers are launched, 2 would be taken for the container's own.
+fn parse<P: Parser>(launches: bool) -> Result<P, ExitCode> {
+    P::try_parse().map_err(|e| {
+        // Nothing is left to do if the stream is closed.
+        let _ = e.print();
+        ExitCode::from(if launches && e.use_stderr() { 125 } else { e.exit_code() as u8 })
+    })
 }
 
 /// The one place where an error becomes a message and an exit code.

@@ -13,7 +13,8 @@ use crate::error::{Attempt, Error, Result};
 /// Directories deeper than this are moved up first: depth costs neither stack nor descriptors.
 const DEPTH_LIMIT: usize = 64;
 
-/// Removes the directory `path` and all in it. One that is not there is no error.
+/// Removes the directory `path` and all in it. One that is not there is no error, nor is another
+/// process that removes it at the same time.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let name = path.file_name().map(OsStr::as_bytes).and_then(|name| CString::new(name).ok());
     let (Some(name), Some(parent)) = (name, path.parent()) else {
@@ -37,7 +38,14 @@ pub(super) fn remove_in(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Resu
     };
     let mut moved = 0;
     while empty(top.as_fd(), top.as_fd(), 0, &mut moved)? {}
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+    remove_empty(parent, name)
+}
+
+fn remove_empty(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
 }
 
 /// Removes what is in `directory`; true if there was anything.
@@ -60,9 +68,12 @@ fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &m
             rustix::fs::renameat(directory, name, top, format!(".longshore-deep-{moved}"))?;
             continue;
         }
-        let inner = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?;
+        let inner = match rustix::fs::openat(directory, name, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
         while empty(inner.as_fd(), top, depth + 1, moved)? {}
-        rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
+        remove_empty(directory, name)?;
     }
     Ok(found)
 }

@@ -79,13 +79,14 @@ impl Store {
         Ok(lease)
     }
 
-    /// Removes the scratch directories of leases nobody holds.
+    /// Removes the scratch directories of leases nobody holds. One that resists (a killed command's
+    /// container may still be dying in it) keeps its lease file and is the next command's to remove.
     fn sweep(&self) -> Result<()> {
         for path in self.lease_files()? {
             let Some(id) = path.file_name().map(PathBuf::from) else { continue };
             if let Some(_stale) = lock_existing(&path)? {
-                remove_tree(&self.root.join("scratch").join(id))?;
-                let _ = std::fs::remove_file(&path);
+                let removed = remove_tree(&self.root.join("scratch").join(id));
+                let _ = removed.map(|()| std::fs::remove_file(&path));
             }
         }
         Ok(())

@@ -215,7 +215,6 @@ fn what_is_accepted_of_mutated_archives_umoci_unpacks_to_the_same_tree() {
         let ground = Ground::new();
         let Ok(unpacked) = ground.unpack(&bytes, &options()) else { continue };
         let temp = TempDir::new().unwrap();
-        fs::write("/tmp/ls/m/bad.tar", &bytes).unwrap();
         let rootfs = umoci(temp.path(), &[bytes]).unwrap_or_else(|why| panic!("round {round}: umoci refuses: {why}"));
         let (mut ours, mut theirs) = (snapshot(&ground.dest()), snapshot(&rootfs));
         forget_times(&mut ours, &unpacked.implied);

@@ -7,8 +7,13 @@
 mod common;
 
 mod double;
+mod fixture;
 mod image;
 mod pull;
 mod push;
+mod real;
+mod remains;
+mod run;
 mod tools;
+mod tree;
 mod trust;

@@ -1,0 +1,120 @@
+//! A real image made by real tools: Debian with a database, pushed, pulled, run, and compared with
+//! what umoci makes of it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use super::common::Rhub;
+use super::fixture::{Kind, Mounts, layout, nothing_left, send};
+use super::tools::{User, installed, stderr};
+use super::tree::{differences, walk};
+
+/// A read-only overlay mount, as `rrun` stacks layers.
+struct Overlay(tempfile::TempDir);
+
+impl Overlay {
+    fn mount(user: &User, name: &str) -> Self {
+        let inspected: serde_json::Value = serde_json::from_str(&user.succeed("rbox", &["inspect", name])).unwrap();
+        let layers = inspected[0]["RootFS"]["Layers"].as_array().unwrap();
+        let dir = |layer: &serde_json::Value| {
+            let hex = layer.as_str().unwrap().strip_prefix("sha256:").unwrap();
+            user.store().join("layers/sha256").join(hex).join("fs").display().to_string()
+        };
+        // The uppermost first.
+        let options = format!("ro,lowerdir={}", layers.iter().rev().map(dir).collect::<Vec<_>>().join(":"));
+        let mounted = Self(tempfile::tempdir().unwrap());
+        let status = Command::new("mount").args(["-t", "overlay", "-o", &options, "overlay"]).arg(mounted.0.path()).status();
+        assert!(status.unwrap().success(), "mount an overlay with {options}");
+        mounted
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg(self.0.path()).status();
+        assert!(status.is_ok_and(|status| status.success()), "umount {}", self.0.path().display());
+    }
+}
+
+/// Asserts that what the user has as `name` is file for file what umoci unpacks from a layout.
+fn assert_unpacked_as_umoci_does(user: &User, name: &str, layout: &str) {
+    let bundle = tempfile::tempdir().unwrap();
+    let output = Command::new("umoci").args(["unpack", "--image", layout]).arg(bundle.path().join("bundle")).output().unwrap();
+    assert!(output.status.success(), "umoci unpack: {}", stderr(&output));
+    let overlay = Overlay::mount(user, name);
+    let (ours, theirs) = (walk(overlay.path()), walk(&bundle.path().join("bundle/rootfs")));
+    let different = differences(&ours, &theirs);
+    assert!(different.is_empty(), "{} of {} entries differ:\n{}", different.len(), theirs.len(), different.join("\n"));
+}
+
+#[test]
+fn a_small_image_is_unpacked_as_umoci_does() {
+    let Some(layout) = layout(Kind::Small) else { return };
+    let (data, user) = (tempfile::tempdir().unwrap(), User::new());
+    let rhub = Rhub::start(data.path());
+    let name = format!("{}/small:1", rhub.address);
+    user.succeed("rpush", &[&format!("oci:{layout}"), &name]);
+    user.succeed("rpull", &[&name]);
+    assert_unpacked_as_umoci_does(&user, &name, &layout);
+}
+
+#[test]
+fn a_database_is_pushed_pulled_and_answers() {
+    let Some(layout) = layout(Kind::Mysql) else { return };
+    let (data, user) = (tempfile::tempdir().unwrap(), User::new());
+    let rhub = Rhub::start(data.path());
+    user.use_for_docker_hub(&rhub.address);
+    user.succeed("rpush", &[&format!("oci:{layout}"), "mysql:5.7"]);
+    assert_eq!(rhub.get("/v2/library/mysql/manifests/5.7").status, 200);
+    user.succeed("rpull", &["mysql:5.7"]);
+    assert_unpacked_as_umoci_does(&user, "mysql:5.7", &layout);
+
+    let before = Mounts::now(&user);
+    let question =
+        "create database d; create table d.t (n int); insert into d.t values (6), (7); select exp(sum(ln(n))) from d.t";
+    assert_eq!(user.succeed("rrun", &["mysql:5.7", "query", question]), "42\n");
+    assert_eq!(user.succeed("rrun", &["--read-only", "--entrypoint", "id", "mysql:5.7", "-un"]), "mysql\n");
+    // The image's own command: the server, which ends well when told to.
+    let mut server = user.command("rrun", &["mysql:5.7"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("ready for connections")), "the server has ended");
+    send(server.id(), Signal::TERM);
+    let rest: Vec<String> = log.collect();
+    assert!(server.wait().unwrap().success(), "{}", rest.join("\n"));
+    nothing_left(&user, &before, &["longshore-"]);
+    user.succeed("rbox", &["rmi", "mysql:5.7"]);
+    assert_eq!(user.check_store(), (vec![], vec![]));
+}
+
+#[test]
+fn what_skopeo_pushed_is_what_rpush_pushed() {
+    let Some(layout) = layout(Kind::Mysql) else { return };
+    if !installed("skopeo") {
+        return;
+    }
+    let from = format!("oci:{layout}");
+    let pulled = |push: &dyn Fn(&User, &Rhub)| {
+        let (data, user) = (tempfile::tempdir().unwrap(), User::new());
+        let rhub = Rhub::start(data.path());
+        user.use_for_docker_hub(&rhub.address);
+        push(&user, &rhub);
+        user.succeed("rpull", &["mysql:5.7"]);
+        assert_eq!(user.succeed("rrun", &["mysql:5.7", "query", "select 6 * 7"]), "42\n");
+        (rhub.get("/v2/library/mysql/manifests/5.7").body, user.check_store())
+    };
+    let by_skopeo = pulled(&|_, rhub| {
+        let to = format!("docker://{}/library/mysql:5.7", rhub.address);
+        let options = ["copy", "-q", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false"];
+        let output = Command::new("skopeo").args(options).args([&from, &to]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    });
+    let by_rpush = pulled(&|user, _| drop(user.succeed("rpush", &[&from, "mysql:5.7"])));
+    assert_eq!(by_skopeo, by_rpush);
+}
