@@ -1,6 +1,7 @@
 //! `cargo demo`: host a registry, push, pull and run, with the real programs, in a temporary directory.
 //!
 //! Needs a Rust toolchain and a C compiler: the image is made on the spot from a static C program.
+#![allow(clippy::print_stdout, reason = "a demonstration speaks on standard output")]
 
 use std::error::Error;
 use std::fs;

@@ -229,7 +229,7 @@ fn an_image_that_lies_about_itself_is_refused() {
     let plain = tar(&[("a", b"x")]);
     let layer = |bytes: Vec<u8>| Blob { media_type: "application/vnd.oci.image.layer.v1.tar+gzip", bytes };
     let host = |tag: &str, layers: Vec<Blob>, diff_ids: Vec<Digest>| {
-        double.host("app", tag, &Image::from_parts(layers, diff_ids, &Platform::host()))
+        double.host("app", tag, &Image::from_parts(layers, diff_ids, &Platform::host()));
     };
 
     host("diffid", vec![layer(gzip(&plain))], vec![Digest::of(b"something else")]);
