@@ -75,7 +75,7 @@ enum Format {
 
 /// Images and containers without a daemon.
 #[derive(Debug, Parser)]
-#[command(name = "rbox", version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true)]
 struct Rbox {
     #[command(flatten)]
     global: Global,
@@ -95,7 +95,7 @@ enum Verb {
     System(system::System),
 }
 
-/// A verb by its own name.
+// A verb by its own name. Its help begins with what the verb says of itself: a doc comment would win.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Short<V: Args> {
@@ -107,12 +107,7 @@ struct Short<V: Args> {
 
 /// `rbox`
 pub fn rbox() -> ExitCode {
-    let Rbox { global, verb } = match parse(std::env::args_os().any(|word| word == "run")) {
-        Ok(rbox) => rbox,
-        Err(code) => return code,
-    };
-    let launches = matches!(verb, Verb::Run(_));
-    let result = match verb {
+    program("rbox", std::env::args_os().any(|word| word == "run"), |Rbox { global, verb }| match verb {
         Verb::Pull(verb) => verb.execute(&global),
         Verb::Push(verb) => verb.execute(&global),
         Verb::Run(verb) => verb.execute(&global),
@@ -121,45 +116,39 @@ pub fn rbox() -> ExitCode {
         Verb::Tag(verb) => verb.execute(&global),
         Verb::Inspect(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
-    };
-    finish("rbox", launches, result)
+    })
 }
 
 /// `rpull`, which is `rbox pull`
 pub fn rpull() -> ExitCode {
-    let Short { global, verb } = Short::<pull::Pull>::parse();
-    finish("rpull", false, verb.execute(&global))
+    program("rpull", false, |Short::<pull::Pull> { global, verb }| verb.execute(&global))
 }
 
 /// `rpush`, which is `rbox push`
 pub fn rpush() -> ExitCode {
-    let Short { global, verb } = Short::<push::Push>::parse();
-    finish("rpush", false, verb.execute(&global))
+    program("rpush", false, |Short::<push::Push> { global, verb }| verb.execute(&global))
 }
 
 /// `rrun`, which is `rbox run`
 pub fn rrun() -> ExitCode {
-    match parse::<Short<run::Run>>(true) {
-        Ok(Short { global, verb }) => finish("rrun", true, verb.execute(&global)),
-        Err(code) => code,
-    }
+    program("rrun", true, |Short::<run::Run> { global, verb }| verb.execute(&global))
 }
 
-/// The command line; else says what is wrong with it (or what was asked for, help or the version) and
-/// gives the exit code. Where containers are launched, 2 would be taken for the container's own.
-fn parse<P: Parser>(launches: bool) -> Result<P, ExitCode> {
-    P::try_parse().map_err(|e| {
-        // Nothing is left to do if the stream is closed.
-        let _ = e.print();
-        ExitCode::from(if launches && e.use_stderr() { 125 } else { e.exit_code() as u8 })
-    })
-}
-
-/// The one place where an error becomes a message and an exit code.
-fn finish(program: &str, launches: bool, result: Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|e| {
+/// The one place where a command line becomes a verb, and an error a message and an exit code. Where
+/// containers are launched, 1 and 2 would be taken for the container's own.
+fn program<P: Parser>(name: &'static str, launches: bool, execute: impl FnOnce(P) -> Result<ExitCode>) -> ExitCode {
+    let parsed = P::command().name(name).try_get_matches().and_then(|matches| P::from_arg_matches(&matches));
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(e) => {
+            // Nothing is left to do if the stream is closed.
+            let _ = e.print();
+            return ExitCode::from(if launches && e.use_stderr() { 125 } else { e.exit_code() as u8 });
+        }
+    };
+    execute(parsed).unwrap_or_else(|e| {
         // Nothing is left to do if standard error is closed.
-        let _ = writeln!(io::stderr(), "{program}: {}", printable(&e.to_string()));
+        let _ = writeln!(io::stderr(), "{name}: {}", printable(&e.to_string()));
         ExitCode::from(e.exit_code(launches))
     })
 }

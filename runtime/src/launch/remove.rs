@@ -52,7 +52,11 @@ fn remove_empty(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
 fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &mut u64) -> rustix::io::Result<bool> {
     let mut found = false;
     for entry in Dir::read_from(directory)? {
-        let entry = entry?;
+        let entry = match entry {
+            // The directory itself is gone.
+            Err(Errno::NOENT) => break,
+            other => other?,
+        };
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
@@ -65,8 +69,10 @@ fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &m
         }
         if depth == DEPTH_LIMIT {
             *moved += 1;
-            rustix::fs::renameat(directory, name, top, format!(".longshore-deep-{moved}"))?;
-            continue;
+            match rustix::fs::renameat(directory, name, top, format!(".longshore-deep-{moved}")) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(errno),
+            }
         }
         let inner = match rustix::fs::openat(directory, name, DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => continue,

@@ -77,8 +77,7 @@ fn a_database_is_pushed_pulled_and_answers() {
     assert_unpacked_as_umoci_does(&user, "mysql:5.7", &layout);
 
     let before = Mounts::now(&user);
-    let question =
-        "create database d; create table d.t (n int); insert into d.t values (6), (7); select exp(sum(ln(n))) from d.t";
+    let question = "create database d; create table d.t (n int); insert into d.t values (19), (23); select sum(n) from d.t";
     assert_eq!(user.succeed("rrun", &["mysql:5.7", "query", question]), "42\n");
     assert_eq!(user.succeed("rrun", &["--read-only", "--entrypoint", "id", "mysql:5.7", "-un"]), "mysql\n");
     // The image's own command: the server, which ends well when told to.
