@@ -107,6 +107,7 @@ impl RunOptions {
 pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &RunOptions) -> Result<Spec> {
     let user_text = options.user.as_ref().unwrap_or(&image.user);
     let user = user::resolve(user_text, root)?;
+    check_mapped(&user, options).map_err(|why| Error::invalid(format!("user {user_text:?}"), why))?;
     let hostname = options.hostname()?;
     let process = process(image, options, &user, &hostname)?;
     let root = RootBuilder::default().path("rootfs").readonly(options.read_only).build().map_err(|error| build_error(&error))?;
@@ -155,6 +156,20 @@ fn process(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, h
         .no_new_privileges(options.no_new_privileges)
         .build()
         .map_err(|error| build_error(&error))
+}
+
+/// An ordinary user's container has the ids mapped for it and no others.
+fn check_mapped(user: &ResolvedUser, options: &RunOptions) -> std::result::Result<(), String> {
+    match options.rootless {
+        Some(Mapping::Single { advice }) if (user.uid, user.gid) != (0, 0) => {
+            Err(format!("only user 0 exists in your containers: {advice}"))
+        }
+        Some(Mapping::Full { uids, gids }) if u64::from(user.uid) >= uids || u64::from(user.gid) >= gids => Err(format!(
+            "your containers have the user ids below {uids} and the group ids below {gids}; \
+             more come with larger ranges in /etc/subuid and /etc/subgid"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A namespace with a single id denies `setgroups`: no groups then.

@@ -13,6 +13,7 @@ mod pull;
 mod push;
 mod real;
 mod remains;
+mod rootless;
 mod run;
 mod tools;
 mod tree;

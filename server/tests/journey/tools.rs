@@ -88,7 +88,7 @@ pub fn stderr(output: &Output) -> String {
 }
 
 /// The client programs lie beside `rhub` once the workspace is built.
-fn program_path(program: &str) -> PathBuf {
+pub fn program_path(program: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_rhub")).with_file_name(program);
     assert!(path.exists(), "{} is not built: run `cargo test --workspace`", path.display());
     path

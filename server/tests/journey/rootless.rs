@@ -1,0 +1,119 @@
+//! An ordinary user pulls and runs what root does, and sees the same.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::fixture::{Mounts, Ready, nothing_left};
+use super::tools::{User, installed, program_path, stderr};
+
+/// No account of the host needs to exist: the user's name and ranges are mounted over the host's files.
+const UID: u32 = 61_235;
+const RANGE: &str = "tester:500000:65536\n";
+
+/// Says who the user is and all there is to say of what the image brought.
+const SURVEY: &str = "id; cat /usr/share/kept/file; find /bin/su /bin/ping /etc/passwd /srv /tmp /usr /var \
+     -exec stat -c '%n %N %F %f %u:%g %Y %h' {} + | sort; md5sum /bin/su /srv/links/b/second";
+
+/// An ordinary user with a home and programs of their own.
+struct Ordinary {
+    user: User,
+    /// Holds the files mounted over the host's, and the programs: where those were built, an ordinary
+    /// user may not be able to look.
+    host: PathBuf,
+}
+
+impl Ordinary {
+    /// `ranges` is their `/etc/subuid` and `/etc/subgid`.
+    fn new(ranges: &str) -> Option<Self> {
+        if !["newuidmap", "setpriv", "unshare"].iter().all(|program| installed(program)) {
+            return None;
+        }
+        let user = User::new();
+        let host = user.home().join("host");
+        fs::create_dir(&host).unwrap();
+        for program in ["rpull", "rrun", "rbox"] {
+            let path = host.join(program);
+            fs::copy(program_path(program), &path).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        fs::write(host.join("ranges"), ranges).unwrap();
+        fs::write(host.join("passwd"), format!("root:x:0:0::/:\ntester:x:{UID}:{UID}::/:\n")).unwrap();
+        chown(user.home(), Some(UID), Some(UID)).unwrap();
+        Some(Self { user, host })
+    }
+
+    fn output(&self, program: &str, args: &[&str]) -> Output {
+        let script = "mount --bind $HOST/passwd /etc/passwd && mount --bind $HOST/ranges /etc/subuid && \
+                      mount --bind $HOST/ranges /etc/subgid && cd / && exec setpriv --reuid $ID --regid $ID --clear-groups \"$@\"";
+        let program = self.host.join(program);
+        // For its environment alone.
+        let as_root = self.user.command("rrun", &[]);
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(program).args(args);
+        for (name, value) in as_root.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("HOST", &self.host).env("ID", UID.to_string()).output().unwrap()
+    }
+
+    fn succeed(&self, program: &str, args: &[&str]) -> String {
+        let output = self.output(program, args);
+        assert!(output.status.success(), "{program} {args:?}: {}\n{}", output.status, stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn layers(&self) -> PathBuf {
+        self.user.store().join("layers/sha256")
+    }
+}
+
+fn owner(layers: &Path, path: &str) -> u32 {
+    let inside = |layer: fs::DirEntry| layer.path().join("fs").join(path).symlink_metadata().ok();
+    fs::read_dir(layers).unwrap().find_map(|layer| inside(layer.unwrap())).expect(path).uid()
+}
+
+#[test]
+fn an_ordinary_user_with_a_range_sees_what_root_sees() {
+    let Some(ready) = Ready::new() else { return };
+    let Some(ordinary) = Ordinary::new(RANGE) else { return };
+    ordinary.succeed("rpull", &[&ready.image]);
+    assert_eq!(owner(&ordinary.layers(), "srv/links/owned"), 500_000 + 1234 - 1);
+
+    let before = Mounts::now(&ordinary.user);
+    let survey = |options: &[&str]| ordinary.succeed("rrun", &[options, &[&ready.image, "sh", "-c", SURVEY]].concat());
+    assert_eq!(survey(&[]), ready.sh(&[], SURVEY));
+    assert_eq!(survey(&["-u", "app"]).lines().next(), Some("uid=1000(app) gid=1000(app) groups=1000(app)"));
+    let ping = ordinary.output("rrun", &["-u", "app", &ready.image, "ping", "-c", "1", "127.0.0.1"]);
+    assert!(ping.status.success(), "capabilities of files count: {}", stderr(&ping));
+    let absent = ordinary.output("rrun", &["-u", "65537", &ready.image, "true"]);
+    assert_eq!(absent.status.code(), Some(125));
+    assert!(stderr(&absent).contains("65537") && stderr(&absent).contains("/etc/subuid"), "{}", stderr(&absent));
+    let change = "rm -r /usr && chown 5:6 /etc/passwd && mkdir /etc/new && ls /etc; exit 9";
+    let changed = ordinary.output("rrun", &[&ready.image, "sh", "-c", change]);
+    assert_eq!(changed.status.code(), Some(9), "{}", stderr(&changed));
+    assert_eq!(survey(&[]), ready.sh(&[], SURVEY));
+    nothing_left(&ordinary.user, &before, &["longshore-"]);
+    ordinary.succeed("rbox", &["rmi", &ready.image]);
+    assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
+}
+
+#[test]
+fn an_ordinary_user_without_a_range_is_told_and_runs_it_all_the_same() {
+    let Some(ready) = Ready::new() else { return };
+    let Some(ordinary) = Ordinary::new("") else { return };
+    ordinary.succeed("rpull", &[&ready.image]);
+    assert_eq!(owner(&ordinary.layers(), "srv/links/owned"), UID);
+    let output =
+        ordinary.output("rrun", &[&ready.image, "sh", "-c", "id -u; cat /usr/share/kept/file; echo x >/etc/new; exit 4"]);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(4), &b"0\nkept\n"[..]), "{}", stderr(&output));
+    let other = ordinary.output("rrun", &["-u", "app", &ready.image, "true"]);
+    assert_eq!(other.status.code(), Some(125));
+    assert!(stderr(&other).contains("/etc/subuid"), "{}", stderr(&other));
+    ordinary.succeed("rbox", &["rmi", &ready.image]);
+    assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
+}
