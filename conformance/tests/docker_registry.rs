@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../runtime/tests/needs/mod.rs"]
+mod needs;
+
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use longshore_conformance::{Registry, Verdict, spec};
@@ -23,16 +26,6 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Whether docker-registry is installed; says so when not.
-fn installed() -> bool {
-    let found = Command::new("docker-registry").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none_or(|v| v != "1"), "docker-registry is not installed");
-        eprintln!("SKIPPED (not installed): docker-registry");
-    }
-    found
 }
 
 fn start(directory: &Path) -> Peer {
@@ -62,7 +55,7 @@ fn start(directory: &Path) -> Peer {
 
 #[test]
 fn the_gaps_of_docker_registry_are_found_and_nothing_else() {
-    if !installed() {
+    if !needs::installed("docker-registry") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::needs::required;
 use common::{OCI_MANIFEST, Reply, Rhub, command, image_manifest, wait_until};
 use longshore_runtime::name::Digest;
 
@@ -222,16 +223,11 @@ fn a_second_registry_on_the_same_data_is_refused() {
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// `None`, said loudly, where mounting is not permitted.
+    /// `None` where mounting is not permitted.
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(dir.path()).status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir));
-        }
-        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none_or(|v| v != "1"), "a tmpfs must be mountable");
-        eprintln!("SKIPPED (not installed): the right to mount a tmpfs");
-        None
+        required(mounted.is_ok_and(|status| status.success()), "the right to mount a tmpfs").then(|| Self(dir))
     }
 }
 

@@ -7,18 +7,9 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::needs::installed;
 use common::{Rhub, descriptor};
 use longshore_runtime::name::Digest;
-
-/// Whether a peer can be run; without it the test says so and is over, or fails where all must be.
-fn installed(peer: &str) -> bool {
-    if Command::new(peer).arg("--version").output().is_ok_and(|output| output.status.success()) {
-        return true;
-    }
-    assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none_or(|v| v != "1"), "{peer} is required and not installed");
-    eprintln!("SKIPPED (not installed): {peer}");
-    false
-}
 
 fn run(program: &str, arguments: &[&str]) -> String {
     run_in(Path::new("/"), program, arguments)

@@ -7,7 +7,8 @@ use longshore_runtime::launch::{self, Launch, Rootfs};
 use longshore_runtime::spec::{Network, Volume, default_spec};
 use serde_json::json;
 
-use crate::bundle::{Bundle, root};
+use crate::bundle::Bundle;
+use crate::needs::{is_root, root};
 
 #[test]
 fn a_container_has_namespaces_of_its_own() {
@@ -116,7 +117,7 @@ fn default_filesystems_devices_and_links_are_there() {
     ] {
         assert!(out.contains(&format!(" {mount}")), "{mount}: {out}");
     }
-    if rustix::process::geteuid().is_root() {
+    if is_root() {
         assert!(
             out.contains("/dev/null character special file 666 1 3") && out.contains("/dev/tty character special file 666 5 0"),
             "{out}"

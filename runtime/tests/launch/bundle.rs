@@ -19,25 +19,6 @@ const APPLETS: &[&str] = &[
     "unshare", "wc",
 ];
 
-/// True if `program` is installed; else says so, or fails where all peers are required.
-pub(crate) fn installed(program: &str, path: &str) -> bool {
-    if Path::new(path).exists() {
-        return true;
-    }
-    assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none(), "{program} is required and not installed");
-    eprintln!("SKIPPED (not installed): {program}");
-    false
-}
-
-/// True as root; else says that the test was left out.
-pub(crate) fn root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED (needs root)");
-    }
-    root
-}
-
 pub(crate) struct Bundle {
     pub(crate) directory: TempDir,
     pub(crate) id: String,
@@ -52,7 +33,7 @@ impl Bundle {
 
     pub(crate) fn new(args: &[&str]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !installed("busybox-static", "/bin/busybox") {
+        if !crate::needs::required(Path::new("/bin/busybox").exists(), "/bin/busybox, linked statically") {
             return None;
         }
         let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();

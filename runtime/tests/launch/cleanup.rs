@@ -6,7 +6,8 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bundle::{Bundle, root};
+use crate::bundle::Bundle;
+use crate::needs::root;
 
 fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()

@@ -7,7 +7,8 @@ use std::path::Path;
 use longshore_runtime::spec::Volume;
 use serde_json::json;
 
-use crate::bundle::{Bundle, ROCI, root};
+use crate::bundle::{Bundle, ROCI};
+use crate::needs::root;
 
 #[test]
 fn cve_2019_5736_the_host_s_binary_is_not_reachable_from_inside() {

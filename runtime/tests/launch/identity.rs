@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, root};
+use crate::bundle::Bundle;
+use crate::needs::{root, useful};
 
 const STATUS: &str = "cat /proc/self/status; cat /proc/self/attr/current 2>/dev/null; true";
 
@@ -124,8 +125,7 @@ fn on_cgroup_v1_alone_the_devices_controller_restricts_and_is_cleaned_up() {
     ) else {
         return;
     };
-    if !root() || !std::path::Path::new("/sys/fs/cgroup/unified").exists() {
-        eprintln!("SKIPPED (needs a host with both cgroup versions)");
+    if !root() || !useful(std::path::Path::new("/sys/fs/cgroup/unified").exists(), "a host with both cgroup versions") {
         return;
     }
     bundle.write(|_| {});

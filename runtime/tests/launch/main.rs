@@ -5,8 +5,10 @@
 //! with `/etc/passwd` and `/etc/subuid` of their own in a mount namespace. As an ordinary user the
 //! tests that need root say so and return.
 
-// Helpers of tests, too: a failed step is a failed test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+#[path = "../needs/mod.rs"]
+mod needs;
 
 mod basics;
 mod bundle;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use longshore_runtime::userns::Mapping;
 
-use crate::bundle::{Bundle, ROCI, Run, installed, root};
+use crate::bundle::{Bundle, ROCI, Run};
+use crate::needs::{installed, root};
 
 /// The user the tests run as; no account of the host needs to exist.
 const UID: u32 = 61_234;
@@ -38,10 +39,7 @@ fn run_as_user(bundle: &Bundle, subids: &str) -> Run {
 }
 
 fn available() -> bool {
-    root()
-        && installed("uidmap", "/usr/bin/newuidmap")
-        && installed("util-linux", "/usr/bin/setpriv")
-        && std::path::Path::new("/etc/subuid").exists()
+    root() && installed("newuidmap") && installed("setpriv")
 }
 
 const SCRIPT: &str = "id -u; cat /proc/self/uid_map; hostname; touch /file; touch /dev/shm/x; echo x >/dev/null; readlink /proc/1/exe; \
@@ -53,7 +51,7 @@ fn with_a_range_of_ids_an_ordinary_user_is_root_inside() {
     if !available() {
         return;
     }
-    bundle.options.rootless = Some(Mapping::Full { uids: 1, gids: 1 });
+    bundle.options.rootless = Some(Mapping::Full { uids: 1001, gids: 1001 });
     let out = run_as_user(&bundle, &format!("tester:200000:1000\n{UID}:300000:10\n")).ok();
     let words: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(words[0], ["0"]);
@@ -71,7 +69,7 @@ fn files_of_other_users_inside_belong_to_the_range_outside() {
     if !available() {
         return;
     }
-    bundle.options.rootless = Some(Mapping::Full { uids: 1, gids: 1 });
+    bundle.options.rootless = Some(Mapping::Full { uids: 1001, gids: 1001 });
     bundle.options.user = Some("5:6".into());
     fs::set_permissions(bundle.root().join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
     assert_eq!(run_as_user(&bundle, "tester:200000:1000\n").ok(), "5\n6");

@@ -71,7 +71,7 @@ pub(crate) fn everything() -> Layer {
 
 #[test]
 fn every_type_and_all_metadata_arrive() {
-    if !root_or_skip("every_type_and_all_metadata_arrive") {
+    if !crate::needs::root() {
         return;
     }
     let (ground, unpacked) = unpack(&everything());

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+#[path = "../needs/mod.rs"]
+mod needs;
+
 mod entries;
 mod hostile;
 mod peers;

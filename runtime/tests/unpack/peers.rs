@@ -4,23 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use longshore_runtime::name::Digest;
 use longshore_runtime::unpack::adopt_directory;
 use tempfile::TempDir;
 
+use crate::needs::{installed, root};
 use crate::random::fix_checksums;
 use crate::support::*;
-
-fn installed(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none(), "{program} is not installed");
-        eprintln!("SKIPPED (not installed): {program}");
-    }
-    found
-}
 
 /// Writes an image of the layers as an OCI layout and has umoci unpack it; its message when it refuses.
 fn umoci(temp: &Path, layers: &[Vec<u8>]) -> Result<PathBuf, String> {
@@ -67,7 +59,7 @@ fn assert_same(ours: &BTreeMap<PathBuf, Node>, theirs: &BTreeMap<PathBuf, Node>,
 
 #[test]
 fn umoci_makes_the_same_tree_of_every_type() {
-    if !root_or_skip("umoci_makes_the_same_tree_of_every_type") || !installed("umoci") {
+    if !root() || !installed("umoci") {
         return;
     }
     let layer = crate::entries::everything();
@@ -82,7 +74,7 @@ fn umoci_makes_the_same_tree_of_every_type() {
 
 #[test]
 fn containerd_13030_layers_unpacked_apart_make_the_tree_umoci_makes_of_them_in_order() {
-    if !root_or_skip("containerd_13030") || !installed("umoci") {
+    if !root() || !installed("umoci") {
         return;
     }
     let base = Layer::new()
@@ -134,7 +126,7 @@ fn containerd_13030_layers_unpacked_apart_make_the_tree_umoci_makes_of_them_in_o
 
 #[test]
 fn gnu_tar_writes_what_we_read_in_every_format() {
-    if !root_or_skip("gnu_tar_writes_what_we_read_in_every_format") || !installed("tar") {
+    if !root() || !installed("tar") {
         return;
     }
     let (source, _) = unpack(&crate::entries::everything());
@@ -178,7 +170,7 @@ fn gnu_tar_writes_what_we_read_in_every_format() {
 /// Whatever mutation is accepted must read as Go reads it.
 #[test]
 fn what_is_accepted_of_mutated_archives_umoci_unpacks_to_the_same_tree() {
-    if !root_or_skip("what_is_accepted_of_mutated_archives") || !installed("umoci") {
+    if !root() || !installed("umoci") {
         return;
     }
     let long = format!("{}\0", "n".repeat(150));

@@ -4,14 +4,13 @@ use std::process::Command;
 
 use longshore_runtime::unpack::{Options, Owners};
 
+use crate::needs::required;
 use crate::support::*;
 
 /// Runs one of the ignored tests below in a new user namespace.
 fn in_user_namespace(test: &str) {
     let probe = Command::new("unshare").args(["--user", "--map-root-user", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none(), "unshare makes no user namespace");
-        eprintln!("SKIPPED (not installed): unshare with user namespaces");
+    if !required(probe.is_ok_and(|status| status.success()), "unshare and user namespaces") {
         return;
     }
     let tests = std::env::current_exe().unwrap();

@@ -12,23 +12,10 @@ use longshore_runtime::name::Algorithm;
 use longshore_runtime::unpack::{Options, Owners, Unpacked, unpack_layer};
 use tempfile::TempDir;
 
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Whether a test that needs root can run; says so when not.
-pub(crate) fn root_or_skip(test: &str) -> bool {
-    if !is_root() {
-        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none(), "{test} needs root");
-        eprintln!("SKIPPED (not root): {test}");
-    }
-    is_root()
-}
-
 /// Options that work for whoever runs the tests.
 pub(crate) fn options() -> Options {
-    let owners = if is_root() { Owners::Keep } else { Owners::Squash };
-    Options { userxattr: !is_root(), owners, ..Options::default() }
+    let owners = if crate::needs::is_root() { Owners::Keep } else { Owners::Squash };
+    Options { userxattr: !crate::needs::is_root(), owners, ..Options::default() }
 }
 
 /// An archive in the making; later calls add entries after earlier ones.

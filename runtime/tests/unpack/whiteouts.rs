@@ -5,7 +5,7 @@ use longshore_runtime::unpack::Options;
 use crate::support::*;
 
 fn opaque(ground: &Ground, path: &str) -> bool {
-    let name: &[u8] = if is_root() { b"trusted.overlay.opaque" } else { b"user.overlay.opaque" };
+    let name: &[u8] = if crate::needs::is_root() { b"trusted.overlay.opaque" } else { b"user.overlay.opaque" };
     xattrs(&ground.at(path)).get(name).is_some_and(|value| value == b"y")
 }
 

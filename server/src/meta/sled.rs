@@ -6,6 +6,7 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 
@@ -20,6 +21,9 @@ use crate::limits::METADATA_CACHE_BYTES;
 
 /// Records of a replay that go to the database in one step.
 const REPLAY_STEP: usize = 1024;
+
+/// How long a database that was closed may stay locked.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The embedded metadata store.
 #[derive(Debug)]
@@ -39,8 +43,10 @@ impl SledMetadata {
     pub fn open(data: &DataDir) -> Result<Self> {
         let has_blobs = FsBlobStore::exists(data.blobs());
         let path = data.metadata();
-        let database = open_database(&path)
-            .map_err(|e| Error::damaged(path.display(), format!("{e}; run `rhub rebuild` to make it anew from the journal")))?;
+        let database = open_database(&path).map_err(|e| match e {
+            Error::Database { source: sled::Error::Io(_), .. } => e,
+            _ => Error::damaged(path.display(), format!("{e}; run `rhub rebuild` to make it anew from the journal")),
+        })?;
         let tree = (*database).clone();
         let format = tree.get(keys::FORMAT).map_err(failed)?;
         let start = tree.get(keys::CHECKPOINT).map_err(failed)?.map_or(0, |value| decode_size(&value));
@@ -73,7 +79,17 @@ impl SledMetadata {
 /// Opens sled, flushed by us alone.
 pub(super) fn open_database(path: &Path) -> Result<sled::Db> {
     let config = sled::Config::new().path(path).cache_capacity(METADATA_CACHE_BYTES).flush_every_ms(None);
-    config.open().map_err(|source| Error::Database { attempted: "open the metadata database", source })
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match config.open() {
+            // The data directory is ours alone: this is a database this process has just closed, whose
+            // file sled lets go of on a thread of its own.
+            Err(sled::Error::Io(e)) if e.to_string().contains("acquire lock") && Instant::now() < until => {
+                std::thread::yield_now()
+            }
+            other => return other.map_err(|source| Error::Database { attempted: "open the metadata database", source }),
+        }
+    }
 }
 
 fn replay(tree: &sled::Tree, data: &DataDir, start: u64) -> Result<Journal> {
@@ -281,11 +297,13 @@ mod tests {
         drop(metadata);
         let journal = std::fs::read(data.journal()).unwrap();
         std::fs::remove_file(data.journal()).unwrap();
-        assert!(SledMetadata::open(&data).unwrap_err().to_string().contains("restore"));
+        let error = SledMetadata::open(&data).unwrap_err().to_string();
+        assert!(error.contains("restore"), "{error}");
         std::fs::write(data.journal(), journal).unwrap();
         drop(SledMetadata::open(&data).unwrap());
         std::fs::rename(data.path().join("blobs"), data.path().join("elsewhere")).unwrap();
-        assert!(SledMetadata::open(&data).unwrap_err().to_string().contains("mounted"));
+        let error = SledMetadata::open(&data).unwrap_err().to_string();
+        assert!(error.contains("mounted"), "{error}");
     }
 
     #[test]

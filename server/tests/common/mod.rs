@@ -3,6 +3,9 @@
 // Each test program uses its part of this.
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "../../../runtime/tests/needs/mod.rs"]
+pub mod needs;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;

@@ -8,8 +8,9 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use longshore_runtime::name::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::common::needs::{installed, root};
 use super::common::{Rhub, wait_until};
-use super::tools::{User, installed, is_root, stderr};
+use super::tools::{User, stderr};
 
 /// Which image `make-image.sh` makes.
 #[derive(Clone, Copy)]
@@ -25,7 +26,7 @@ pub fn layout(kind: Kind) -> Option<String> {
         Kind::Small => ("small", "latest", &["umoci", "busybox", "setcap", "setfattr"]),
         Kind::Mysql => ("mysql", "5.7", &["umoci", "mmdebstrap", "setcap", "setfattr"]),
     };
-    if !is_root() || !makers.iter().all(|maker| installed(maker)) {
+    if !root() || !makers.iter().all(|maker| installed(maker)) {
         return None;
     }
     let scripts = [&include_bytes!("../fixtures/make-image.sh")[..], include_bytes!("../fixtures/mysql-entrypoint.sh")];
@@ -83,10 +84,15 @@ impl Ready {
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         assert_eq!(line, "up\n", "{script}");
-        let leases: Vec<_> = std::fs::read_dir(self.user.store().join("leases")).unwrap().collect();
-        let [Ok(lease)] = &leases[..] else { panic!("one container has one lease: {leases:?}") };
-        Running { child, out, id: lease.file_name().into_string().unwrap() }
+        Running { child, out, id: only_container(&self.user) }
     }
+}
+
+/// The ID of the one container of a user.
+pub fn only_container(user: &User) -> String {
+    let leases: Vec<_> = std::fs::read_dir(user.store().join("leases")).unwrap().collect();
+    let [Ok(lease)] = &leases[..] else { panic!("one container has one lease: {leases:?}") };
+    lease.file_name().into_string().unwrap()
 }
 
 /// `rrun` while its container runs.

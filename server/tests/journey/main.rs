@@ -9,6 +9,7 @@ mod common;
 mod double;
 mod fixture;
 mod image;
+mod peers;
 mod pull;
 mod push;
 mod real;

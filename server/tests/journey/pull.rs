@@ -8,9 +8,10 @@ use longshore_runtime::name::{Digest, Platform};
 use serde_json::json;
 
 use super::common::Rhub;
+use super::common::needs::root;
 use super::double::{Answer, Double};
 use super::image::{Blob, INDEX, Image, gzip, tar};
-use super::tools::{User, is_root, stderr};
+use super::tools::{User, stderr};
 
 fn small() -> Image {
     Image::new(&[tar(&[("a", b"lower"), ("b", b"kept")]), tar(&[(".wh.b", b""), ("c", b"upper")])])
@@ -327,7 +328,7 @@ fn terminal_escapes_in_an_error_body_never_reach_the_terminal() {
 
 #[test]
 fn a_full_disk_is_an_error_and_nothing_half_written_is_visible() {
-    if !is_root() {
+    if !root() {
         return;
     }
     let (double, user) = (Double::start(), User::new());

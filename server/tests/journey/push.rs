@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
+use super::common::needs::installed;
 use super::common::{OCI_INDEX, Rhub};
 use super::double::{Answer, Double};
 use super::image::{Blob, INDEX, Image, tar, write_layout};
-use super::tools::{User, installed};
+use super::tools::User;
 
 fn image() -> Image {
     Image::new(&[tar(&[("bin/a", b"one")]), tar(&[("bin/b", b"two"), (".wh.gone", b"")])])

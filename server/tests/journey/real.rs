@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::common::Rhub;
-use super::fixture::{Kind, Mounts, layout, nothing_left, send};
-use super::tools::{User, installed, stderr};
+use super::common::needs::installed;
+use super::fixture::{Kind, Mounts, layout, nothing_left, only_container, send};
+use super::tools::{User, stderr};
 use super::tree::{differences, walk};
 
 /// A read-only overlay mount, as `rrun` stacks layers.
@@ -84,10 +85,11 @@ fn a_database_is_pushed_pulled_and_answers() {
     let mut server = user.command("rrun", &["mysql:5.7"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(log.any(|line| line.contains("ready for connections")), "the server has ended");
+    let container = only_container(&user);
     send(server.id(), Signal::TERM);
     let rest: Vec<String> = log.collect();
     assert!(server.wait().unwrap().success(), "{}", rest.join("\n"));
-    nothing_left(&user, &before, &["longshore-"]);
+    nothing_left(&user, &before, &[&container]);
     user.succeed("rbox", &["rmi", "mysql:5.7"]);
     assert_eq!(user.check_store(), (vec![], vec![]));
 }

@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
+use super::common::needs::installed;
 use super::fixture::{Kind, Mounts, Ready, layout, nothing_left};
-use super::tools::{installed, stderr};
+use super::tools::stderr;
 
 #[test]
 fn the_exit_code_is_the_command_s_or_says_why_there_was_none() {

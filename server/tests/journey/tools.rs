@@ -93,24 +93,3 @@ pub fn program_path(program: &str) -> PathBuf {
     assert!(path.exists(), "{} is not built: run `cargo test --workspace`", path.display());
     path
 }
-
-/// Whether a program of somebody else is installed; says loudly when it is not, and fails where it must
-/// be.
-pub fn installed(program: &str) -> bool {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file());
-    if !found {
-        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none(), "{program} is not installed");
-        eprintln!("SKIPPED (not installed): {program}");
-    }
-    found
-}
-
-/// Whether the tests run as root; says loudly when they do not.
-pub fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        assert!(std::env::var_os("LONGSHORE_REQUIRE_PEERS").is_none(), "must run as root");
-        eprintln!("SKIPPED (needs root)");
-    }
-    root
-}
