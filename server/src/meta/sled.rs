@@ -85,7 +85,7 @@ pub(super) fn open_database(path: &Path) -> Result<sled::Db> {
             // The data directory is ours alone: this is a database this process has just closed, whose
             // file sled lets go of on a thread of its own.
             Err(sled::Error::Io(e)) if e.to_string().contains("acquire lock") && Instant::now() < until => {
-                std::thread::yield_now()
+                std::thread::yield_now();
             }
             other => return other.map_err(|source| Error::Database { attempted: "open the metadata database", source }),
         }
