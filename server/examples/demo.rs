@@ -67,9 +67,8 @@ fn main() -> Result<()> {
 fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").ok_or("run this as `cargo demo`")?;
     let built = Command::new(cargo)
-        .args(["build", "--release", "--bins"])
+        .args(["build", "--profile", "demo", "--bins", "-p", "longshore-server", "-p", "longshore-client"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .arg("--workspace")
         .status()?;
     if !built.success() {
         return Err("the build failed".into());
