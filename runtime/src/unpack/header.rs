@@ -118,6 +118,11 @@ pub(super) fn number(field: &[u8]) -> Result<i64, &'static str> {
     Ok(if negative { !value } else { value })
 }
 
+/// A decimal number with an optional sign, as extended headers have them.
+pub(super) fn decimal(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// An octal number, padded with spaces or NULs; an empty field is 0.
 fn octal(field: &[u8]) -> Result<i64, &'static str> {
     const WRONG: &str = "a number in its header is not octal";

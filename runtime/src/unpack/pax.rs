@@ -1,7 +1,7 @@
 //! PAX extended header records (POSIX pax, "pax Extended Header"), as Go's `archive/tar` reads them.
 
 use super::Limits;
-use super::header::Header;
+use super::header::{Header, decimal};
 use super::sparse::PaxSparse;
 
 /// The prefix of records that hold extended attributes.
@@ -84,11 +84,6 @@ fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let body = records.get(space + 1..length)?.strip_suffix(b"\n")?;
     let equals = body.iter().position(|&byte| byte == b'=').filter(|&at| at > 0)?;
     Some((&body[..equals], &body[equals + 1..], &records[length..]))
-}
-
-/// A decimal number with an optional sign.
-pub(super) fn decimal(text: &[u8]) -> Option<i64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Seconds with an optional fraction, which is cut to nanoseconds.

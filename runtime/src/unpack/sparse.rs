@@ -1,8 +1,7 @@
 //! Sparse files: the old GNU format and GNU's three PAX formats (0.0, 0.1, 1.0).
 
 use super::Limits;
-use super::header::{BLOCK_BYTES, Block, number};
-use super::pax::decimal;
+use super::header::{BLOCK_BYTES, Block, decimal, number};
 
 /// A run of data in a sparse file; what lies between runs is a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
