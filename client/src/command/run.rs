@@ -139,7 +139,7 @@ impl Run {
             let hint = "`rpull` fetches it; --pull never keeps `rrun` from doing so".into();
             return Err(Error::NotFound { what: format!("image {}", reference.familiar()), hint }.into());
         }
-        if !self.quiet {
+        if !self.quiet && matches!(self.pull, PullPolicy::Missing) {
             eprintln!("Unable to find image {:?} locally", reference.familiar());
         }
         self.fetch.pull(store, unpack, &reference, self.quiet)?;
