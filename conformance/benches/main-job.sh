@@ -8,7 +8,9 @@
 # ROUNDS      how often each command is timed, in turn; 5 when not given.
 #
 # Prints a row a command: median wall time, its ratio to the first row of its group, CPU time, peak memory
-# of the largest process. Every round has fresh registries and fresh stores. Needs root; build the programs
+# of the largest process. Every round has fresh registries and fresh stores; nothing is deleted before
+# the end, because ext4 is several times slower at making files for minutes after many were deleted (wait
+# five minutes before the next run, too). Needs root; build the programs
 # first with `cargo build --release --workspace`; needs Debian's docker-registry skopeo podman runc umoci
 # time curl.
 set -euo pipefail
@@ -23,7 +25,19 @@ stop_servers() {
     for pid in "${servers[@]}"; do wait "$pid" 2>/dev/null || true; done
     servers=()
 }
-trap 'stop_servers; rm -rf --one-file-system "$work"' EXIT
+# podman with the storage of a directory.
+podman_in() {
+    podman=(podman --root "$1/podman" --runroot "$1/podman-run" --storage-driver overlay --runtime runc --cgroup-manager cgroupfs)
+}
+clean() {
+    stop_servers
+    for dir in "$work"/*/podman; do
+        podman_in "${dir%/podman}"
+        "${podman[@]}" rmi -fa > /dev/null
+    done
+    rm -rf --one-file-system "$work"
+}
+trap clean EXIT
 if [ -z "$image" ]; then
     "$top/server/tests/fixtures/make-image.sh" "$top/target/bench-image" mysql
     image=$top/target/bench-image:5.7
@@ -35,14 +49,15 @@ cat > "$work/config.yml" <<EOF
 version: 0.1
 log: { level: error }
 http: { addr: "$theirs" }
-storage: { filesystem: { rootdirectory: "$work/theirs" } }
+storage: { filesystem: { rootdirectory: "$work/ROUND/theirs" } }
 EOF
 
 # Both registries, empty.
 start_servers() {
-    rm -rf "$work/ours" "$work/theirs"
-    "$bin/rhub" serve --listen "$ours" --data "$work/ours" > /dev/null 2>> "$work/log" & servers+=($!)
-    docker-registry serve "$work/config.yml" > /dev/null 2>> "$work/log" & servers+=($!)
+    mkdir "$work/$round"
+    sed "s:ROUND:$round:" "$work/config.yml" > "$work/$round/config.yml"
+    "$bin/rhub" serve --listen "$ours" --data "$work/$round/ours" > /dev/null 2>> "$work/log" & servers+=($!)
+    docker-registry serve "$work/$round/config.yml" > /dev/null 2>> "$work/log" & servers+=($!)
     until curl -fso /dev/null "http://$ours/v2/" && curl -fso /dev/null "http://$theirs/v2/"; do :; done
 }
 
@@ -61,20 +76,18 @@ measure() {
 }
 
 skopeo_copy() { measure "$1" "$2" skopeo copy -q --insecure-policy --src-tls-verify=false --dest-tls-verify=false "$3" "$4"; }
-podman=(podman --root "$work/podman" --runroot "$work/podman-run" --storage-driver overlay --runtime runc --cgroup-manager cgroupfs)
 
 for round in $(seq "$rounds"); do
     start_servers
-    store=$work/store-$round
+    podman_in "$work/$round"
+    store=$work/$round/store
     export LONGSHORE_ROOT=$store
     measure push "rpush to rhub" "$bin/rpush" "oci:$image" "$ours/app:1"
     skopeo_copy push "skopeo to docker-registry" "oci:$image" "docker://$theirs/app:1"
     skopeo_copy push "skopeo to rhub" "oci:$image" "docker://$ours/other:1"
     measure pull "rpull from rhub (fetch and unpack)" "$bin/rpull" "$ours/app:1"
-    skopeo_copy pull "skopeo from docker-registry (fetch alone)" "docker://$theirs/app:1" "oci:$work/fetched-$round:1"
-    measure pull "umoci unpack (unpack alone)" umoci unpack --image "$work/fetched-$round:1" "$work/bundle-$round"
-    rm -rf "$work/bundle-$round" "$work/fetched-$round"
-    rm -rf "$work/podman"
+    skopeo_copy pull "skopeo from docker-registry (fetch alone)" "docker://$theirs/app:1" "oci:$work/$round/fetched:1"
+    measure pull "umoci unpack (unpack alone)" umoci unpack --image "$work/$round/fetched:1" "$work/$round/bundle"
     measure pull "podman pull from docker-registry (fetch and unpack)" "${podman[@]}" pull -q --tls-verify=false "$theirs/app:1"
     for _ in 1 2 3 4; do
         measure run "rrun" "$bin/rrun" --rm --network none --entrypoint /bin/true "$ours/app:1"
@@ -84,8 +97,6 @@ for round in $(seq "$rounds"); do
     rss() { awk '/VmHWM/ { print $2 }' "/proc/$1/status"; }
     echo "registry|rhub, peak of the round|0 0 0 $(rss "${servers[0]}")" >> "$work/figures"
     echo "registry|docker-registry, peak of the round|0 0 0 $(rss "${servers[1]}")" >> "$work/figures"
-    "${podman[@]}" rmi -fa > /dev/null
-    rm -rf "$store"
     stop_servers
 done
 

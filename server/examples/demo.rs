@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     println!("\nEverything happens in {} and is gone afterwards.", dir.display());
 
     let layout = dir.join("image");
-    step("make an image: one static C program, one file", &[], || make_image(dir, &layout))?;
+    step("Make an image: one static C program, one file", || make_image(dir, &layout))?;
 
     let mut registry = Registry::start(&bin, &dir.join("registry"))?;
     let name = format!("{}/demo/hello:1.0", registry.address);
@@ -81,14 +81,14 @@ fn build() -> Result<PathBuf> {
 fn show(mut command: Command, expected: i32) -> Result<()> {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let args: Vec<String> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    step(&program, &args, || {
+    step(&format!("$ {program} {}", args.join(" ")), || {
         let status = command.status()?;
         if status.code() == Some(expected) { Ok(()) } else { Err(format!("{program} ended with {status}").into()) }
     })
 }
 
-fn step(what: &str, args: &[String], work: impl FnOnce() -> Result<()>) -> Result<()> {
-    println!("\n\u{1b}[1m$ {what} {}\u{1b}[0m", args.join(" "));
+fn step(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("\n\u{1b}[1m{what}\u{1b}[0m");
     std::io::stdout().flush()?;
     let started = Instant::now();
     work()?;
@@ -155,6 +155,7 @@ fn make_image(dir: &Path, layout: &Path) -> Result<()> {
 
     let platform = Platform::host();
     let config = json!({
+        "created": "2026-11-01T00:00:00Z",
         "architecture": platform.architecture,
         "os": platform.os,
         "config": { "Entrypoint": ["/bin/hello"] },
