@@ -67,7 +67,7 @@ fn main() -> Result<()> {
 fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").ok_or("run this as `cargo demo`")?;
     let built = Command::new(cargo)
-        .args(["build", "--profile", "demo", "--bins", "-p", "longshore-server", "-p", "longshore-client"])
+        .args(["build", "--release", "--bins", "-p", "longshore-server", "-p", "longshore-client"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;
     if !built.success() {
