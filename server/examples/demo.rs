@@ -59,6 +59,7 @@ fn main() -> Result<()> {
     show(client("rrun", &["--rm", &name, "7"]), 7)?;
     show(client("rbox", &["rmi", &name]), 0)?;
     registry.stop()?;
+    let bin = bin.strip_prefix(std::env::current_dir()?).unwrap_or(&bin);
     println!("\nHosted, pushed, pulled, run. The programs are in {}.", bin.display());
     Ok(())
 }
