@@ -22,6 +22,7 @@ const ERROR_LIMIT_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Repository {
     endpoint: Endpoint,
+    name: String,
     /// `scheme://host/v2/name`
     base: String,
     pool: Pool,
@@ -32,10 +33,12 @@ impl Repository {
     /// The repository a reference names, reached as configured. Opens no connection yet.
     pub fn new(registries: &Registries, reference: &Reference) -> Self {
         let endpoint = registries.endpoint(reference.registry());
+        let name = reference.repository().to_string();
         Self {
-            base: format!("{}/v2/{}", endpoint.base(), reference.repository()),
+            base: format!("{}/v2/{name}", endpoint.base()),
             pool: Pool::new(endpoint.plain),
-            auth: Auth::new(reference.registry(), endpoint.clone(), reference.repository().as_str()),
+            auth: Auth::new(reference.registry(), endpoint.clone(), &name),
+            name,
             endpoint,
         }
     }
@@ -194,7 +197,7 @@ impl Repository {
             retried = true;
             if !self.auth.answer(&self.pool, &challenges, action)? {
                 let answer = error::Answer { status: 401, code: String::new(), message: String::new() };
-                return Err(Error::Refused { host: self.endpoint.host.clone(), attempted: attempted(), answer });
+                return Err(self.refused(attempted(), answer));
             }
         }
     }
@@ -205,12 +208,15 @@ impl Repository {
             return Ok(());
         }
         let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
-        let answer = error::Answer::parse(status, &body);
-        Err(Error::Refused { host: self.endpoint.host.clone(), attempted: attempted(), answer })
+        Err(self.refused(attempted(), error::Answer::parse(status, &body)))
+    }
+
+    fn refused(&self, attempted: String, answer: error::Answer) -> Error {
+        Error::Refused { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), answer }
     }
 
     fn broken(&self, attempted: String, why: String) -> Error {
-        Error::Protocol { host: self.endpoint.host.clone(), attempted, why }
+        Error::Protocol { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), why }
     }
 }
 
