@@ -57,9 +57,9 @@ impl Repository {
         self.expect(&mut answer, &[200], attempted)?;
         let media_type = answer.header("content-type").unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| self.broken(attempted(), e.to_string()))?;
+        let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| self.broken(&attempted(), e.to_string()))?;
         if bytes.len() > MANIFEST_LIMIT_BYTES {
-            return Err(self.broken(attempted(), "it is longer than 4 MiB".into()));
+            return Err(self.broken(&attempted(), "it is longer than 4 MiB".into()));
         }
         Ok(RawManifest { media_type, digest: Digest::of(&bytes), bytes })
     }
@@ -76,12 +76,12 @@ impl Repository {
         if offset > 0 && answer.status() == 206 {
             let range = answer.header("content-range").unwrap_or_default();
             if !range.starts_with(&format!("bytes {offset}-")) {
-                return Err(self.broken(attempted(), format!("asked for bytes from {offset}, it sent {range:?}")));
+                return Err(self.broken(&attempted(), format!("asked for bytes from {offset}, it sent {range:?}")));
             }
         } else if offset > 0 {
             // It does not do ranges and sends all of it: skip what is here already.
             std::io::copy(&mut (&mut answer).take(offset), &mut std::io::sink())
-                .map_err(|e| self.broken(attempted(), e.to_string()))?;
+                .map_err(|e| self.broken(&attempted(), e.to_string()))?;
         }
         Ok(Box::new(answer))
     }
@@ -134,7 +134,7 @@ impl Repository {
         self.expect(&mut answer, &[201], attempted)?;
         match answer.header("docker-content-digest") {
             Some(digest) if digest != manifest.digest.as_str() => {
-                Err(self.broken(attempted(), format!("it stored {digest:?} where {} was sent", manifest.digest)))
+                Err(self.broken(&attempted(), format!("it stored {digest:?} where {} was sent", manifest.digest)))
             }
             _ => Ok(()),
         }
@@ -143,12 +143,12 @@ impl Repository {
     /// Where an upload goes on. Another host is allowed by the specification; it gets no credentials
     /// (CVE-2026-50151), and no plain HTTP where the registry speaks HTTPS.
     fn location(&self, answer: &Answer<'_>, attempted: impl Fn() -> String) -> Result<Url> {
-        let location = answer.header("location").ok_or_else(|| self.broken(attempted(), "its answer has no Location".into()))?;
-        let url = answer.url().join(location).map_err(|e| self.broken(attempted(), format!("its Location is no URL: {e}")))?;
+        let location = answer.header("location").ok_or_else(|| self.broken(&attempted(), "its answer has no Location".into()))?;
+        let url = answer.url().join(location).map_err(|e| self.broken(&attempted(), format!("its Location is no URL: {e}")))?;
         if url.scheme() == "https" || (self.endpoint.plain && url.scheme() == "http") {
             Ok(url)
         } else {
-            Err(self.broken(attempted(), "its Location leads away from HTTPS; nothing was sent".into()))
+            Err(self.broken(&attempted(), "its Location leads away from HTTPS; nothing was sent".into()))
         }
     }
 
@@ -197,7 +197,7 @@ impl Repository {
             retried = true;
             if !self.auth.answer(&self.pool, &challenges, action)? {
                 let answer = error::Answer { status: 401, code: String::new(), message: String::new() };
-                return Err(self.refused(attempted(), answer));
+                return Err(self.refused(&attempted(), answer));
             }
         }
     }
@@ -208,14 +208,14 @@ impl Repository {
             return Ok(());
         }
         let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
-        Err(self.refused(attempted(), error::Answer::parse(status, &body)))
+        Err(self.refused(&attempted(), error::Answer::parse(status, &body)))
     }
 
-    fn refused(&self, attempted: String, answer: error::Answer) -> Error {
+    fn refused(&self, attempted: &str, answer: error::Answer) -> Error {
         Error::Refused { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), answer }
     }
 
-    fn broken(&self, attempted: String, why: String) -> Error {
+    fn broken(&self, attempted: &str, why: String) -> Error {
         Error::Protocol { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), why }
     }
 }
