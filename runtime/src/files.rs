@@ -19,21 +19,22 @@ pub fn random_hex(bytes: usize) -> Result<String> {
 
 /// Replaces `path` by a file holding `bytes`, on stable storage before it is visible; a crash leaves
 /// the old file or the new one.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let scratch = path.with_extension(format!("tmp-{}", random_hex(8)?));
-    let what = || format!("write {}", path.display());
+///
+/// `scratch`, on the same file system, is where it is written first. Nobody else may use that name at
+/// the time; a killed process leaves a file there, which the next write under that name replaces.
+pub fn write_atomically(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()> {
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(scratch)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        std::fs::rename(&scratch, path)?;
+        std::fs::rename(scratch, path)?;
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     })();
     if written.is_err() {
-        // The scratch file is ours alone; that it may be gone already is fine.
-        let _ = std::fs::remove_file(&scratch);
+        // That it may be gone already is fine.
+        let _ = std::fs::remove_file(scratch);
     }
-    written.attempt(what)
+    written.attempt(|| format!("write {}", path.display()))
 }
 
 /// Reads a whole file of at most `limit_bytes`.

@@ -74,9 +74,9 @@ pub fn pull(
         diff_ids,
     )?;
 
-    store.put_blob(&manifest.config.digest, &config_bytes)?;
-    store.put_blob(&raw.digest, &raw.bytes)?;
-    store.put_blob(&resolved.digest, &resolved.bytes)?;
+    lease.put_blob(&manifest.config.digest, &config_bytes)?;
+    lease.put_blob(&raw.digest, &raw.bytes)?;
+    lease.put_blob(&resolved.digest, &resolved.bytes)?;
     store.put_image(reference, &raw, &resolved.digest)?;
     Ok(Pulled { resolved: resolved.digest, up_to_date })
 }

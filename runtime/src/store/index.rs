@@ -130,10 +130,11 @@ pub(super) struct LockedIndex {
 }
 
 impl LockedIndex {
-    /// Makes the changes durable; the lock stays until the value is dropped.
+    /// Makes the changes durable; the lock stays until the value is dropped, so the name of the new
+    /// file is ours.
     pub(super) fn save(&self) -> Result<()> {
         let bytes = serde_json::to_vec(&self.index).map_err(std::io::Error::from).attempt(|| "write index.json")?;
-        files::write_atomically(&self.path, &bytes)
+        files::write_atomically(&self.path, &self.path.with_extension("json.new"), &bytes)
     }
 }
 

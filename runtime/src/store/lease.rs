@@ -44,6 +44,14 @@ impl Lease {
         lease_path(&self.store, &self.id)
     }
 
+    /// Stores a small blob whose bytes are at hand.
+    pub fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        if self.store.has_blob(digest) {
+            return Ok(());
+        }
+        files::write_atomically(&self.store.blob_path(digest), &self.scratch().join(digest.hex()), bytes)
+    }
+
     /// Claims more blobs or layers. From here on nobody removes those that exist.
     pub fn add<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
         let mut lines = String::new();

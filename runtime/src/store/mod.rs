@@ -86,7 +86,9 @@ impl Store {
         for dir in ["blobs/sha256", "blobs/sha512", "layers/sha256", "layers/sha512", "partial", "leases", "scratch"] {
             files::make_private_dir(&store.root.join(dir))?;
         }
-        files::write_atomically(&store.root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        let _lock = store.lock(FlockOperation::LockExclusive)?;
+        let marker = store.root.join("oci-layout");
+        files::write_atomically(&marker, &marker.with_extension("new"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(store)
     }
 
@@ -138,11 +140,6 @@ impl Store {
     pub fn in_use(&self) -> Result<Vec<Digest>> {
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         self.leased()
-    }
-
-    /// Stores a small blob whose bytes are at hand.
-    pub fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        if self.has_blob(digest) { Ok(()) } else { files::write_atomically(&self.blob_path(digest), bytes) }
     }
 
     pub(crate) fn layer_dir(&self, diff_id: &Digest) -> PathBuf {

@@ -71,6 +71,9 @@ impl User {
             names.sort();
             names
         };
+        let known = ["blobs", "index.json", "layers", "leases", "lock", "oci-layout", "partial", "scratch"];
+        let strange: Vec<_> = names(".").into_iter().filter(|name| !known.contains(&name.as_str())).collect();
+        assert!(strange.is_empty(), "{strange:?} in the store");
         let blobs = names("blobs/sha256");
         for blob in &blobs {
             let bytes = std::fs::read(self.store().join("blobs/sha256").join(blob)).unwrap();
