@@ -1,11 +1,74 @@
-//! Every limit of the server, by name, in one place.
+//! Every limit of the server, by name, in one place: first what an operator may set, then what is
+//! fixed.
 
 use std::time::Duration;
 
-pub use longshore_runtime::name::MANIFEST_LIMIT_BYTES;
+use longshore_runtime::name::MANIFEST_LIMIT_BYTES;
+use serde::Deserialize;
 
-/// Descriptors (config, layers, child manifests) one manifest may name.
-pub const MANIFEST_DESCRIPTOR_LIMIT: usize = 10_000;
+/// The limits an operator may set, in the configuration's table `limits`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest manifest, in bytes.
+    pub manifest_bytes: usize,
+    /// Descriptors (config, layers, child manifests) one manifest may name.
+    pub manifest_descriptors: usize,
+    /// Upload sessions open at one time, over all repositories.
+    pub uploads: usize,
+    /// Upload sessions nothing was written to for this long are removed.
+    pub upload_expiry_s: u64,
+    /// Connections served at one time; further ones wait in the kernel's backlog.
+    pub connections: usize,
+    /// Requests worked on at one time; further ones are told to come again.
+    pub requests: usize,
+    /// HTTP/2 streams open at one time on one connection.
+    pub streams: u32,
+    /// From the first wait for a request to the end of its headers.
+    pub header_timeout_s: u64,
+    /// The longest a peer may take nothing and send nothing where it is its turn.
+    pub idle_timeout_s: u64,
+    /// Tags or referrers in one page of a list, whatever `n` asks for.
+    pub page_entries: usize,
+    /// Repositories in one page of the catalog, whatever `n` asks for.
+    pub catalog_entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            manifest_bytes: MANIFEST_LIMIT_BYTES,
+            manifest_descriptors: 10_000,
+            uploads: 10_000,
+            upload_expiry_s: 7 * 24 * 3600,
+            connections: 1024,
+            requests: 1024,
+            streams: 100,
+            header_timeout_s: 30,
+            idle_timeout_s: 60,
+            page_entries: 1000,
+            catalog_entries: 1000,
+        }
+    }
+}
+
+impl Limits {
+    /// See [`Self::upload_expiry_s`].
+    pub fn upload_expiry(&self) -> Duration {
+        Duration::from_secs(self.upload_expiry_s)
+    }
+
+    /// See [`Self::header_timeout_s`].
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_secs(self.header_timeout_s)
+    }
+
+    /// See [`Self::idle_timeout_s`].
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_s)
+    }
+}
+
 /// The longest media type kept, in bytes (RFC 6838: 127 + 1 + 127).
 pub const MEDIA_TYPE_LIMIT_BYTES: usize = 255;
 /// The longest request path accepted, in bytes: a name of 255, a sha512 digest, and what is around
@@ -14,21 +77,6 @@ pub const PATH_LIMIT_BYTES: usize = 2048;
 /// The longest repository name that can be pushed to, in bytes: an upload session's file name
 /// carries it beside the session's identifier, and file names end at 255.
 pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
-/// Entries in one page of a list, whatever `n` asks for.
-pub const PAGE_LIMIT: usize = 1000;
-/// Upload sessions open at one time, over all repositories.
-pub const UPLOADS_LIMIT: usize = 10_000;
-/// Upload sessions nothing was written to for this long are removed when the server starts.
-pub const UPLOAD_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Connections served at one time; further ones wait in the kernel's backlog.
-pub const CONNECTIONS_LIMIT: usize = 1024;
-/// HTTP/2 streams open at one time on one connection.
-pub const STREAMS_LIMIT: u32 = 100;
-/// From the first wait for a request to the end of its headers.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest a peer may take nothing and send nothing where it is its turn.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest a request waits for another one that is writing to the same upload session.
 pub const UPLOAD_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest a shutdown waits for requests in flight.

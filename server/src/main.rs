@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use longshore_server::blob::FsBlobStore;
 use longshore_server::data_dir::DataDir;
-use longshore_server::limits::{BLOCKING_THREADS_LIMIT, SHUTDOWN_GRACE};
+use longshore_server::limits::{BLOCKING_THREADS_LIMIT, Limits, SHUTDOWN_GRACE};
 use longshore_server::meta::{SledMetadata, rebuild};
 use longshore_server::{Registry, api, serve};
 use tokio::net::TcpListener;
@@ -92,6 +92,7 @@ fn run_serve(arguments: &Serve) -> anyhow::Result<()> {
         );
     }
     let data = arguments.data.open()?;
+    let limits = Arc::new(Limits::default());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_LIMIT).enable_all().build()?;
     let ended = runtime.block_on(async {
@@ -99,8 +100,8 @@ fn run_serve(arguments: &Serve) -> anyhow::Result<()> {
         let listener = TcpListener::bind(arguments.listen).await.with_context(|| format!("listen on {}", arguments.listen))?;
         // The metadata first: it refuses what does not fit together before anything is created.
         let metadata = SledMetadata::open(&data)?;
-        let blobs = FsBlobStore::open(data.blobs())?;
-        let app = api::router(Arc::new(Registry::new(blobs, metadata)));
+        let blobs = FsBlobStore::open(data.blobs(), &limits)?;
+        let app = api::router(Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits))));
         say(&format!("rhub listens on http://{}, data in {}", listener.local_addr()?, data.path().display()))?;
         let shutdown = async move {
             tokio::select! {
@@ -108,7 +109,7 @@ fn run_serve(arguments: &Serve) -> anyhow::Result<()> {
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        anyhow::Ok(serve::run(listener, app, shutdown).await)
+        anyhow::Ok(serve::run(listener, app, &limits, shutdown).await)
     })?;
     // What is still being written belongs to requests that were broken off.
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
@@ -122,7 +123,7 @@ fn run_serve(arguments: &Serve) -> anyhow::Result<()> {
 
 fn run_rebuild(data: &Data) -> anyhow::Result<()> {
     let data = data.open()?;
-    let blobs = FsBlobStore::open(data.blobs())?;
+    let blobs = FsBlobStore::open(data.blobs(), &Limits::default())?;
     let rebuilt = rebuild(&data, &blobs)?;
     say(&format!("rebuilt: {} blobs, {} manifests, {} tags", rebuilt.blobs, rebuilt.manifests, rebuilt.tags))?;
     if rebuilt.lost > 0 {

@@ -6,7 +6,7 @@ use longshore_runtime::name::Digest;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::limits::{MANIFEST_DESCRIPTOR_LIMIT, MEDIA_TYPE_LIMIT_BYTES};
+use crate::limits::MEDIA_TYPE_LIMIT_BYTES;
 
 const IMAGE_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
@@ -56,12 +56,13 @@ impl Descriptor {
 }
 
 impl Manifest {
-    /// Reads a manifest. `content_type` is the request's header, without parameters.
+    /// Reads a manifest of at most `descriptor_limit` descriptors. `content_type` is the request's
+    /// header, without parameters.
     ///
     /// # Errors
     /// [`Error::ManifestInvalid`] when it is no JSON object of a known kind, could be read as two
     /// kinds (CVE-2021-41190), or its `mediaType` and the header disagree.
-    pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self> {
+    pub fn parse(bytes: &[u8], content_type: Option<&str>, descriptor_limit: usize) -> Result<Self> {
         let invalid = |why: String| Error::ManifestInvalid(why);
         let document: Document = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
         let media_type = match (content_type, document.media_type.as_deref()) {
@@ -85,8 +86,8 @@ impl Manifest {
         } else {
             return Err(invalid(format!("media type {media_type:?} is no image manifest or index")));
         };
-        if parsed.blobs.len() + parsed.manifests.len() > MANIFEST_DESCRIPTOR_LIMIT {
-            return Err(invalid(format!("it has more than {MANIFEST_DESCRIPTOR_LIMIT} descriptors")));
+        if parsed.blobs.len() + parsed.manifests.len() > descriptor_limit {
+            return Err(invalid(format!("it has more than {descriptor_limit} descriptors")));
         }
         Ok(parsed)
     }
@@ -119,6 +120,10 @@ impl Manifest {
 mod tests {
     use super::*;
 
+    fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
+        Manifest::parse(bytes, content_type, 10)
+    }
+
     const OCI: &str = IMAGE_TYPES[0];
     const INDEX: &str = INDEX_TYPES[0];
 
@@ -133,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_image_needs_its_config_and_layers() {
-        let parsed = Manifest::parse(image("").as_bytes(), Some(OCI)).unwrap();
+        let parsed = parse(image("").as_bytes(), Some(OCI)).unwrap();
         assert_eq!(parsed.blobs, [Digest::of(b"c"), Digest::of(b"l")]);
         assert!(parsed.manifests.is_empty());
     }
@@ -147,38 +152,38 @@ mod tests {
                 descriptor("c", "")
             )
         };
-        let with = Manifest::parse(layer(r#","urls":["https://x/"]"#).as_bytes(), Some(OCI)).unwrap();
+        let with = parse(layer(r#","urls":["https://x/"]"#).as_bytes(), Some(OCI)).unwrap();
         assert_eq!(with.blobs, [Digest::of(b"c")]);
-        let without = Manifest::parse(layer("").as_bytes(), Some(OCI)).unwrap();
+        let without = parse(layer("").as_bytes(), Some(OCI)).unwrap();
         assert_eq!(without.blobs.len(), 2);
     }
 
     #[test]
     fn a_manifest_readable_as_image_and_index_is_refused() {
         let both = image(r#","manifests":[]"#);
-        assert!(Manifest::parse(both.as_bytes(), Some(OCI)).is_err());
-        assert!(Manifest::parse(both.as_bytes(), Some(INDEX)).is_err());
-        assert!(Manifest::parse(image(r#","layers":[]"#).as_bytes(), Some(OCI)).is_err(), "duplicate key");
-        assert!(Manifest::parse(image(r#","fsLayers":[]"#).as_bytes(), Some(OCI)).is_err());
+        assert!(parse(both.as_bytes(), Some(OCI)).is_err());
+        assert!(parse(both.as_bytes(), Some(INDEX)).is_err());
+        assert!(parse(image(r#","layers":[]"#).as_bytes(), Some(OCI)).is_err(), "duplicate key");
+        assert!(parse(image(r#","fsLayers":[]"#).as_bytes(), Some(OCI)).is_err());
     }
 
     #[test]
     fn content_type_and_media_type_must_agree_and_be_known() {
         let typed = image(&format!(r#","mediaType":"{OCI}""#));
-        assert!(Manifest::parse(typed.as_bytes(), Some(OCI)).is_ok());
-        assert!(Manifest::parse(typed.as_bytes(), None).is_ok());
-        assert!(Manifest::parse(typed.as_bytes(), Some(IMAGE_TYPES[1])).is_err());
-        assert!(Manifest::parse(image("").as_bytes(), None).is_err());
-        assert!(Manifest::parse(image("").as_bytes(), Some("text/plain")).is_err());
+        assert!(parse(typed.as_bytes(), Some(OCI)).is_ok());
+        assert!(parse(typed.as_bytes(), None).is_ok());
+        assert!(parse(typed.as_bytes(), Some(IMAGE_TYPES[1])).is_err());
+        assert!(parse(image("").as_bytes(), None).is_err());
+        assert!(parse(image("").as_bytes(), Some("text/plain")).is_err());
     }
 
     #[test]
     fn what_is_no_manifest_is_refused() {
         for bad in ["", "[]", "{}", "null", r#"{"schemaVersion":1}"#, r#"{"schemaVersion":2}"#, "{\"schemaVersion\":2,"] {
-            assert!(Manifest::parse(bad.as_bytes(), Some(OCI)).is_err(), "{bad}");
-            assert!(Manifest::parse(bad.as_bytes(), Some(INDEX)).is_err(), "{bad}");
+            assert!(parse(bad.as_bytes(), Some(OCI)).is_err(), "{bad}");
+            assert!(parse(bad.as_bytes(), Some(INDEX)).is_err(), "{bad}");
         }
         let unknown = r#"{"schemaVersion":2,"config":{"digest":"md5:d41d8cd98f00b204e9800998ecf8427e"},"layers":[]}"#;
-        assert!(Manifest::parse(unknown.as_bytes(), Some(OCI)).is_err(), "unknown digest algorithm");
+        assert!(parse(unknown.as_bytes(), Some(OCI)).is_err(), "unknown digest algorithm");
     }
 }

@@ -1,13 +1,14 @@
 //! What a registry does, in terms of its blob store and its metadata.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, RepoName, Tag};
 
 use crate::blob::{BlobBody, BlobStore, Upload, UploadId};
 use crate::error::{Error, Result};
-use crate::limits::PAGE_LIMIT;
+use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::meta::{ManifestEntry, ManifestName, Metadata, Page};
 
@@ -16,6 +17,7 @@ use crate::meta::{ManifestEntry, ManifestName, Metadata, Page};
 pub struct Registry<B, M> {
     blobs: B,
     metadata: M,
+    limits: Arc<Limits>,
 }
 
 /// What came of the wish to mount a blob.
@@ -29,8 +31,13 @@ pub enum Mounted {
 
 impl<B: BlobStore, M: Metadata> Registry<B, M> {
     /// A registry over its two stores.
-    pub fn new(blobs: B, metadata: M) -> Self {
-        Self { blobs, metadata }
+    pub fn new(blobs: B, metadata: M, limits: Arc<Limits>) -> Self {
+        Self { blobs, metadata, limits }
+    }
+
+    /// What it is limited by.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The size in bytes of a blob of a repository.
@@ -91,7 +98,7 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<Digest> {
-        let manifest = Manifest::parse(&bytes, content_type)?;
+        let manifest = Manifest::parse(&bytes, content_type, self.limits.manifest_descriptors)?;
         let (digest, tag): (Digest, Option<&Tag>) = match name {
             ManifestName::Digest(digest) => (digest.clone(), None),
             ManifestName::Tag(tag) => (Digest::of(&bytes), Some(tag)),
@@ -108,20 +115,16 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         deleted.then_some(()).ok_or_else(|| unknown(name))
     }
 
-    /// One page of a repository's tags.
-    pub async fn tags(&self, repo: &RepoName, after: Option<&str>, limit: Option<usize>) -> Result<Page> {
-        let page = self.metadata.tags(repo, after, page_size(limit)).await?;
+    /// At most `limit` of a repository's tags, those after `after`.
+    pub async fn tags(&self, repo: &RepoName, after: Option<&str>, limit: usize) -> Result<Page> {
+        let page = self.metadata.tags(repo, after, limit).await?;
         page.ok_or_else(|| Error::RepositoryUnknown(repo.to_string()))
     }
 
-    /// One page of the repositories.
-    pub async fn repositories(&self, after: Option<&str>, limit: Option<usize>) -> Result<Page> {
-        self.metadata.repositories(after, page_size(limit)).await
+    /// At most `limit` repositories, those after `after`.
+    pub async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Page> {
+        self.metadata.repositories(after, limit).await
     }
-}
-
-fn page_size(limit: Option<usize>) -> usize {
-    limit.unwrap_or(PAGE_LIMIT).min(PAGE_LIMIT)
 }
 
 fn unknown(name: &ManifestName) -> Error {

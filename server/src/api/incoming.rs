@@ -9,16 +9,16 @@ use tokio::time::timeout;
 
 use crate::blob::Upload;
 use crate::error::{Error, Result};
-use crate::limits::{MANIFEST_LIMIT_BYTES, SMALL_FRAME_BYTES, STALL_TIMEOUT, WRITE_BATCH_BYTES};
+use crate::limits::{Limits, SMALL_FRAME_BYTES, WRITE_BATCH_BYTES};
 
 /// Takes a body into an upload. `expected` is its length where the request states one.
 ///
 /// What arrived before a failure is kept: the client may go on from there.
-pub(super) async fn receive<U: Upload>(upload: &mut U, mut body: Body, expected: Option<u64>) -> Result<()> {
+pub(super) async fn receive<U: Upload>(upload: &mut U, mut body: Body, expected: Option<u64>, limits: &Limits) -> Result<()> {
     let mut batch = Batch::default();
     let mut received: u64 = 0;
     let outcome = loop {
-        let frame = match next(&mut body).await {
+        let frame = match next(&mut body, limits).await {
             Ok(Some(frame)) => frame,
             Ok(None) => break Ok(()),
             Err(e) => break Err(e),
@@ -45,15 +45,16 @@ pub(super) async fn receive<U: Upload>(upload: &mut U, mut body: Body, expected:
 }
 
 /// Takes a manifest's body into memory.
-pub(super) async fn manifest(headers: &HeaderMap, mut body: Body) -> Result<Bytes> {
-    let too_large = || Error::ManifestTooLarge { limit_bytes: MANIFEST_LIMIT_BYTES };
+pub(super) async fn manifest(headers: &HeaderMap, mut body: Body, limits: &Limits) -> Result<Bytes> {
+    let limit_bytes = limits.manifest_bytes;
+    let too_large = || Error::ManifestTooLarge { limit_bytes };
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MANIFEST_LIMIT_BYTES as u64) {
+    if announced.is_some_and(|length| length > limit_bytes as u64) {
         return Err(too_large());
     }
     let mut bytes = BytesMut::new();
-    while let Some(frame) = next(&mut body).await? {
-        if bytes.len() + frame.len() > MANIFEST_LIMIT_BYTES {
+    while let Some(frame) = next(&mut body, limits).await? {
+        if bytes.len() + frame.len() > limit_bytes {
             return Err(too_large());
         }
         bytes.extend_from_slice(&frame);
@@ -62,9 +63,9 @@ pub(super) async fn manifest(headers: &HeaderMap, mut body: Body) -> Result<Byte
 }
 
 /// The next data of a body, waited for as long as anyone may stall.
-async fn next(body: &mut Body) -> Result<Option<Bytes>> {
+async fn next(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>> {
     loop {
-        match timeout(STALL_TIMEOUT, body.frame()).await {
+        match timeout(limits.idle_timeout(), body.frame()).await {
             Err(_) => return Err(Error::Body("the client stalled".into())),
             Ok(None) => return Ok(None),
             Ok(Some(Err(e))) => return Err(Error::Body(e.to_string())),

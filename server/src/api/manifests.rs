@@ -46,7 +46,7 @@ pub(super) async fn put<B: BlobStore, M: Metadata>(
             Some(text.split(';').next().unwrap_or_default().trim())
         }
     };
-    let bytes = incoming::manifest(&parts.headers, body).await?;
+    let bytes = incoming::manifest(&parts.headers, body, registry.limits()).await?;
     let digest = registry.put_manifest(repo, name, content_type, bytes).await?;
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();

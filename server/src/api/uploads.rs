@@ -50,7 +50,7 @@ async fn monolithic<B: BlobStore, M: Metadata>(
 ) -> Result<Response<Body>> {
     let id = registry.start_upload(repo, digest.algorithm()).await?;
     let mut upload = registry.open_upload(repo, id).await?;
-    let outcome = match receive(&mut upload, body, None).await {
+    let outcome = match receive(&mut upload, body, None, registry.limits()).await {
         Ok(()) => registry.finish_upload(repo, upload, digest).await,
         Err(e) => {
             drop(upload);
@@ -89,7 +89,7 @@ pub(super) async fn append<B: BlobStore, M: Metadata>(
         Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
         other => other?,
     };
-    receive(&mut upload, body, expected).await?;
+    receive(&mut upload, body, expected, registry.limits()).await?;
     let offset = upload.offset();
     upload.suspend().await?;
     Ok(session(StatusCode::ACCEPTED, repo, id, offset))
@@ -110,7 +110,7 @@ pub(super) async fn finish<B: BlobStore, M: Metadata>(
         Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
         other => other?,
     };
-    receive(&mut upload, body, expected).await?;
+    receive(&mut upload, body, expected, registry.limits()).await?;
     registry.finish_upload(repo, upload, &digest).await?;
     Ok(created(repo, &digest))
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
@@ -20,7 +21,7 @@ use super::{BlobBody, BlobStore, UploadId};
 use crate::blocking;
 use crate::data_dir::{remove_if_there, sync_directory};
 use crate::error::{Attempt, Error, Result};
-use crate::limits::{SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_EXPIRY, UPLOAD_REPOSITORY_LIMIT_BYTES, UPLOADS_LIMIT};
+use crate::limits::{Limits, SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_REPOSITORY_LIMIT_BYTES};
 
 /// Content and uploads in a directory; a cheap handle.
 #[derive(Debug, Clone)]
@@ -31,6 +32,7 @@ pub struct FsBlobStore {
 #[derive(Debug)]
 pub(super) struct Shared {
     root: PathBuf,
+    uploads_limit: usize,
     /// Every upload session there is. Locked for look-ups only, never across I/O.
     sessions: Mutex<HashMap<UploadId, Session>>,
 }
@@ -51,7 +53,7 @@ impl FsBlobStore {
 
     /// Opens the store in `root`, creating it when it is not there. All directories are created at
     /// once, so that no later write has to see to a directory's own durability.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub fn open(root: &Path, limits: &Limits) -> Result<Self> {
         if !Self::exists(root) {
             for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
                 let parent = root.join("blobs").join(algorithm.as_str());
@@ -64,8 +66,8 @@ impl FsBlobStore {
             sync_directory(&root.join("blobs"))?;
             sync_directory(root)?;
         }
-        let sessions = Mutex::new(find_sessions(&root.join("uploads"))?);
-        Ok(Self { shared: Arc::new(Shared { root: root.to_owned(), sessions }) })
+        let sessions = Mutex::new(find_sessions(&root.join("uploads"), limits.upload_expiry())?);
+        Ok(Self { shared: Arc::new(Shared { root: root.to_owned(), sessions, uploads_limit: limits.uploads }) })
     }
 
     /// Whether a blob is stored, on the calling thread.
@@ -162,7 +164,7 @@ impl Shared {
 
     fn add(&self, id: UploadId, session: Session) -> Result<()> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.len() >= UPLOADS_LIMIT {
+        if sessions.len() >= self.uploads_limit {
             return Err(Error::TooMany("uploads in progress"));
         }
         sessions.insert(id, session);
@@ -230,7 +232,7 @@ fn sync_parent(path: &Path) -> Result<()> {
 }
 
 /// The sessions an earlier process left, with the repository each is bound to.
-fn find_sessions(uploads: &Path) -> Result<HashMap<UploadId, Session>> {
+fn find_sessions(uploads: &Path, expiry: Duration) -> Result<HashMap<UploadId, Session>> {
     let attempted = || format!("list {}", uploads.display());
     let mut sessions = HashMap::new();
     for entry in fs::read_dir(uploads).attempt(attempted)? {
@@ -244,7 +246,7 @@ fn find_sessions(uploads: &Path) -> Result<HashMap<UploadId, Session>> {
         {
             let written = entry.metadata().and_then(|metadata| metadata.modified()).attempt(attempted)?;
             // A clock that went back makes nothing old.
-            if written.elapsed().is_ok_and(|age| age > UPLOAD_EXPIRY) {
+            if written.elapsed().is_ok_and(|age| age > expiry) {
                 remove_if_there(&entry.path())?;
                 continue;
             }
@@ -263,15 +265,15 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_file_system_store_keeps_the_contract() {
         let dir = tempfile::tempdir().unwrap();
-        every_promise_is_kept(|| FsBlobStore::open(dir.path()).unwrap()).await;
+        every_promise_is_kept(|| FsBlobStore::open(dir.path(), &Limits::default()).unwrap()).await;
     }
 
     #[tokio::test]
     async fn uploads_in_progress_are_limited() {
         let dir = tempfile::tempdir().unwrap();
-        let store = FsBlobStore::open(dir.path()).unwrap();
+        let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         let repo: RepoName = "a".parse().unwrap();
-        for _ in 0..UPLOADS_LIMIT {
+        for _ in 0..Limits::default().uploads {
             let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
             store.shared.add(UploadId::random().unwrap(), Session { repo: repo.clone(), progress }).unwrap();
         }
@@ -282,11 +284,11 @@ mod tests {
     async fn leftovers_are_removed_and_strange_files_are_left_alone_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let uploads = dir.path().join("uploads");
-        drop(FsBlobStore::open(dir.path()).unwrap());
+        drop(FsBlobStore::open(dir.path(), &Limits::default()).unwrap());
         for name in ["tmp-x", "notes.txt", "0123456789abcdef0123456789abcdef.UPPER"] {
             fs::write(uploads.join(name), "x").unwrap();
         }
-        let store = FsBlobStore::open(dir.path()).unwrap();
+        let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         assert!(!uploads.join("tmp-x").exists() && uploads.join("notes.txt").exists());
         assert!(store.uploads().is_empty());
     }
@@ -295,16 +297,16 @@ mod tests {
     async fn an_upload_nobody_goes_on_with_is_removed_at_a_start() {
         let dir = tempfile::tempdir().unwrap();
         let repo: RepoName = "a".parse().unwrap();
-        let store = FsBlobStore::open(dir.path()).unwrap();
+        let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         let (old, new) = (
             store.start_upload(&repo, Algorithm::Sha256).await.unwrap(),
             store.start_upload(&repo, Algorithm::Sha256).await.unwrap(),
         );
-        let aged = std::time::SystemTime::now() - UPLOAD_EXPIRY - std::time::Duration::from_secs(60);
+        let aged = std::time::SystemTime::now() - Limits::default().upload_expiry() - Duration::from_secs(60);
         let path = store.shared.upload_path(&repo, old);
         OpenOptions::new().write(true).open(&path).unwrap().set_modified(aged).unwrap();
         drop(store);
-        assert_eq!(FsBlobStore::open(dir.path()).unwrap().uploads(), [(repo, new)]);
+        assert_eq!(FsBlobStore::open(dir.path(), &Limits::default()).unwrap().uploads(), [(repo, new)]);
         assert!(!path.exists());
     }
 
@@ -312,11 +314,11 @@ mod tests {
     async fn the_longest_repository_a_session_can_carry_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let name = |len: usize| format!("a/{}", "b".repeat(len - 2)).parse::<RepoName>().unwrap();
-        let store = FsBlobStore::open(dir.path()).unwrap();
+        let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         let longest = name(UPLOAD_REPOSITORY_LIMIT_BYTES);
         let id = store.start_upload(&longest, Algorithm::Sha256).await.unwrap();
         assert!(store.start_upload(&name(UPLOAD_REPOSITORY_LIMIT_BYTES + 1), Algorithm::Sha256).await.is_err());
         drop(store);
-        assert_eq!(FsBlobStore::open(dir.path()).unwrap().uploads(), [(longest, id)]);
+        assert_eq!(FsBlobStore::open(dir.path(), &Limits::default()).unwrap().uploads(), [(longest, id)]);
     }
 }

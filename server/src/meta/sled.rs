@@ -239,7 +239,7 @@ mod tests {
     /// Opens both stores, in the order `rhub serve` does.
     fn open(data: &DataDir) -> (SledMetadata, FsBlobStore) {
         let metadata = SledMetadata::open(data).unwrap();
-        (metadata, FsBlobStore::open(data.blobs()).unwrap())
+        (metadata, FsBlobStore::open(data.blobs(), &crate::limits::Limits::default()).unwrap())
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::stall::{Busy, StallGuard};
-use crate::limits::{CONNECTIONS_LIMIT, HEADER_TIMEOUT, SHUTDOWN_GRACE, STALL_TIMEOUT, STREAMS_LIMIT};
+use crate::limits::{Limits, SHUTDOWN_GRACE};
 
 /// How the serving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,17 +31,17 @@ pub enum Ended {
 }
 
 /// Serves `app` on `listener` until `shutdown`; then finishes the requests in flight.
-pub async fn run(listener: TcpListener, app: Router, shutdown: impl Future<Output = ()>) -> Ended {
+pub async fn run(listener: TcpListener, app: Router, limits: &Limits, shutdown: impl Future<Output = ()>) -> Ended {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_LIMIT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout());
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(limits.streams);
     let graceful = GracefulShutdown::new();
-    let limit = Arc::new(Semaphore::new(CONNECTIONS_LIMIT));
+    let connections = Arc::new(Semaphore::new(limits.connections));
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, permit) = accept(&listener, &limit) => spawn(stream, permit, &app, &builder, &graceful),
+            (stream, permit) = accept(&listener, &connections) => spawn(stream, permit, &app, &builder, &graceful, limits),
         }
     }
     drop(listener);
@@ -75,11 +75,12 @@ fn spawn(
     app: &Router,
     builder: &Builder<TokioExecutor>,
     graceful: &GracefulShutdown,
+    limits: &Limits,
 ) {
     // Without it a small response may wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let busy = Busy::default();
-    let stream = TokioIo::new(StallGuard::new(stream, STALL_TIMEOUT, busy.clone()));
+    let stream = TokioIo::new(StallGuard::new(stream, limits.idle_timeout(), busy.clone()));
     let app = app.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (mut app, in_handler) = (app.clone(), busy.enter());
