@@ -21,6 +21,7 @@
 
 pub mod api;
 pub mod blob;
+pub mod config;
 pub mod data_dir;
 pub mod error;
 pub mod limits;
