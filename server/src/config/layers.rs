@@ -66,10 +66,8 @@ pub enum Origin {
 
 impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let assignment = match &self.value {
-            Some(value) => format!("{} = {value}", self.key.path),
-            None => format!("# {} is not set", self.key.path),
-        };
+        let Some(value) = &self.value else { return write!(f, "# {} is not set", self.key.path) };
+        let assignment = format!("{} = {value}", self.key.path);
         match &self.origin {
             Origin::Default => write!(f, "{assignment:<52} # default"),
             Origin::File(_) => write!(f, "{assignment:<52} # file"),
