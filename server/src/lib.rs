@@ -9,6 +9,8 @@
 //! - [`meta`]: what is in which repository; a trait and its embedded implementation, which is made
 //!   of a journal.
 //! - [`manifest`]: what has to be known of a manifest.
+//! - [`operation`]: what its operator sees: log, metrics, health.
+//! - [`config`]: what its operator sets, out of a file, the environment and flags.
 //! - [`limits`], [`error`]: each in one place.
 //!
 //! # Invariants
@@ -27,6 +29,7 @@ pub mod error;
 pub mod limits;
 pub mod manifest;
 pub mod meta;
+pub mod operation;
 pub mod registry;
 pub mod serve;
 

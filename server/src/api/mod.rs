@@ -12,7 +12,6 @@ mod route;
 mod uploads;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -21,11 +20,13 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use self::response::{empty, error_response};
+use self::response::empty;
+pub(crate) use self::response::error_response;
 use self::route::Endpoint;
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::meta::Metadata;
+use crate::operation::Facts;
 use crate::registry::Registry;
 
 /// What older docker clients look for before they speak to a registry.
@@ -42,16 +43,18 @@ async fn answer<B: BlobStore, M: Metadata>(
     State(registry): State<Arc<Registry<B, M>>>,
     request: Request<Body>,
 ) -> Response<Body> {
-    let start = Instant::now();
     let (parts, body) = request.into_parts();
+    let mut facts = Facts::default();
     let result = match Endpoint::parse(&parts.method, &parts.uri) {
         // Boxed: the largest handler's state need not be part of every connection's.
-        Ok(endpoint) => Box::pin(dispatch(&registry, endpoint, &parts, body)).await,
+        Ok(endpoint) => {
+            facts.endpoint = endpoint.kind();
+            Box::pin(dispatch(&registry, endpoint, &parts, body)).await
+        }
         Err(e) => Err(e),
     };
-    let response = result.unwrap_or_else(|e| error_response(&e));
-    let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::debug!(method = %parts.method, uri = %parts.uri, status = response.status().as_u16(), elapsed_us);
+    let mut response = result.unwrap_or_else(|e| error_response(&e));
+    response.extensions_mut().insert(facts);
     response
 }
 

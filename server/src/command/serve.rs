@@ -9,9 +9,11 @@ use longshore_server::config::{Config, Problems};
 use longshore_server::data_dir::DataDir;
 use longshore_server::limits::{BLOCKING_THREADS_LIMIT, SHUTDOWN_GRACE};
 use longshore_server::meta::SledMetadata;
+use longshore_server::operation::{Watch, routes};
 use longshore_server::{Registry, api, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::{Common, say};
 
@@ -74,13 +76,20 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
     // The metadata first: it refuses what does not fit together before anything is created.
     let metadata = SledMetadata::open(data)?;
     let blobs = FsBlobStore::open(data.blobs(), &limits)?;
-    let app = api::router(Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits))));
-    say(&format!("rhub listens on http://{}, data in {}", listener.local_addr()?, data.path().display()))?;
+    let registry = Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits)));
+    let watch = Arc::new(Watch::new(limits.requests)?);
+    let app = routes(api::router(Arc::clone(&registry)), registry, Arc::clone(&watch), data.path().to_owned());
+    let tls = config.tls.as_ref().map(serve::Tls::open).transpose()?;
+    let renewal = tls.clone().map(|tls| tokio::spawn(tls.keep_fresh()));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    say(&format!("rhub listens on {scheme}://{}, data in {}", listener.local_addr()?, data.path().display()))?;
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    Ok(serve::run(listener, app, &limits, shutdown).await)
+    let ended = serve::run(listener, serve::Front { app, tls, watch }, &limits, shutdown).await;
+    renewal.inspect(JoinHandle::abort);
+    Ok(ended)
 }

@@ -2,11 +2,14 @@
 //! that never ends its headers would be waited for without end.
 
 mod stall;
+mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use http::Request;
@@ -14,12 +17,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::stall::{Busy, StallGuard};
+pub use self::tls::Tls;
 use crate::limits::{Limits, SHUTDOWN_GRACE};
+use crate::operation::{Connection, Counted, Watch};
 
 /// How the serving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,21 +36,37 @@ pub enum Ended {
     BrokenOff,
 }
 
-/// Serves `app` on `listener` until `shutdown`; then finishes the requests in flight.
-pub async fn run(listener: TcpListener, app: Router, limits: &Limits, shutdown: impl Future<Output = ()>) -> Ended {
+/// What is served, and how; a cheap handle.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// The application.
+    pub app: Router,
+    /// Without it, plain HTTP.
+    pub tls: Option<Tls>,
+    /// Sees every connection and request.
+    pub watch: Arc<Watch>,
+}
+
+/// Serves on `listener` until `shutdown`; then finishes the requests in flight.
+pub async fn run(listener: TcpListener, front: Front, limits: &Limits, shutdown: impl Future<Output = ()>) -> Ended {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout());
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(limits.streams);
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(limits.connections));
+    let (serving, stopped) = watch::channel(());
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, permit) = accept(&listener, &connections) => spawn(stream, permit, &app, &builder, &graceful, limits),
+            (stream, peer, permit) = accept(&listener, &connections) => {
+                let connection = front.watch.connected(peer);
+                let handshake = Handshake { tls: front.tls.clone(), limit: limits.header_timeout(), stopped: stopped.clone() };
+                spawn(stream, permit, connection, handshake, &front.app, &builder, graceful.watcher(), limits.idle_timeout());
+            }
         }
     }
-    drop(listener);
+    drop((listener, serving));
     match tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await {
         Ok(()) => Ended::Finished,
         Err(_) => Ended::BrokenOff,
@@ -52,55 +74,88 @@ pub async fn run(listener: TcpListener, app: Router, limits: &Limits, shutdown: 
 }
 
 /// The next connection, once there is room for one.
-async fn accept(listener: &TcpListener, limit: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+async fn accept(listener: &TcpListener, limit: &Arc<Semaphore>) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed.
     let permit = Arc::clone(limit).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, peer)) => return (stream, peer, permit),
             // The peer was gone before it was accepted.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             // Out of descriptors or memory: others have to end first.
             Err(e) => {
                 tracing::error!("accept a connection: {e}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
+/// What comes before a connection's first request.
+struct Handshake {
+    tls: Option<Tls>,
+    limit: Duration,
+    /// Closed when the server stops: it does not wait for those that have not asked for anything yet.
+    stopped: watch::Receiver<()>,
+}
+
 fn spawn(
     stream: TcpStream,
     permit: Option<OwnedSemaphorePermit>,
+    connection: Connection,
+    mut handshake: Handshake,
     app: &Router,
     builder: &Builder<TokioExecutor>,
-    graceful: &GracefulShutdown,
-    limits: &Limits,
+    watcher: Watcher,
+    idle: Duration,
 ) {
     // Without it a small response may wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    let busy = Busy::default();
-    let stream = TokioIo::new(StallGuard::new(stream, limits.idle_timeout(), busy.clone()));
-    let app = app.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (mut app, in_handler) = (app.clone(), busy.enter());
-        async move {
-            let response = tower_call(&mut app, request).await;
-            drop(in_handler);
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let connection = builder.serve_connection(stream, service).into_owned();
-    let connection = graceful.watch(connection);
+    let (app, builder) = (app.clone(), builder.clone());
     tokio::spawn(async move {
-        if let Err(e) = connection.await {
-            tracing::debug!("connection ended: {e}");
+        match handshake.tls {
+            None => serve(stream, connection, app, &builder, watcher, idle).await,
+            Some(tls) => tokio::select! {
+                stream = tls.accept(stream, handshake.limit) => match stream {
+                    Ok(stream) => serve(stream, connection, app, &builder, watcher, idle).await,
+                    Err(e) => connection.handshake_failed(&e),
+                },
+                _ = handshake.stopped.changed() => {}
+            },
         }
         drop(permit);
     });
 }
 
-async fn tower_call(app: &mut Router, request: Request<Incoming>) -> http::Response<axum::body::Body> {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    connection: Connection,
+    app: Router,
+    builder: &Builder<TokioExecutor>,
+    watcher: Watcher,
+    idle: Duration,
+) {
+    let busy = Busy::default();
+    let stream = TokioIo::new(StallGuard::new(stream, idle, busy.clone()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (mut app, in_handler) = (app.clone(), busy.enter());
+        let (request, in_progress) = connection.begin(request);
+        async move {
+            let response = match in_progress.refusal() {
+                Some(refusal) => refusal,
+                None => tower_call(&mut app, request).await,
+            };
+            drop(in_handler);
+            Ok::<_, Infallible>(in_progress.answered(response))
+        }
+    });
+    let serving = builder.serve_connection(stream, service).into_owned();
+    if let Err(e) = watcher.watch(serving).await {
+        tracing::debug!("connection ended: {e}");
+    }
+}
+
+async fn tower_call(app: &mut Router, request: Request<Counted<Incoming>>) -> http::Response<axum::body::Body> {
     use tower_service::Service;
     // A router is always ready, and infallible.
     match app.call(request).await {
