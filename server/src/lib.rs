@@ -23,6 +23,7 @@ pub mod api;
 pub mod blob;
 pub mod data_dir;
 pub mod error;
+pub mod file_span;
 pub mod limits;
 pub mod manifest;
 pub mod meta;

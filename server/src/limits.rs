@@ -89,6 +89,8 @@ pub const WRITE_BATCH_BYTES: usize = 1 << 20;
 pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// Bytes of a blob read at once. A download holds at most two such chunks.
 pub const READ_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a file handed to the kernel at once, where it sends them by itself.
+pub const SENDFILE_WINDOW_BYTES: usize = 1 << 20;
 /// Blobs up to this size are read whole.
 pub const SMALL_BLOB_BYTES: u64 = 64 << 10;
 

@@ -1,6 +1,7 @@
 //! Connections: accepting, limits, and an orderly end. `axum::serve` sets no timer, so a client
 //! that never ends its headers would be waited for without end.
 
+mod sendfile;
 mod stall;
 
 use std::convert::Infallible;
@@ -9,7 +10,8 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use http::Request;
+use axum::body::Body;
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,7 +20,9 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::sendfile::{FileBody, Files, Sending};
 use self::stall::{Busy, StallGuard};
+use crate::file_span::FileSpan;
 use crate::limits::{Limits, SHUTDOWN_GRACE};
 
 /// How the serving ended.
@@ -33,7 +37,7 @@ pub enum Ended {
 /// Serves `app` on `listener` until `shutdown`; then finishes the requests in flight.
 pub async fn run(listener: TcpListener, app: Router, limits: &Limits, shutdown: impl Future<Output = ()>) -> Ended {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout()).writev(true);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(limits.streams);
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(limits.connections));
@@ -80,14 +84,17 @@ fn spawn(
     // Without it a small response may wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let busy = Busy::default();
+    let files = Files::default();
+    let stream = Sending::new(stream, files.clone());
     let stream = TokioIo::new(StallGuard::new(stream, limits.idle_timeout(), busy.clone()));
     let app = app.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (mut app, in_handler) = (app.clone(), busy.enter());
+        let (mut app, in_handler, files) = (app.clone(), busy.enter(), files.clone());
         async move {
+            let version = request.version();
             let response = tower_call(&mut app, request).await;
             drop(in_handler);
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(if version < Version::HTTP_2 { with_file(response, files) } else { response })
         }
     });
     let connection = builder.serve_connection(stream, service).into_owned();
@@ -100,7 +107,15 @@ fn spawn(
     });
 }
 
-async fn tower_call(app: &mut Router, request: Request<Incoming>) -> http::Response<axum::body::Body> {
+/// A response whose body is a file, with a body for the connection that has `files`.
+fn with_file(mut response: Response<Body>, files: Files) -> Response<Body> {
+    match response.extensions_mut().remove::<FileSpan>() {
+        Some(span) => response.map(|_| Body::new(FileBody::new(files, span))),
+        None => response,
+    }
+}
+
+async fn tower_call(app: &mut Router, request: Request<Incoming>) -> Response<Body> {
     use tower_service::Service;
     // A router is always ready, and infallible.
     match app.call(request).await {
