@@ -23,6 +23,7 @@
 pub mod api;
 pub mod blob;
 pub mod collect;
+pub mod config;
 pub mod data_dir;
 pub mod error;
 #[cfg(test)]

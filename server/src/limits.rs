@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use longshore_runtime::name::MANIFEST_LIMIT_BYTES;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The limits an operator may set, in the configuration's table `limits`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// The largest manifest, in bytes.
