@@ -26,7 +26,7 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Unsatisfiable => return Err(Error::RangeNotSatisfiable { size }),
     };
-    let body = registry.read_blob(digest, size, range.clone()).await?;
+    let body = registry.read_blob(repo, digest, size, range.clone()).await?;
     // Where the connection can hand a file to the peer, it does that instead of polling the body.
     let span = body.span().cloned();
     let mut response = described(status, digest, range.end - range.start, Body::new(body));
