@@ -8,6 +8,7 @@
 //! - [`blob`]: content by digest; a trait and its file system implementation.
 //! - [`meta`]: what is in which repository; a trait and its embedded implementation, which is made
 //!   of a journal.
+//! - [`collect`]: garbage collection. `pins` keeps it from what is just being pushed.
 //! - [`manifest`]: what has to be known of a manifest.
 //! - [`operation`]: what its operator sees: log, metrics, health.
 //! - [`config`]: what its operator sets, out of a file, the environment and flags.
@@ -23,13 +24,18 @@
 
 pub mod api;
 pub mod blob;
+pub mod collect;
 pub mod config;
 pub mod data_dir;
 pub mod error;
+#[cfg(test)]
+mod faults;
+pub mod file_span;
 pub mod limits;
 pub mod manifest;
 pub mod meta;
 pub mod operation;
+mod pins;
 pub mod registry;
 pub mod serve;
 

@@ -91,7 +91,10 @@ fn write_all(entries: &Receiver<Entry>, format: Format) {
         }
         // Nobody there to read it: there is nowhere to say so.
         let _ = io::stderr().write_all(&batch);
-        flushed.iter().for_each(|answer: &SyncSender<()>| drop(answer.try_send(())));
+        for answer in flushed {
+            // Whoever asked may have given up waiting.
+            let _ = answer.try_send(());
+        }
     }
 }
 

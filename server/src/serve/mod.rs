@@ -1,6 +1,7 @@
 //! Connections: accepting, limits, and an orderly end. `axum::serve` sets no timer, so a client
 //! that never ends its headers would be waited for without end.
 
+mod sendfile;
 mod stall;
 mod tls;
 
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use http::Request;
+use axum::body::Body;
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,8 +24,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use self::sendfile::{FileBody, Files, Sending};
 use self::stall::{Busy, StallGuard};
 pub use self::tls::Tls;
+use crate::file_span::FileSpan;
 use crate::limits::{Limits, SHUTDOWN_GRACE};
 use crate::operation::{Connection, Counted, Watch};
 
@@ -36,8 +40,8 @@ pub enum Ended {
     BrokenOff,
 }
 
-/// What is served, and how; a cheap handle.
-#[derive(Debug, Clone)]
+/// What is served, and how.
+#[derive(Debug)]
 pub struct Front {
     /// The application.
     pub app: Router,
@@ -50,7 +54,7 @@ pub struct Front {
 /// Serves on `listener` until `shutdown`; then finishes the requests in flight.
 pub async fn run(listener: TcpListener, front: Front, limits: &Limits, shutdown: impl Future<Output = ()>) -> Ended {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout()).writev(true);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(limits.streams);
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(limits.connections));
@@ -60,9 +64,15 @@ pub async fn run(listener: TcpListener, front: Front, limits: &Limits, shutdown:
         tokio::select! {
             () = &mut shutdown => break,
             (stream, peer, permit) = accept(&listener, &connections) => {
-                let connection = front.watch.connected(peer);
                 let handshake = Handshake { tls: front.tls.clone(), limit: limits.header_timeout(), stopped: stopped.clone() };
-                spawn(stream, permit, connection, handshake, &front.app, &builder, graceful.watcher(), limits.idle_timeout());
+                let served = Served {
+                    connection: front.watch.connected(peer),
+                    app: front.app.clone(),
+                    builder: builder.clone(),
+                    watcher: graceful.watcher(),
+                    idle: limits.idle_timeout(),
+                };
+                spawn(stream, permit, handshake, served);
             }
         }
     }
@@ -99,26 +109,28 @@ struct Handshake {
     stopped: watch::Receiver<()>,
 }
 
-fn spawn(
-    stream: TcpStream,
-    permit: Option<OwnedSemaphorePermit>,
+/// What a connection is served with.
+struct Served {
     connection: Connection,
-    mut handshake: Handshake,
-    app: &Router,
-    builder: &Builder<TokioExecutor>,
+    app: Router,
+    builder: Builder<TokioExecutor>,
     watcher: Watcher,
     idle: Duration,
-) {
+}
+
+fn spawn(stream: TcpStream, permit: Option<OwnedSemaphorePermit>, mut handshake: Handshake, served: Served) {
     // Without it a small response may wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    let (app, builder) = (app.clone(), builder.clone());
     tokio::spawn(async move {
         match handshake.tls {
-            None => serve(stream, connection, app, &builder, watcher, idle).await,
+            None => {
+                let files = Files::default();
+                served.run(Sending::new(stream, files.clone()), Some(files)).await;
+            }
             Some(tls) => tokio::select! {
                 stream = tls.accept(stream, handshake.limit) => match stream {
-                    Ok(stream) => serve(stream, connection, app, &builder, watcher, idle).await,
-                    Err(e) => connection.handshake_failed(&e),
+                    Ok(stream) => served.run(stream, None).await,
+                    Err(e) => served.connection.handshake_failed(&e),
                 },
                 _ = handshake.stopped.changed() => {}
             },
@@ -127,35 +139,44 @@ fn spawn(
     });
 }
 
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    connection: Connection,
-    app: Router,
-    builder: &Builder<TokioExecutor>,
-    watcher: Watcher,
-    idle: Duration,
-) {
-    let busy = Busy::default();
-    let stream = TokioIo::new(StallGuard::new(stream, idle, busy.clone()));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (mut app, in_handler) = (app.clone(), busy.enter());
-        let (request, in_progress) = connection.begin(request);
-        async move {
-            let response = match in_progress.refusal() {
-                Some(refusal) => refusal,
-                None => tower_call(&mut app, request).await,
-            };
-            drop(in_handler);
-            Ok::<_, Infallible>(in_progress.answered(response))
+impl Served {
+    /// Serves a connection to its end; one that can send files has `files`.
+    async fn run(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, files: Option<Files>) {
+        let Self { connection, app, builder, watcher, idle } = self;
+        let busy = Busy::default();
+        let stream = TokioIo::new(StallGuard::new(stream, idle, busy.clone()));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (mut app, in_handler) = (app.clone(), busy.enter());
+            let files = files.clone().filter(|_| request.version() < Version::HTTP_2);
+            let (request, in_progress) = connection.begin(request);
+            async move {
+                let response = match in_progress.refusal() {
+                    Some(refusal) => refusal,
+                    None => tower_call(&mut app, request).await,
+                };
+                drop(in_handler);
+                Ok::<_, Infallible>(in_progress.answered(match files {
+                    Some(files) => with_file(response, files),
+                    None => response,
+                }))
+            }
+        });
+        let serving = builder.serve_connection(stream, service).into_owned();
+        if let Err(e) = watcher.watch(serving).await {
+            tracing::debug!("connection ended: {e}");
         }
-    });
-    let serving = builder.serve_connection(stream, service).into_owned();
-    if let Err(e) = watcher.watch(serving).await {
-        tracing::debug!("connection ended: {e}");
     }
 }
 
-async fn tower_call(app: &mut Router, request: Request<Counted<Incoming>>) -> http::Response<axum::body::Body> {
+/// A response whose body is a file, with a body for the connection that has `files`.
+fn with_file(mut response: Response<Body>, files: Files) -> Response<Body> {
+    match response.extensions_mut().remove::<FileSpan>() {
+        Some(span) => response.map(|_| Body::new(FileBody::new(files, span))),
+        None => response,
+    }
+}
+
+async fn tower_call(app: &mut Router, request: Request<Counted<Incoming>>) -> Response<Body> {
     use tower_service::Service;
     // A router is always ready, and infallible.
     match app.call(request).await {
