@@ -9,6 +9,7 @@
 //! - [`meta`]: what is in which repository; a trait and its embedded implementation, which is made
 //!   of a journal.
 //! - [`collect`]: garbage collection. `pins` keeps it from what is just being pushed.
+//! - [`maintain`]: what is done to a registry from beside it: why, check, export.
 //! - [`manifest`]: what has to be known of a manifest.
 //! - [`limits`], [`error`]: each in one place.
 //!
@@ -29,6 +30,7 @@ pub mod error;
 #[cfg(test)]
 mod faults;
 pub mod limits;
+pub mod maintain;
 pub mod manifest;
 pub mod meta;
 mod pins;
