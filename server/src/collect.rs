@@ -11,6 +11,7 @@ use longshore_runtime::name::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobStore;
+use crate::config::Config;
 use crate::error::Result;
 use crate::meta::{Kind, Metadata, Unreferenced};
 use crate::registry::Registry;
@@ -145,6 +146,16 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
             }
         }
         Ok(would)
+    }
+}
+
+impl From<&Config> for Policy {
+    fn from(config: &Config) -> Self {
+        Self {
+            grace: Duration::from_secs(config.gc.grace_s),
+            untagged: config.gc.untagged_after_s.map(Duration::from_secs),
+            upload_expiry: config.limits.upload_expiry(),
+        }
     }
 }
 

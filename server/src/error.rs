@@ -89,6 +89,9 @@ pub enum Error {
     /// A limit on concurrent work is reached.
     #[error("too many {0} at this time; try again later")]
     TooMany(&'static str),
+    /// The process that serves the data directory could not do what it was asked.
+    #[error("{0}")]
+    Maintenance(String),
     /// The client's body broke off, stalled, or is not what its length says.
     #[error("the request body ended early: {0}")]
     Body(String),
@@ -160,7 +163,7 @@ impl Error {
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
-            Self::Common(_) | Self::Damaged { .. } | Self::InUse(_) | Self::Database { .. } => {
+            Self::Common(_) | Self::Maintenance(_) | Self::Damaged { .. } | Self::InUse(_) | Self::Database { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
             }
             Self::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),

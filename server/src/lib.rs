@@ -9,6 +9,7 @@
 //! - [`meta`]: what is in which repository; a trait and its embedded implementation, which is made
 //!   of a journal.
 //! - [`collect`]: garbage collection. `pins` keeps it from what is just being pushed.
+//! - [`maintain`]: what is done to a registry from beside it: why, check, export.
 //! - [`manifest`]: what has to be known of a manifest.
 //! - [`operation`]: what its operator sees: log, metrics, health.
 //! - [`config`]: what its operator sets, out of a file, the environment and flags.
@@ -32,6 +33,7 @@ pub mod error;
 mod faults;
 pub mod file_span;
 pub mod limits;
+pub mod maintain;
 pub mod manifest;
 pub mod meta;
 pub mod operation;

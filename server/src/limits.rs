@@ -124,6 +124,8 @@ pub const COMMIT_QUEUE_LIMIT: usize = 1024;
 /// The longest line of the journal, in bytes: what the largest manifest that can be allowed says of its
 /// subject, and some more.
 pub const JOURNAL_LINE_LIMIT_BYTES: usize = 80 << 20;
+/// The longest request on the control socket, and the longest last word on it, in bytes.
+pub const CONTROL_MESSAGE_BYTES: u64 = 64 << 10;
 /// How long it is remembered at least that somebody was told of something unreferenced; longer where a
 /// longer grace period is in use.
 pub const LEASE_MEMORY: Duration = Duration::from_secs(24 * 3600);

@@ -76,6 +76,7 @@ impl Endpoint {
             Self::Blob(..) => EndpointKind::Blob,
             Self::Uploads(_) | Self::Upload(..) => EndpointKind::Upload,
             Self::Manifest(..) => EndpointKind::Manifest,
+            Self::Referrers(..) => EndpointKind::Referrers,
         }
     }
 

@@ -1,19 +1,21 @@
 //! `rhub serve`
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use longshore_server::blob::FsBlobStore;
+use longshore_server::collect::Policy;
 use longshore_server::config::{Config, Problems};
 use longshore_server::data_dir::DataDir;
 use longshore_server::limits::{BLOCKING_THREADS_LIMIT, SHUTDOWN_GRACE};
+use longshore_server::maintain::control;
 use longshore_server::meta::SledMetadata;
 use longshore_server::operation::{Watch, routes};
 use longshore_server::{Registry, api, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
 
 use super::{Common, say};
 
@@ -72,15 +74,17 @@ pub(super) fn run(common: &Common, flags: &Flags) -> anyhow::Result<()> {
 async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<serve::Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let limits = Arc::new(config.limits.clone());
+    let tls = config.tls.as_ref().map(serve::Tls::open).transpose()?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     // The metadata first: it refuses what does not fit together before anything is created.
     let metadata = SledMetadata::open(data)?;
     let blobs = FsBlobStore::open(data.blobs(), &limits)?;
     let registry = Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits)));
     let watch = Arc::new(Watch::new(limits.requests)?);
-    let app = routes(api::router(Arc::clone(&registry)), registry, Arc::clone(&watch), data.path().to_owned());
-    let tls = config.tls.as_ref().map(serve::Tls::open).transpose()?;
-    let renewal = tls.clone().map(|tls| tokio::spawn(tls.keep_fresh()));
+    let app = routes(api::router(Arc::clone(&registry)), Arc::clone(&registry), Arc::clone(&watch), data.path().to_owned());
+    let maintenance = control::serve(control::listen(data)?, Arc::clone(&registry), Policy::from(config));
+    let collector = collect_now_and_then(registry, config.into(), Duration::from_secs(config.gc.interval_s));
+    let renewal = renew(tls.clone());
     let scheme = if tls.is_some() { "https" } else { "http" };
     say(&format!("rhub listens on {scheme}://{}, data in {}", listener.local_addr()?, data.path().display()))?;
     let shutdown = async move {
@@ -89,7 +93,30 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    let ended = serve::run(listener, serve::Front { app, tls, watch }, &limits, shutdown).await;
-    renewal.inspect(JoinHandle::abort);
-    Ok(ended)
+    // What is done beside the serving ends with it.
+    tokio::select! {
+        ended = serve::run(listener, serve::Front { app, tls, watch }, &limits, shutdown) => Ok(ended),
+        () = maintenance => bail!("the control socket is gone"),
+        () = collector => bail!("the garbage collector is gone"),
+        () = renewal => bail!("nobody looks at the certificate any more"),
+    }
+}
+
+/// Takes renewed certificates into use, if there are any.
+async fn renew(tls: Option<serve::Tls>) {
+    match tls {
+        Some(tls) => tls.keep_fresh().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Collects garbage at every `interval`.
+async fn collect_now_and_then(registry: Arc<Registry<FsBlobStore, SledMetadata>>, policy: Policy, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        match registry.collect(&policy).await {
+            Ok(collected) => tracing::info!(?collected, "garbage collected"),
+            Err(e) => tracing::error!("collect garbage: {e}"),
+        }
+    }
 }

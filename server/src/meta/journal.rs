@@ -76,24 +76,17 @@ impl Journal {
     pub(super) fn create(path: &Path, records: impl Iterator<Item = Result<Record>>) -> Result<u64> {
         let attempted = || format!("write {}", path.display());
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path).attempt(attempted)?;
-        let mut writer = BufWriter::new(file);
-        let length = write(&mut writer, records)?;
+        let (mut writer, mut line, mut length) = (BufWriter::new(file), Vec::new(), 0);
+        for record in records {
+            line.clear();
+            encode(&record?, &mut line)?;
+            length += line.len() as u64;
+            writer.write_all(&line).attempt(attempted)?;
+        }
         let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).attempt(attempted)?;
         file.sync_all().attempt(attempted)?;
         Ok(length)
     }
-}
-
-/// Writes records as lines, and gives the bytes written.
-pub(super) fn write(out: &mut impl Write, records: impl Iterator<Item = Result<Record>>) -> Result<u64> {
-    let (mut line, mut length) = (Vec::new(), 0);
-    for record in records {
-        line.clear();
-        encode(&record?, &mut line)?;
-        length += line.len() as u64;
-        out.write_all(&line).attempt(|| "write a journal")?;
-    }
-    Ok(length)
 }
 
 /// Where records are kept, in the order they happened.

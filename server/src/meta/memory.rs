@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::journal::{AppendError, Log, read};
+use super::lease::Leases;
 use super::sled::Replay;
 use super::store::Store;
 use super::table::{Changes, Entry, Table};
@@ -78,7 +79,7 @@ impl MemoryLog {
         durable.truncate(usize::try_from(found.end).unwrap());
         drop(durable);
         replay.finish().unwrap();
-        Store::new(table, self.clone())
+        Store::new(table, self.clone(), Leases::renewed_now())
     }
 }
 

@@ -33,7 +33,8 @@ use std::time::Duration;
 use longshore_runtime::name::{Digest, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-pub use self::rebuild::{Rebuilt, export, import, rebuild};
+pub use self::commit::now_ms;
+pub use self::rebuild::{Rebuilt, export_lines, import, rebuild};
 pub use self::sled::SledMetadata;
 use crate::error::Result;
 
@@ -111,6 +112,47 @@ pub struct Referrers {
     pub descriptors: Vec<String>,
     /// What the next page starts after, if there is one.
     pub next: Option<String>,
+}
+
+/// What is so, as opposed to what follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A repository has a blob of this size in bytes.
+    Blob {
+        /// The repository.
+        repo: RepoName,
+        /// Of the blob's bytes.
+        digest: Digest,
+        /// In bytes.
+        size: u64,
+    },
+    /// A repository has a manifest.
+    Manifest {
+        /// The repository.
+        repo: RepoName,
+        /// Which.
+        entry: ManifestEntry,
+        /// What it refers to.
+        references: References,
+    },
+    /// A tag is on a manifest.
+    Tag {
+        /// The repository.
+        repo: RepoName,
+        /// The tag.
+        tag: Tag,
+        /// The manifest.
+        digest: Digest,
+    },
+}
+
+/// Some of the facts.
+#[derive(Debug)]
+pub struct Facts {
+    /// Blobs first, then manifests, then tags.
+    pub facts: Vec<Fact>,
+    /// Where to go on, if there are more.
+    pub next: Option<Vec<u8>>,
 }
 
 /// Something that may be collected unless somebody comes to need it.
@@ -229,6 +271,10 @@ pub trait Metadata: Send + Sync + 'static {
     /// Takes something unreferenced out of its repository; `false` when it is needed by now, or
     /// its lease was renewed within `grace`.
     fn collect(&self, candidate: &Unreferenced, grace: Duration) -> impl Future<Output = Result<bool>> + Send;
+
+    /// At most `limit` facts after the cursor `after`, which is an earlier [`Facts::next`]. What is
+    /// changed meanwhile may be among them or not.
+    fn facts(&self, after: Option<&[u8]>, limit: usize) -> impl Future<Output = Result<Facts>> + Send;
 
     /// At most `limit` digests that were in a repository once and are in none, after `after`.
     fn unlinked(&self, after: Option<&Digest>, limit: usize) -> impl Future<Output = Result<Vec<Digest>>> + Send;

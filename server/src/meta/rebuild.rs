@@ -2,18 +2,18 @@
 //! blobs, and the journal written from what is in the database.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 
 use super::commit::{note, now_ms};
-use super::journal::{Journal, write};
+use super::journal::{Journal, encode};
 use super::keys;
 use super::record::{Record, decode_digest, decode_manifest, decode_number, decode_references};
 use super::sled::{Replay, open_database};
-use super::store::Store;
 use super::table::{Table, View, failed};
+use super::{Fact, ManifestEntry};
 use crate::blob::FsBlobStore;
 use crate::data_dir::{DataDir, sync_directory};
 use crate::error::{Attempt, Error, Result};
@@ -44,11 +44,12 @@ pub fn rebuild(data: &DataDir, blobs: &FsBlobStore) -> Result<Rebuilt> {
     replace(data, blobs, &data.journal())
 }
 
-/// Makes the metadata of `data` anew from a file that [`export`] wrote. What was there is replaced.
+/// Makes the metadata of `data` anew from a file of [`export_lines`]. What was there is replaced.
 ///
 /// # Errors
 /// [`Error::Damaged`] when a line of the file is damaged; nothing is changed then.
 pub fn import(data: &DataDir, blobs: &FsBlobStore, source: &Path) -> Result<Rebuilt> {
+    fs::metadata(source).attempt(|| format!("open {}", source.display()))?;
     let damaged_lines = Journal::salvage(source, |_| Ok(()))?;
     if damaged_lines > 0 {
         let why = format!("{damaged_lines} of its lines do not match their checksums; take another export");
@@ -69,7 +70,9 @@ fn replace(data: &DataDir, blobs: &FsBlobStore, source: &Path) -> Result<Rebuilt
         replay.finish()?;
         drop_lost(tree, blobs, &mut rebuilt)?;
         mark_unlinked(tree, blobs, &mut rebuilt)?;
-        let length = Journal::create(&new_journal, facts(tree, &mut rebuilt))?;
+        let counted =
+            facts(tree, None).map(|fact| fact.map(|(_, fact)| fact).inspect(|fact| rebuilt.count(fact)).map(Record::from));
+        let length = Journal::create(&new_journal, counted)?;
         database.insert(keys::FORMAT, keys::FORMAT_VERSION).map_err(failed)?;
         note(tree, length)?;
     }
@@ -131,40 +134,54 @@ fn mark_unlinked(table: &impl Table, blobs: &FsBlobStore, rebuilt: &mut Rebuilt)
     table.apply(view.into_changes())
 }
 
-/// Writes everything the metadata knows as the shortest journal that leads to it. What is changed
-/// meanwhile may be in it or not.
-pub fn export<T: Table>(metadata: &Store<T>, out: &mut impl Write) -> Result<Rebuilt> {
-    let mut written = Rebuilt::default();
-    write(out, facts(metadata.table(), &mut written))?;
-    out.flush().attempt(|| "write the export")?;
-    Ok(written)
+/// Facts as lines of a journal; all of them together are what [`import`] takes.
+pub fn export_lines(facts: Vec<Fact>, lines: &mut Vec<u8>) -> Result<()> {
+    facts.into_iter().try_for_each(|fact| encode(&fact.into(), lines))
 }
 
-/// Everything in the database as the shortest journal that leads to it, counted on the way.
-fn facts<'a, T: Table>(table: &'a T, counts: &'a mut Rebuilt) -> impl Iterator<Item = Result<Record>> + 'a {
-    let kinds = [b'b', b'm', b't'].into_iter().flat_map(|kind| table.scan(&keys::all(kind, None), None));
-    kinds.map(move |entry| {
+/// The facts of a table after the key `after`, in order.
+pub(super) fn facts<'t, T: Table>(
+    table: &'t T,
+    after: Option<&[u8]>,
+) -> impl Iterator<Item = Result<(Vec<u8>, Fact)>> + use<'t, T> {
+    let after = after.map(<[u8]>::to_vec);
+    let first = after.as_ref().and_then(|after| after.first().copied()).unwrap_or_default();
+    let kinds = [b'b', b'm', b't'].into_iter().filter(move |kind| *kind >= first);
+    kinds.flat_map(move |kind| table.scan(&keys::all(kind, None), after.as_deref())).map(move |entry| {
         let (key, value) = entry?;
-        match key.first() {
-            Some(b'b') => {
-                counts.blobs += 1;
-                let (repo, digest) = names(&key)?;
-                Ok(Record::LinkBlob { repo, digest, size: decode_number(&value) })
-            }
-            Some(b'm') => {
-                counts.manifests += 1;
-                let (repo, digest) = names(&key)?;
-                let references = table.get(&keys::references(&repo, &digest))?.unwrap_or_else(|| b"{}".to_vec());
-                let (references, (size, media_type)) = (decode_references(&references)?, decode_manifest(&value));
-                Ok(Record::PutManifest { repo, digest, size, media_type, references })
-            }
-            _ => {
-                counts.tags += 1;
-                let (repo, tag) = names(&key)?;
-                Ok(Record::SetTag { repo, tag, digest: decode_digest(&value)? })
-            }
-        }
+        let fact = fact(table, &key, &value)?;
+        Ok((key, fact))
     })
+}
+
+fn fact(table: &impl Table, key: &[u8], value: &[u8]) -> Result<Fact> {
+    match key.first() {
+        Some(b'b') => {
+            let (repo, digest) = names(key)?;
+            Ok(Fact::Blob { repo, digest, size: decode_number(value) })
+        }
+        Some(b'm') => {
+            let (repo, digest) = names(key)?;
+            // Deleted since the scan came by, it refers to nothing any more.
+            let references = table.get(&keys::references(&repo, &digest))?.unwrap_or_else(|| b"{}".to_vec());
+            let (references, (size, media_type)) = (decode_references(&references)?, decode_manifest(value));
+            Ok(Fact::Manifest { repo, entry: ManifestEntry { digest, media_type, size }, references })
+        }
+        _ => {
+            let (repo, tag) = names(key)?;
+            Ok(Fact::Tag { repo, tag, digest: decode_digest(value)? })
+        }
+    }
+}
+
+impl Rebuilt {
+    fn count(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Blob { .. } => self.blobs += 1,
+            Fact::Manifest { .. } => self.manifests += 1,
+            Fact::Tag { .. } => self.tags += 1,
+        }
+    }
 }
 
 /// The two names of a key.

@@ -12,7 +12,7 @@ use longshore_runtime::name::{Digest, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
 use super::table::{Table, View};
-use super::{Kind, ManifestEntry, References, keys};
+use super::{Fact, Kind, ManifestEntry, References, keys};
 use crate::error::{Attempt, Error, Result};
 
 /// A change that happened. Each says what is, not what is different, so that replaying a stretch
@@ -59,6 +59,18 @@ pub(super) enum Record {
     },
     /// Content that was in no repository is gone from the blob store.
     Forget { digest: Digest },
+}
+
+impl From<Fact> for Record {
+    fn from(fact: Fact) -> Self {
+        match fact {
+            Fact::Blob { repo, digest, size } => Self::LinkBlob { repo, digest, size },
+            Fact::Manifest { repo, entry: ManifestEntry { digest, media_type, size }, references } => {
+                Self::PutManifest { repo, digest, size, media_type, references }
+            }
+            Fact::Tag { repo, tag, digest } => Self::SetTag { repo, tag, digest },
+        }
+    }
 }
 
 impl Record {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::commit::{note, now_ms};
 use super::journal::{Journal, Log};
 use super::keys;
+use super::lease::Leases;
 use super::record::{Record, decode_number};
 use super::store::Store;
 use super::table::{Table, View, failed};
@@ -60,7 +61,7 @@ impl SledMetadata {
             }
         }
         let journal = replay(&tree, data, start)?;
-        Ok(Self::new(tree, journal))
+        Ok(Self::new(tree, journal, Leases::open(data.leases())?))
     }
 }
 

@@ -12,7 +12,8 @@ use super::journal::Log;
 use super::lease::Leases;
 use super::table::Table;
 use super::{
-    Keeper, Kind, ManifestEntry, ManifestName, Metadata, Page, PutOptions, References, Referrers, Unreferenced, keys, read,
+    Facts, Keeper, Kind, ManifestEntry, ManifestName, Metadata, Page, PutOptions, References, Referrers, Unreferenced, keys,
+    read, rebuild,
 };
 use crate::error::Result;
 
@@ -27,13 +28,9 @@ pub struct Store<T> {
 
 impl<T: Table> Store<T> {
     /// Over a table that has everything the log has.
-    pub(super) fn new(table: T, log: impl Log) -> Self {
-        let leases = Arc::new(Leases::new());
+    pub(super) fn new(table: T, log: impl Log, leases: Leases) -> Self {
+        let leases = Arc::new(leases);
         Self { committer: Committer::start(table.clone(), log, Arc::clone(&leases)), table, leases }
-    }
-
-    pub(super) fn table(&self) -> &T {
-        &self.table
     }
 
     async fn read<V: Send + 'static>(&self, query: impl FnOnce(&T, &Leases) -> Result<V> + Send + 'static) -> Result<V> {
@@ -139,6 +136,23 @@ impl<T: Table> Metadata for Store<T> {
 
     async fn collect(&self, candidate: &Unreferenced, grace: Duration) -> Result<bool> {
         self.committer.commit(Change::Collect { candidate: candidate.clone(), grace }).await
+    }
+
+    async fn facts(&self, after: Option<&[u8]>, limit: usize) -> Result<Facts> {
+        let after = after.map(<[u8]>::to_vec);
+        self.read(move |table, _| {
+            let mut found = Facts { facts: Vec::new(), next: None };
+            for fact in rebuild::facts(table, after.as_deref()) {
+                let (key, fact) = fact?;
+                found.facts.push(fact);
+                if found.facts.len() == limit {
+                    found.next = Some(key);
+                    break;
+                }
+            }
+            Ok(found)
+        })
+        .await
     }
 
     async fn unlinked(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Digest>> {
