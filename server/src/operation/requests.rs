@@ -251,9 +251,9 @@ impl Record {
         }
         metrics.received_bytes.add(received);
         metrics.sent_bytes.add(*sent);
-        if status.is_server_error() {
-            metrics.storage_errors.add(1);
-        }
+        // A probe that is told "not ready" did not fail; what it found has been logged.
+        let failed = status.is_server_error() && facts.endpoint != EndpointKind::Operation;
+        metrics.storage_errors.add(failed.into());
         metrics.finished(method, facts.endpoint, *status, took);
 
         // Without the query, which may hold secrets.
@@ -262,7 +262,7 @@ impl Record {
         let id = self.id.to_str().unwrap_or_default();
         let (status, user, duration_us) = (status.as_u16(), facts.user.as_deref(), took.as_micros());
         // Whoever looks only for what failed wants to know in which request.
-        if status >= 500 {
+        if failed {
             tracing::error!(target: "request", %method, path, status, duration_us, received, sent, %peer, user, id);
         } else {
             tracing::info!(target: "request", %method, path, status, duration_us, received, sent, %peer, user, id);

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -70,6 +71,7 @@ pub async fn run(listener: TcpListener, front: Front, limits: &Limits, shutdown:
                     app: front.app.clone(),
                     builder: builder.clone(),
                     watcher: graceful.watcher(),
+                    first_request: limits.header_timeout(),
                     idle: limits.idle_timeout(),
                 };
                 spawn(stream, permit, handshake, served);
@@ -115,6 +117,8 @@ struct Served {
     app: Router,
     builder: Builder<TokioExecutor>,
     watcher: Watcher,
+    /// How long the first request is waited for; hyper sets no limit until it knows the version.
+    first_request: Duration,
     idle: Duration,
 }
 
@@ -142,10 +146,13 @@ fn spawn(stream: TcpStream, permit: Option<OwnedSemaphorePermit>, mut handshake:
 impl Served {
     /// Serves a connection to its end; one that can send files has `files`.
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, files: Option<Files>) {
-        let Self { connection, app, builder, watcher, idle } = self;
+        let Self { connection, app, builder, watcher, first_request, idle } = self;
         let busy = Busy::default();
+        let asked = Arc::new(AtomicBool::new(false));
+        let has_asked = Arc::clone(&asked);
         let stream = TokioIo::new(StallGuard::new(stream, idle, busy.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
+            has_asked.store(true, Relaxed);
             let (mut app, in_handler) = (app.clone(), busy.enter());
             let files = files.clone().filter(|_| request.version() < Version::HTTP_2);
             let (request, in_progress) = connection.begin(request);
@@ -161,8 +168,18 @@ impl Served {
                 }))
             }
         });
-        let serving = builder.serve_connection(stream, service).into_owned();
-        if let Err(e) = watcher.watch(serving).await {
+        let serving = watcher.watch(builder.serve_connection(stream, service).into_owned());
+        tokio::pin!(serving);
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = tokio::time::sleep(first_request) => {
+                if !asked.load(Relaxed) {
+                    return;
+                }
+                serving.await
+            }
+        };
+        if let Err(e) = ended {
             tracing::debug!("connection ended: {e}");
         }
     }
