@@ -6,6 +6,7 @@
 //! DATA/uploads/<id>.<repository>  bytes of uploads in progress
 //! DATA/journal                    who links what, and the tags: what content cannot tell
 //! DATA/metadata/                  the database made of the journal
+//! DATA/token.key                  what access tokens are signed with
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -60,6 +61,11 @@ impl DataDir {
     /// The journal's file.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")
+    }
+
+    /// The signing key's file.
+    pub fn token_key(&self) -> PathBuf {
+        self.path.join("token.key")
     }
 
     /// The metadata database's directory.

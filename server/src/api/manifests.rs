@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use longshore_runtime::name::RepoName;
+use longshore_runtime::name::{Digest, RepoName};
 
 use super::incoming;
 use super::response::{CONTENT_DIGEST, empty, value};
@@ -32,12 +32,14 @@ pub(super) async fn head<B: BlobStore, M: Metadata>(
     Ok(described(&entry, Body::empty()))
 }
 
+/// PUT. `overwrite`: whether a tag that is there may be moved.
 pub(super) async fn put<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     name: &ManifestName,
     parts: &Parts,
     body: Body,
+    overwrite: bool,
 ) -> Result<Response<Body>> {
     let content_type = match parts.headers.get(CONTENT_TYPE) {
         None => None,
@@ -47,6 +49,14 @@ pub(super) async fn put<B: BlobStore, M: Metadata>(
         }
     };
     let bytes = incoming::manifest(&parts.headers, body, registry.limits()).await?;
+    // Stands in for the parameter of the same name of `Registry::put_manifest`, which looks in the
+    // same transaction.
+    if !overwrite
+        && matches!(name, ManifestName::Tag(_))
+        && registry.manifest(repo, name).await.is_ok_and(|there| there.digest != Digest::of(&bytes))
+    {
+        return Err(Error::Denied);
+    }
     let digest = registry.put_manifest(repo, name, content_type, bytes).await?;
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();

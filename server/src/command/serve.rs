@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use longshore_server::access::Access;
 use longshore_server::blob::FsBlobStore;
 use longshore_server::config::{Config, Problems};
 use longshore_server::data_dir::DataDir;
@@ -74,7 +75,11 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
     // The metadata first: it refuses what does not fit together before anything is created.
     let metadata = SledMetadata::open(data)?;
     let blobs = FsBlobStore::open(data.blobs(), &limits)?;
-    let app = api::router(Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits))));
+    let access = match &config.access {
+        Some(settings) => Access::new(settings, &data.token_key())?,
+        None => Access::open(),
+    };
+    let app = api::router(Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits))), Arc::new(access));
     say(&format!("rhub listens on http://{}, data in {}", listener.local_addr()?, data.path().display()))?;
     let shutdown = async move {
         tokio::select! {

@@ -6,6 +6,7 @@ mod stall;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -20,6 +21,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::stall::{Busy, StallGuard};
 use crate::limits::{Limits, SHUTDOWN_GRACE};
+
+/// The connection a request came by; an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Whether nobody between could read along.
+    pub tls: bool,
+}
 
 /// How the serving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +51,9 @@ pub async fn run(listener: TcpListener, app: Router, limits: &Limits, shutdown: 
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, permit) = accept(&listener, &connections) => spawn(stream, permit, &app, &builder, &graceful, limits),
+            (stream, peer, permit) = accept(&listener, &connections) => {
+                spawn(stream, Connection { peer, tls: false }, permit, &app, &builder, &graceful, limits);
+            }
         }
     }
     drop(listener);
@@ -52,12 +64,12 @@ pub async fn run(listener: TcpListener, app: Router, limits: &Limits, shutdown: 
 }
 
 /// The next connection, once there is room for one.
-async fn accept(listener: &TcpListener, limit: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+async fn accept(listener: &TcpListener, limit: &Arc<Semaphore>) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed.
     let permit = Arc::clone(limit).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, peer)) => return (stream, peer, permit),
             // The peer was gone before it was accepted.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             // Out of descriptors or memory: others have to end first.
@@ -71,6 +83,7 @@ async fn accept(listener: &TcpListener, limit: &Arc<Semaphore>) -> (TcpStream, O
 
 fn spawn(
     stream: TcpStream,
+    connection: Connection,
     permit: Option<OwnedSemaphorePermit>,
     app: &Router,
     builder: &Builder<TokioExecutor>,
@@ -82,7 +95,8 @@ fn spawn(
     let busy = Busy::default();
     let stream = TokioIo::new(StallGuard::new(stream, limits.idle_timeout(), busy.clone()));
     let app = app.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection);
         let (mut app, in_handler) = (app.clone(), busy.enter());
         async move {
             let response = tower_call(&mut app, request).await;
