@@ -34,6 +34,8 @@ pub mod maintain;
 pub mod manifest;
 pub mod meta;
 mod pins;
+#[cfg(test)]
+mod promises;
 pub mod registry;
 pub mod serve;
 
