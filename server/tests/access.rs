@@ -70,7 +70,7 @@ impl Caller<'_> {
             (role, Scheme::Bearer) => {
                 // What docker asks for; a client that meets a challenge asks for what that says.
                 let repo = path.strip_prefix("/v2/").unwrap().split(['?', '&']).next().unwrap();
-                let end = ["/blobs/", "/manifests/", "/tags/"].iter().find_map(|end| repo.find(end));
+                let end = ["/blobs/", "/manifests/", "/tags/", "/referrers/"].iter().find_map(|end| repo.find(end));
                 let scope = end.map_or("registry:catalog:*".to_owned(), |end| format!("repository:{}:*", &repo[..end]));
                 let scope = match path.split_once("from=") {
                     Some((_, from)) => format!("{scope} repository:{from}:pull"),
@@ -137,6 +137,11 @@ const MATRIX: &[Line] = &[
     ("tags of team", |c| get(c, "/v2/team/app/tags/list"),                                                  [401, 200, 200, 200, 200]),
     ("tags of secret", |c| get(c, "/v2/secret/app/tags/list"),                                              [401, 403, 403, 403, 200]),
 
+    ("referrers in public", |c| get(c, &format!("/v2/public/app/referrers/{}", blob("x"))),                 [200, 200, 200, 200, 200]),
+    ("referrers in team", |c| get(c, &format!("/v2/team/app/referrers/{}", blob("x"))),                     [401, 200, 200, 200, 200]),
+    ("referrers in secret", |c| get(c, &format!("/v2/secret/app/referrers/{}", blob("x"))),                 [401, 403, 403, 403, 200]),
+    ("referrers where nothing is", |c| get(c, &format!("/v2/secret/none/referrers/{}", blob("x"))),         [401, 403, 403, 403, 200]),
+
     ("POST upload to public", |c| c.send("POST", "/v2/public/app/blobs/uploads/", &[], b""),                [401, 403, 403, 403, 202]),
     ("POST upload to team", |c| c.send("POST", "/v2/team/app/blobs/uploads/", &[], b""),                    [401, 403, 202, 202, 202]),
     ("POST upload to secret", |c| c.send("POST", "/v2/secret/app/blobs/uploads/", &[], b""),                [401, 403, 403, 403, 202]),
@@ -153,6 +158,7 @@ const MATRIX: &[Line] = &[
     ("PUT a new tag", |c| c.put_manifest("team/app", &c.own("new"), "team/app"),                            [401, 403, 201, 201, 201]),
     ("PUT a tag again", |c| c.put_manifest("team/app", "v1", "team/app"),                                   [401, 403, 201, 201, 201]),
     ("PUT a tag elsewhere", move_tag,                                                                       [401, 403, 403, 201, 201]),
+    ("PUT one new and one old tag", |c| c.put_manifest("team/app", &format!("{}?tag=v1", other_digest(c)), "other"), [401, 403, 403, 201, 201]),
     ("PUT by digest", |c| c.put_manifest("team/app", Digest::of(image_manifest(b"{}", b"team/app").as_bytes()).as_str(), "team/app"), [401, 403, 201, 201, 201]),
     ("PUT a tag of public", |c| c.put_manifest("public/app", &c.own("new"), "public/app"),                  [401, 403, 403, 403, 201]),
 
@@ -173,6 +179,13 @@ fn move_tag(caller: &Caller<'_>) -> Reply {
     caller.hub.push_image("team/app", &tag, "before");
     caller.hub.push_image("team/app", "after", "after");
     caller.put_manifest("team/app", &tag, "after")
+}
+
+/// Of a manifest that is in the repository without being tagged `v1`, as that is put back.
+fn other_digest(caller: &Caller<'_>) -> Digest {
+    caller.hub.push_image("team/app", "v1", "team/app");
+    caller.hub.push_image("team/app", "other", "other");
+    Digest::of(image_manifest(b"{}", b"other").as_bytes())
 }
 
 fn delete_tag(caller: &Caller<'_>, repo: &str) -> Reply {
@@ -443,6 +456,7 @@ fn cve_2020_29662_nothing_tells_what_is_absent_from_what_is_not_yours() {
             ("HEAD", format!("/v2/REPO/blobs/{digest}")),
             ("DELETE", format!("/v2/REPO/blobs/{digest}")),
             ("GET", "/v2/REPO/tags/list".to_owned()),
+            ("GET", format!("/v2/REPO/referrers/{digest}")),
             ("POST", "/v2/REPO/blobs/uploads/".to_owned()),
             ("GET", format!("/v2/REPO/blobs/uploads/{}", "0".repeat(64))),
             ("PATCH", format!("/v2/REPO/blobs/uploads/{}", "0".repeat(64))),

@@ -1,17 +1,19 @@
-//! Manifests and tags: end-3, end-7, end-9.
+//! Manifests and tags: end-3, end-7, end-7b, end-9.
 
 use axum::body::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use longshore_runtime::name::{Digest, RepoName};
+use longshore_runtime::name::{RepoName, Tag};
 
 use super::incoming;
-use super::response::{CONTENT_DIGEST, empty, value};
+use super::query::parameters;
+use super::response::{CONTENT_DIGEST, SUBJECT, TAG, empty, value};
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
-use crate::meta::{ManifestEntry, ManifestName, Metadata};
-use crate::registry::Registry;
+use crate::limits::TAG_PARAMETERS_LIMIT;
+use crate::meta::{ManifestEntry, ManifestName, Metadata, PutOptions};
+use crate::registry::{NewManifest, Registry};
 
 pub(super) async fn get<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
@@ -19,7 +21,7 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
     name: &ManifestName,
 ) -> Result<Response<Body>> {
     let entry = registry.manifest(repo, name).await?;
-    let body = registry.read_manifest(&entry).await?;
+    let body = registry.read_manifest(repo, &entry).await?;
     Ok(described(&entry, Body::new(body)))
 }
 
@@ -48,20 +50,24 @@ pub(super) async fn put<B: BlobStore, M: Metadata>(
             Some(text.split(';').next().unwrap_or_default().trim())
         }
     };
-    let bytes = incoming::manifest(&parts.headers, body, registry.limits()).await?;
-    // Stands in for the parameter of the same name of `Registry::put_manifest`, which looks in the
-    // same transaction.
-    if !overwrite
-        && matches!(name, ManifestName::Tag(_))
-        && registry.manifest(repo, name).await.is_ok_and(|there| there.digest != Digest::of(&bytes))
-    {
-        return Err(Error::Denied);
+    let tags = parameters(&parts.uri, "tag")?;
+    if tags.len() > TAG_PARAMETERS_LIMIT {
+        return Err(Error::TooManyTags { limit: TAG_PARAMETERS_LIMIT });
     }
-    let digest = registry.put_manifest(repo, name, content_type, bytes).await?;
+    let tags = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>()?;
+    let options = PutOptions { overwrite, sparse: registry.limits().sparse_manifests };
+    let bytes = incoming::manifest(&parts.headers, body, registry.limits()).await?;
+    let stored = registry.put_manifest(repo, name, NewManifest { bytes, content_type, tags }, options).await?;
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
-    headers.insert(LOCATION, value(format_args!("/v2/{repo}/manifests/{digest}")));
-    headers.insert(CONTENT_DIGEST, value(&digest));
+    headers.insert(LOCATION, value(format_args!("/v2/{repo}/manifests/{}", stored.digest)));
+    headers.insert(CONTENT_DIGEST, value(&stored.digest));
+    if let Some(subject) = stored.subject {
+        headers.insert(SUBJECT, value(subject));
+    }
+    for tag in stored.tags {
+        headers.append(TAG, value(tag));
+    }
     Ok(response)
 }
 

@@ -79,6 +79,7 @@ async fn dispatch<B: BlobStore, M: Metadata>(
         (Endpoint::Base, &Method::GET | &Method::HEAD) => Ok(empty(http::StatusCode::OK)),
         (Endpoint::Catalog, &Method::GET) => lists::repositories(registry, caller, parts).await,
         (Endpoint::Tags(repo), &Method::GET) => lists::tags(registry, &repo, parts).await,
+        (Endpoint::Referrers(repo, subject), &Method::GET) => lists::referrers(registry, &repo, &subject, parts).await,
 
         (Endpoint::Blob(repo, digest), &Method::GET) => blobs::get(registry, &repo, &digest, parts).await,
         (Endpoint::Blob(repo, digest), &Method::HEAD) => blobs::head(registry, &repo, &digest).await,
@@ -116,7 +117,9 @@ fn authorize(caller: &Caller<'_>, endpoint: &Endpoint, parts: &Parts) -> Result<
             caller.require(Action::Create, repo, parts)?;
             return caller.require_owner(name);
         }
-        (Endpoint::Tags(repo) | Endpoint::Blob(repo, _) | Endpoint::Manifest(repo, _), _) => (repo, Action::Pull),
+        (Endpoint::Tags(repo) | Endpoint::Referrers(repo, _) | Endpoint::Blob(repo, _) | Endpoint::Manifest(repo, _), _) => {
+            (repo, Action::Pull)
+        }
     };
     caller.require(action, repo, parts)
 }

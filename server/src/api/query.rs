@@ -21,11 +21,30 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
+/// Text as a query parameter's value.
+pub(super) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 /// A query parameter, decoded; the first one of that name.
 pub(super) fn parameter(uri: &Uri, name: &str) -> Result<Option<String>> {
     let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let found = pairs.into_iter().find(|(key, _)| *key == name);
     found.map(|(_, value)| percent_decode(value).ok_or_else(|| unreadable(name))).transpose()
+}
+
+/// Every value of a query parameter, decoded, in order.
+pub(super) fn parameters(uri: &Uri, name: &str) -> Result<Vec<String>> {
+    let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let values = pairs.filter(|(key, _)| *key == name);
+    values.map(|(_, value)| percent_decode(value).ok_or_else(|| unreadable(name))).collect()
 }
 
 /// A query parameter that is a number of entries. One too large to hold is as good as any large one.

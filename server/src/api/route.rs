@@ -27,6 +27,8 @@ pub(super) enum Endpoint {
     Uploads(RepoName),
     /// `/v2/<name>/blobs/uploads/<id>` (end-5, end-6, end-13).
     Upload(RepoName, SessionName),
+    /// `/v2/<name>/referrers/<digest>` (end-12).
+    Referrers(RepoName, Digest),
     /// `/v2/<name>/manifests/<reference>` (end-3, end-7, end-9).
     Manifest(RepoName, ManifestName),
 }
@@ -51,6 +53,7 @@ impl Endpoint {
         let (name, middle) = before.rsplit_once('/').ok_or_else(nowhere)?;
         match (middle, last) {
             ("tags", "list") => Ok(Self::Tags(name.parse()?)),
+            ("referrers", subject) => Ok(Self::Referrers(name.parse()?, subject.parse()?)),
             ("manifests", reference) => {
                 let repo = name.parse()?;
                 Ok(Self::Manifest(repo, manifest_name(method, reference)?))
@@ -71,7 +74,7 @@ impl Endpoint {
         match self {
             Self::Base => "GET, HEAD",
             Self::Token => "GET, POST",
-            Self::Catalog | Self::Tags(_) => "GET",
+            Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET",
             Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Uploads(_) => "POST",
             Self::Upload(..) => "GET, PATCH, PUT, DELETE",
@@ -124,6 +127,7 @@ mod tests {
         assert_eq!(parse("/v2/a/blobs/uploads/").unwrap(), Endpoint::Uploads(repo("a")));
         assert_eq!(parse("/v2/a/blobs/uploads").unwrap(), Endpoint::Uploads(repo("a")));
         assert_eq!(parse(&format!("/v2/a/blobs/uploads/{ID}")).unwrap(), Endpoint::Upload(repo("a"), ID.parse().unwrap()));
+        assert_eq!(parse(&format!("/v2/a/referrers/{digest}")).unwrap(), Endpoint::Referrers(repo("a"), digest.clone()));
         let by_tag = ManifestName::Tag("v1".parse().unwrap());
         assert_eq!(parse("/v2/a/manifests/v1").unwrap(), Endpoint::Manifest(repo("a"), by_tag));
         let by_digest = ManifestName::Digest(digest.clone());
@@ -175,6 +179,7 @@ mod tests {
             "/v2/a/manifests/%2e%2e",
             "/v2/a/blobs/uploads/../x",
             "/v2/a/blobs/uploads/x",
+            "/v2/a/referrers/v1",
             "/v2/a/uploads/",
             "/v2/_catalog/",
             &long,

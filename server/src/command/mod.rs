@@ -2,6 +2,8 @@
 //! one in [`main`].
 
 mod config;
+mod import;
+mod maintain;
 mod rebuild;
 mod serve;
 
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use longshore_server::config::{Loaded, Sources, load};
+use longshore_server::maintain::Task;
 
 /// An OCI registry one hosts oneself.
 ///
@@ -32,6 +35,16 @@ enum Command {
     Serve(serve::Flags),
     /// Make the metadata database anew from the journal and the blobs.
     Rebuild,
+    /// Collect garbage: what nothing refers to, after its grace period.
+    Gc(maintain::Gc),
+    /// Say which tags, manifests and leases keep a digest.
+    Why(maintain::Why),
+    /// Hash every blob again and follow every link.
+    Check(maintain::Check),
+    /// Write everything the metadata knows to standard output.
+    Export,
+    /// Make the metadata database anew from an export and the blobs.
+    Import(import::Flags),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(config::Verb),
@@ -61,6 +74,11 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match command {
         Command::Serve(flags) => serve::run(&common, &flags),
         Command::Rebuild => rebuild::run(&common),
+        Command::Gc(flags) => maintain::run(&common, &(&flags).into()),
+        Command::Why(flags) => (&flags).try_into().and_then(|task| maintain::run(&common, &task)),
+        Command::Check(flags) => maintain::run(&common, &(&flags).into()),
+        Command::Export => maintain::run(&common, &Task::Export),
+        Command::Import(flags) => import::run(&common, &flags),
         Command::Config(verb) => config::run(&common, &verb),
     };
     match outcome {

@@ -1,14 +1,17 @@
 //! `rhub serve`
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use longshore_server::access::Access;
 use longshore_server::blob::FsBlobStore;
+use longshore_server::collect::Policy;
 use longshore_server::config::{Config, Problems};
 use longshore_server::data_dir::DataDir;
 use longshore_server::limits::{BLOCKING_THREADS_LIMIT, SHUTDOWN_GRACE};
+use longshore_server::maintain::control;
 use longshore_server::meta::SledMetadata;
 use longshore_server::{Registry, api, serve};
 use tokio::net::TcpListener;
@@ -79,7 +82,10 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
         Some(settings) => Access::new(settings, &data.token_key())?,
         None => Access::open(),
     };
-    let app = api::router(Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits))), Arc::new(access));
+    let registry = Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits)));
+    let app = api::router(Arc::clone(&registry), Arc::new(access));
+    let maintenance = control::serve(control::listen(data)?, Arc::clone(&registry), Policy::from(config));
+    let collector = collect_now_and_then(registry, config.into(), Duration::from_secs(config.gc.interval_s));
     say(&format!("rhub listens on http://{}, data in {}", listener.local_addr()?, data.path().display()))?;
     let shutdown = async move {
         tokio::select! {
@@ -87,5 +93,21 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    Ok(serve::run(listener, app, &limits, shutdown).await)
+    // What is done beside the serving ends with it.
+    tokio::select! {
+        ended = serve::run(listener, app, &limits, shutdown) => Ok(ended),
+        () = maintenance => bail!("the control socket is gone"),
+        () = collector => bail!("the garbage collector is gone"),
+    }
+}
+
+/// Collects garbage at every `interval`.
+async fn collect_now_and_then(registry: Arc<Registry<FsBlobStore, SledMetadata>>, policy: Policy, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        match registry.collect(&policy).await {
+            Ok(collected) => tracing::info!(?collected, "garbage collected"),
+            Err(e) => tracing::error!("collect garbage: {e}"),
+        }
+    }
 }

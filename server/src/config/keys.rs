@@ -60,6 +60,7 @@ pub const KEYS: &[Key] = &[
     key("limits.idle_timeout_s", Kind::Number(1, DAY_S)),
     key("limits.page_entries", Kind::Number(1, 10_000)),
     key("limits.catalog_entries", Kind::Number(1, 10_000)),
+    key("limits.sparse_manifests", Kind::Switch),
     key("gc.interval_s", Kind::Number(1, 365 * DAY_S)),
     key("gc.grace_s", Kind::Number(1, 365 * DAY_S)),
     key("gc.untagged_after_s", Kind::Number(1, 3650 * DAY_S)),

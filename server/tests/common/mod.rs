@@ -31,6 +31,13 @@ impl Rhub {
         Self::start_command(command(data))
     }
 
+    /// With further flags of `rhub serve`.
+    pub fn start_with(data: &Path, flags: &[&str]) -> Self {
+        let mut command = command(data);
+        command.args(flags);
+        Self::start_command(command)
+    }
+
     pub fn start_command(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
