@@ -4,6 +4,7 @@
 //! - [`serve`]: connections and their limits; knows HTTP, and nothing of registries.
 //! - [`api`]: paths, headers, status codes. A handler takes a request apart, makes one call of
 //!   [`Registry`], and makes a response of the answer.
+//! - [`access`]: who asks, and what they may do.
 //! - [`registry`]: what a registry does, over the two traits below.
 //! - [`blob`]: content by digest; a trait and its file system implementation.
 //! - [`meta`]: what is in which repository; a trait and its embedded implementation, which is made
@@ -23,6 +24,7 @@
 //! - **No body in memory**, but manifests, which are limited.
 //! - **No lock across I/O** but an upload session's own.
 
+pub mod access;
 pub mod api;
 pub mod blob;
 pub mod collect;
@@ -38,6 +40,8 @@ pub mod manifest;
 pub mod meta;
 pub mod operation;
 mod pins;
+#[cfg(test)]
+mod promises;
 pub mod registry;
 pub mod serve;
 

@@ -136,3 +136,34 @@ pub const REFERRERS_PAGE_BYTES: usize = 4 << 20;
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 /// The metadata database's page cache.
 pub const METADATA_CACHE_BYTES: u64 = 8 << 20;
+
+/// The longest `Authorization` header, in bytes.
+pub const AUTHORIZATION_LIMIT_BYTES: usize = 16 << 10;
+/// The longest user name, in bytes.
+pub const USER_NAME_LIMIT_BYTES: usize = 128;
+/// The longest password that can be set, in bytes: bcrypt takes no more in.
+pub const PASSWORD_LIMIT_BYTES: usize = 72;
+/// The cost of new bcrypt hashes: 2^10 rounds.
+pub const BCRYPT_COST: u32 = 10;
+/// The highest cost taken from an htpasswd file: a few seconds for one login.
+pub const BCRYPT_COST_LIMIT: u32 = 16;
+/// The longest htpasswd file, in bytes.
+pub const HTPASSWD_LIMIT_BYTES: u64 = 4 << 20;
+/// How often it is looked whether the htpasswd file has changed, while there are requests.
+pub const HTPASSWD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long a password that was found right is not hashed again.
+pub const VERDICT_LIFETIME: Duration = Duration::from_secs(60);
+/// Passwords hashed at one time: each takes a core for itself.
+pub const LOGINS_LIMIT: usize = 2;
+/// Passwords being hashed or waiting for it; further ones are told to come again.
+pub const LOGINS_WAITING_LIMIT: usize = 64;
+/// How far the clocks of two runs of the server may differ, in seconds.
+pub const TOKEN_LEEWAY_S: u64 = 5;
+/// Scopes one access token is asked for.
+pub const TOKEN_SCOPES_LIMIT: usize = 32;
+/// The longest form in which a token is asked for, in bytes.
+pub const TOKEN_FORM_LIMIT_BYTES: usize = 16 << 10;
+/// Access rules.
+pub const ACCESS_RULES_LIMIT: usize = 1000;
+/// Pages of repositories looked at for one page of those the caller may see.
+pub const CATALOG_SCAN_PAGES: usize = 10;

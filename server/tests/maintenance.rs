@@ -1,6 +1,8 @@
 //! What an operator does beside the serving: collecting garbage, asking why, checking, moving the
 //! metadata; with a server running and without.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod common;
 
 use std::path::Path;

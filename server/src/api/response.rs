@@ -1,7 +1,7 @@
 //! Responses, errors among them (distribution-spec, "Error Codes").
 
 use axum::body::Body;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use longshore_runtime::name::Digest;
 use serde::Serialize;
@@ -80,6 +80,9 @@ pub(crate) fn error_response(error: &Error) -> Response<Body> {
     match error {
         Error::Method { allow, .. } => {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        Error::Unauthorized { challenge, .. } => {
+            response.headers_mut().insert(WWW_AUTHENTICATE, value(challenge));
         }
         Error::RangeNotSatisfiable { size } => {
             response.headers_mut().insert(CONTENT_RANGE, value(format_args!("bytes */{size}")));

@@ -12,7 +12,8 @@ use super::incoming::receive;
 use super::query::parameter;
 use super::range;
 use super::response::{CONTENT_DIGEST, UPLOAD_ID, empty, error_response, value};
-use crate::blob::{BlobStore, Upload, UploadId};
+use crate::access::{Action, Caller, SessionName};
+use crate::blob::{BlobStore, Upload};
 use crate::error::{Error, Result};
 use crate::meta::Metadata;
 use crate::registry::{Mounted, Registry};
@@ -20,6 +21,7 @@ use crate::registry::{Mounted, Registry};
 /// POST: a session, or at once a blob (`?digest=`), or a blob from another repository (`?mount=`).
 pub(super) async fn start<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
+    caller: &Caller<'_>,
     repo: &RepoName,
     parts: &Parts,
     body: Body,
@@ -30,15 +32,20 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
     let (mount, from) = (parameter(&parts.uri, "mount")?, parameter(&parts.uri, "from")?);
     let id = match (mount, from) {
         (Some(digest), Some(from)) => {
-            let (digest, from) = (digest.parse()?, from.parse()?);
-            match registry.mount_blob(&from, repo, &digest).await? {
-                Mounted::Yes => return Ok(created(repo, &digest)),
-                Mounted::No(id) => id,
+            let (digest, from): (Digest, RepoName) = (digest.parse()?, from.parse()?);
+            // What the caller may not see is answered like what is not there.
+            if caller.may(Action::Pull, &from) {
+                match registry.mount_blob(&from, repo, &digest).await? {
+                    Mounted::Yes => return Ok(created(repo, &digest)),
+                    Mounted::No(id) => id,
+                }
+            } else {
+                registry.start_upload(repo, digest.algorithm()).await?
             }
         }
         _ => registry.start_upload(repo, Algorithm::Sha256).await?,
     };
-    Ok(session(StatusCode::ACCEPTED, repo, id, 0))
+    Ok(session(StatusCode::ACCEPTED, repo, caller.session(id), 0))
 }
 
 /// POST with `?digest=`: nobody learns the session's name, so a failure ends it.
@@ -70,44 +77,44 @@ async fn monolithic<B: BlobStore, M: Metadata>(
 pub(super) async fn status<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
 ) -> Result<Response<Body>> {
-    let offset = registry.open_upload(repo, id).await?.offset();
-    Ok(session(StatusCode::NO_CONTENT, repo, id, offset))
+    let offset = registry.open_upload(repo, name.id()).await?.offset();
+    Ok(session(StatusCode::NO_CONTENT, repo, name, offset))
 }
 
 /// PATCH: a chunk with its `Content-Range`, or a stream without.
 pub(super) async fn append<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
     parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
-    let mut upload = registry.open_upload(repo, id).await?;
+    let mut upload = registry.open_upload(repo, name.id()).await?;
     let expected = match expected_length(parts, upload.offset()) {
-        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
+        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, name, offset)),
         other => other?,
     };
     receive(&mut upload, body, expected, registry.limits()).await?;
     let offset = upload.offset();
     upload.suspend().await?;
-    Ok(session(StatusCode::ACCEPTED, repo, id, offset))
+    Ok(session(StatusCode::ACCEPTED, repo, name, offset))
 }
 
 /// PUT with `?digest=`: the last chunk, if there is one more, and the end.
 pub(super) async fn finish<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
     parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
     let digest = parameter(&parts.uri, "digest")?;
     let digest: Digest = digest.ok_or_else(|| Error::Parameter("query parameter digest is missing".into()))?.parse()?;
-    let mut upload = registry.open_upload(repo, id).await?;
+    let mut upload = registry.open_upload(repo, name.id()).await?;
     let expected = match expected_length(parts, upload.offset()) {
-        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
+        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, name, offset)),
         other => other?,
     };
     receive(&mut upload, body, expected, registry.limits()).await?;
@@ -119,9 +126,9 @@ pub(super) async fn finish<B: BlobStore, M: Metadata>(
 pub(super) async fn cancel<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
 ) -> Result<Response<Body>> {
-    registry.open_upload(repo, id).await?.cancel().await?;
+    registry.open_upload(repo, name.id()).await?.cancel().await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -141,24 +148,24 @@ fn expected_length(parts: &Parts, offset: u64) -> Result<Option<u64>> {
     Ok(Some(end - start))
 }
 
-fn out_of_order(error: &Error, repo: &RepoName, id: UploadId, offset: u64) -> Response<Body> {
+fn out_of_order(error: &Error, repo: &RepoName, name: SessionName, offset: u64) -> Response<Body> {
     let mut response = error_response(error);
-    describe(&mut response, repo, id, offset);
+    describe(&mut response, repo, name, offset);
     response
 }
 
-fn session(status: StatusCode, repo: &RepoName, id: UploadId, offset: u64) -> Response<Body> {
+fn session(status: StatusCode, repo: &RepoName, name: SessionName, offset: u64) -> Response<Body> {
     let mut response = empty(status);
-    describe(&mut response, repo, id, offset);
+    describe(&mut response, repo, name, offset);
     response
 }
 
 /// Where an upload is, and how far. An empty one reads `0-0`, as clients know it.
-fn describe(response: &mut Response<Body>, repo: &RepoName, id: UploadId, offset: u64) {
+fn describe(response: &mut Response<Body>, repo: &RepoName, name: SessionName, offset: u64) {
     let headers = response.headers_mut();
-    headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/uploads/{id}")));
+    headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/uploads/{name}")));
     headers.insert(RANGE, value(format_args!("0-{}", offset.saturating_sub(1))));
-    headers.insert(UPLOAD_ID, value(id));
+    headers.insert(UPLOAD_ID, value(name));
 }
 
 fn created(repo: &RepoName, digest: &Digest) -> Response<Body> {

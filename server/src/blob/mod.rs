@@ -9,6 +9,8 @@ mod body;
 mod contract;
 mod fs;
 mod fs_upload;
+#[cfg(test)]
+mod memory;
 
 use std::fmt;
 use std::future::Future;
@@ -22,6 +24,8 @@ use longshore_runtime::name::{Algorithm, Digest, RepoName};
 pub use body::BlobBody;
 pub use fs::FsBlobStore;
 pub use fs_upload::FsUpload;
+#[cfg(test)]
+pub(crate) use memory::MemoryBlobStore;
 
 use crate::error::{Error, Result};
 

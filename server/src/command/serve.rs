@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use longshore_server::access::Access;
 use longshore_server::blob::FsBlobStore;
 use longshore_server::collect::Policy;
 use longshore_server::config::{Config, Problems};
@@ -79,9 +80,15 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
     // The metadata first: it refuses what does not fit together before anything is created.
     let metadata = SledMetadata::open(data)?;
     let blobs = FsBlobStore::open(data.blobs(), &limits)?;
+    let access = match &config.access {
+        Some(settings) => Access::new(settings, &data.token_key())?,
+        None => Access::open(),
+    };
     let registry = Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits)));
+    let access = Arc::new(access);
     let watch = Arc::new(Watch::new(limits.requests)?);
-    let app = routes(api::router(Arc::clone(&registry)), Arc::clone(&registry), Arc::clone(&watch), data.path().to_owned());
+    let app = api::router(Arc::clone(&registry), Arc::clone(&access));
+    let app = routes(app, Arc::clone(&registry), access, Arc::clone(&watch), data.path().to_owned());
     let maintenance = control::serve(control::listen(data)?, Arc::clone(&registry), Policy::from(config));
     let collector = collect_now_and_then(registry, config.into(), Duration::from_secs(config.gc.interval_s));
     let renewal = renew(tls.clone());

@@ -128,7 +128,7 @@ fn missing<T: Table>(view: &View<'_, T>, repo: &RepoName, references: &Reference
     let manifests = references.manifests.iter().map(|digest| (keys::manifest(repo, digest), digest));
     let mut missing = Vec::new();
     for (key, digest) in blobs.chain(manifests) {
-        if !view.has(&key)? {
+        if !missing.contains(digest) && !view.has(&key)? {
             missing.push(digest.clone());
             if missing.len() == MISSING_LISTED_LIMIT {
                 break;

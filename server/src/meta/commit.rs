@@ -102,7 +102,7 @@ fn commit_group<T: Table>(
     waiting: &mut Vec<(oneshot::Sender<Result<bool>>, bool)>,
     condemned: &mut Vec<Key>,
 ) -> Result<(), Failure> {
-    let mut view = View::new(table, now_ms());
+    let mut view = View::new(table, leases.clock().now_ms());
     let mut lines = Vec::new();
     for (change, answer) in group.drain(..) {
         match change.resolve(&view, leases) {
@@ -126,12 +126,6 @@ fn commit_group<T: Table>(
     })?;
     // The journal has it: a database that cannot follow must not go on without it.
     table.apply(view.into_changes()).map_err(|e| Failure { why: e.to_string(), nothing_changed: None })
-}
-
-/// Milliseconds since the epoch.
-pub fn now_ms() -> u64 {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How a group failed.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use longshore_runtime::name::{Digest, RepoName};
 
 use super::Kind;
-use super::commit::now_ms;
+use super::clock::Clock;
 use crate::data_dir::sync_directory;
 use crate::error::{Attempt, Result};
 use crate::limits::LEASE_MEMORY;
@@ -28,6 +28,7 @@ pub(super) struct Leases {
     /// Before this, everything counts as renewed, in milliseconds since the epoch.
     start_ms: u64,
     state: Mutex<State>,
+    clock: Clock,
     /// Where they are written to at the end.
     file: Option<PathBuf>,
 }
@@ -44,15 +45,21 @@ struct State {
 
 impl Leases {
     /// All of them renewed at this moment.
-    pub(super) fn renewed_now() -> Self {
-        Self { start_ms: now_ms(), state: Mutex::default(), file: None }
+    pub(super) fn renewed_now(clock: Clock) -> Self {
+        Self { start_ms: clock.now_ms(), state: Mutex::default(), clock, file: None }
+    }
+
+    /// What time it is for them.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Takes the leases an earlier process left in `file`.
     pub(super) fn open(file: PathBuf) -> Result<Self> {
-        let mut leases = Self::renewed_now();
+        let mut leases = Self::renewed_now(Clock::default());
         if let Some((start_ms, renewed)) = fs::read_to_string(&file).ok().as_deref().and_then(read) {
-            leases = Self { start_ms, state: Mutex::new(State { renewed, ..State::default() }), file: None };
+            leases.start_ms = start_ms;
+            leases.state().renewed = renewed;
         }
         // It says nothing of what this process is going to tell: after a crash it must not be there.
         crate::data_dir::remove_if_there(&file)?;
@@ -71,7 +78,7 @@ impl Leases {
         let mut state = self.state();
         let stands = !state.condemned.contains(&key);
         if stands {
-            state.renewed.insert(key, now_ms());
+            state.renewed.insert(key, self.clock.now_ms());
         }
         stands
     }
@@ -83,7 +90,7 @@ impl Leases {
 
     fn is_held_in(&self, state: &State, key: &Key, grace: Duration) -> bool {
         let renewed = state.renewed.get(key).copied().unwrap_or_default().max(self.start_ms);
-        is_within(renewed, grace)
+        self.is_within(renewed, grace)
     }
 
     /// Ends the existence of a thing whose lease was not renewed within `grace`; `false` when it
@@ -96,6 +103,11 @@ impl Leases {
         state.renewed.remove(key);
         state.condemned.insert(key.clone());
         true
+    }
+
+    /// Whether less than `period` has passed since `at_ms`. A clock that went back has let none pass.
+    fn is_within(&self, at_ms: u64, period: Duration) -> bool {
+        u128::from(self.clock.now_ms().saturating_sub(at_ms)) < period.as_millis()
     }
 
     /// The database says itself by now whether these exist.
@@ -111,7 +123,7 @@ impl Leases {
         let mut state = self.state();
         state.longest = state.longest.max(grace).max(LEASE_MEMORY);
         let longest = state.longest;
-        state.renewed.retain(|_, at| is_within(*at, longest));
+        state.renewed.retain(|_, at| self.is_within(*at, longest));
     }
 }
 
@@ -123,11 +135,6 @@ impl Drop for Leases {
             tracing::warn!("{e}; the next start counts as a renewal of every lease");
         }
     }
-}
-
-/// Whether less than `period` has passed since `at_ms`. A clock that went back has let none pass.
-fn is_within(at_ms: u64, period: Duration) -> bool {
-    u128::from(now_ms().saturating_sub(at_ms)) < period.as_millis()
 }
 
 /// One lease a line, and a last line that says that all are there, and before when everything counts
@@ -178,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_renewed_or_the_thing_is_gone() {
-        let (leases, key) = (Leases::renewed_now(), key("x"));
+        let (leases, key) = (Leases::renewed_now(Clock::default()), key("x"));
         assert!(!leases.condemn(&key, LONG), "a start counts as a renewal");
         assert!(leases.renew(key.clone()));
         assert!(leases.is_held(&key, LONG) && !leases.is_held(&key, Duration::ZERO));

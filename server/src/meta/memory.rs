@@ -3,8 +3,10 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::clock::Clock;
 use super::journal::{AppendError, Log, read};
 use super::lease::Leases;
 use super::sled::Replay;
@@ -61,11 +63,17 @@ impl Table for MemoryTable {
 pub(crate) struct MemoryLog {
     durable: Arc<Mutex<Vec<u8>>>,
     faults: Arc<Faults>,
+    clock: Clock,
 }
 
 impl MemoryLog {
     pub(crate) fn with(faults: &Arc<Faults>) -> Self {
         Self { faults: Arc::clone(faults), ..Self::default() }
+    }
+
+    /// For which time is what `set` holds, in milliseconds since the epoch.
+    pub(crate) fn at(set: &Arc<AtomicU64>) -> Self {
+        Self { clock: Clock::reading(set), ..Self::default() }
     }
 
     /// The metadata a start makes of the log.
@@ -79,7 +87,7 @@ impl MemoryLog {
         durable.truncate(usize::try_from(found.end).unwrap());
         drop(durable);
         replay.finish().unwrap();
-        Store::new(table, self.clone(), Leases::renewed_now())
+        Store::new(table, self.clone(), Leases::renewed_now(self.clock.clone()))
     }
 }
 

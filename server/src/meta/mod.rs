@@ -11,6 +11,7 @@
 //! anew. So a client that was told "exists" has that long to push what refers to it.
 
 mod change;
+mod clock;
 mod commit;
 #[cfg(test)]
 mod contract;
@@ -33,7 +34,9 @@ use std::time::Duration;
 use longshore_runtime::name::{Digest, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-pub use self::commit::now_ms;
+pub use self::clock::now_ms;
+#[cfg(test)]
+pub(crate) use self::memory::MemoryLog;
 pub use self::rebuild::{Rebuilt, export_lines, import, rebuild};
 pub use self::sled::SledMetadata;
 use crate::error::Result;

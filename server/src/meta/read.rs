@@ -5,7 +5,6 @@ use std::time::Duration;
 use longshore_runtime::name::{Digest, RepoName};
 
 use super::change::has_subject;
-use super::commit::now_ms;
 use super::lease::{Key, Leases};
 use super::record::{decode_digest, decode_manifest, decode_number, decode_references};
 use super::table::{Table, View};
@@ -134,7 +133,7 @@ pub(super) fn unreferenced<T: Table>(
     after: Option<&Unreferenced>,
     limit: usize,
 ) -> Result<Vec<Unreferenced>> {
-    let newest_ms = now_ms().saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+    let newest_ms = leases.clock().now_ms().saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
     let (view, after) = (View::new(table, 0), after.map(|after| keys::unreferenced(kind, &after.repo, &after.digest)));
     let mut found = Vec::new();
     for entry in table.scan(keys::all_unreferenced(kind), after.as_deref()) {

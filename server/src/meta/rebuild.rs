@@ -7,7 +7,8 @@ use std::path::Path;
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 
-use super::commit::{note, now_ms};
+use super::clock::now_ms;
+use super::commit::note;
 use super::journal::{Journal, encode};
 use super::keys;
 use super::record::{Record, decode_digest, decode_manifest, decode_number, decode_references};

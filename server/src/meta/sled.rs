@@ -7,7 +7,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::commit::{note, now_ms};
+use super::clock::now_ms;
+use super::commit::note;
 use super::journal::{Journal, Log};
 use super::keys;
 use super::lease::Leases;

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
 use tokio::sync::Mutex;
@@ -18,6 +19,8 @@ use tokio::time::timeout_at;
 use super::metrics::Page;
 use super::process;
 use super::requests::{EndpointKind, Facts, Watch};
+use crate::access::Access;
+use crate::api::error_response;
 use crate::blob::{BlobStore, Upload};
 use crate::error::{Error, Result};
 use crate::limits::{READY_LIFETIME, READY_TIMEOUT};
@@ -32,6 +35,7 @@ type Verdict = Option<(Instant, Result<(), String>)>;
 
 struct Operation<B, M> {
     registry: Arc<Registry<B, M>>,
+    access: Arc<Access>,
     watch: Arc<Watch>,
     data: PathBuf,
     /// Locked by whoever finds it out.
@@ -39,8 +43,14 @@ struct Operation<B, M> {
 }
 
 /// `app`, and beside it what tells how it is doing.
-pub fn routes<B: BlobStore, M: Metadata>(app: Router, registry: Arc<Registry<B, M>>, watch: Arc<Watch>, data: PathBuf) -> Router {
-    let operation = Arc::new(Operation { registry, watch, data, verdict: Arc::default() });
+pub fn routes<B: BlobStore, M: Metadata>(
+    app: Router,
+    registry: Arc<Registry<B, M>>,
+    access: Arc<Access>,
+    watch: Arc<Watch>,
+    data: PathBuf,
+) -> Router {
+    let operation = Arc::new(Operation { registry, access, watch, data, verdict: Arc::default() });
     let routes = Router::new()
         .route("/livez", get(async || answer(StatusCode::OK, TEXT, "alive\n".into())))
         .route("/readyz", get(ready::<B, M>))
@@ -56,7 +66,10 @@ async fn ready<B: BlobStore, M: Metadata>(State(operation): State<Arc<Operation<
     }
 }
 
-async fn metrics<B: BlobStore, M: Metadata>(State(operation): State<Arc<Operation<B, M>>>) -> Response<Body> {
+async fn metrics<B: BlobStore, M: Metadata>(State(operation): State<Arc<Operation<B, M>>>, parts: Parts) -> Response<Body> {
+    if let Err(refusal) = operation.access.caller(&parts).await.and_then(|caller| caller.require_metrics(&parts)) {
+        return with_facts(error_response(&refusal));
+    }
     let page = tokio::task::spawn_blocking(move || {
         let mut page = Page::default();
         operation.watch.metrics.write(&mut page);
@@ -78,6 +91,10 @@ fn answer(status: StatusCode, content_type: HeaderValue, text: String) -> Respon
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    with_facts(response)
+}
+
+fn with_facts(mut response: Response<Body>) -> Response<Body> {
     response.extensions_mut().insert(Facts { endpoint: EndpointKind::Operation, user: None });
     response
 }

@@ -30,7 +30,16 @@ use self::stall::{Busy, StallGuard};
 pub use self::tls::Tls;
 use crate::file_span::FileSpan;
 use crate::limits::{Limits, SHUTDOWN_GRACE};
-use crate::operation::{Connection, Counted, Watch};
+use crate::operation::{Counted, Watch, Watched};
+
+/// The connection a request came by; an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Whether nobody between could read along.
+    pub tls: bool,
+}
 
 /// How the serving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +76,8 @@ pub async fn run(listener: TcpListener, front: Front, limits: &Limits, shutdown:
             (stream, peer, permit) = accept(&listener, &connections) => {
                 let handshake = Handshake { tls: front.tls.clone(), limit: limits.header_timeout(), stopped: stopped.clone() };
                 let served = Served {
-                    connection: front.watch.connected(peer),
+                    connection: Connection { peer, tls: front.tls.is_some() },
+                    watched: front.watch.connected(peer),
                     app: front.app.clone(),
                     builder: builder.clone(),
                     watcher: graceful.watcher(),
@@ -114,6 +124,7 @@ struct Handshake {
 /// What a connection is served with.
 struct Served {
     connection: Connection,
+    watched: Watched,
     app: Router,
     builder: Builder<TokioExecutor>,
     watcher: Watcher,
@@ -134,7 +145,7 @@ fn spawn(stream: TcpStream, permit: Option<OwnedSemaphorePermit>, mut handshake:
             Some(tls) => tokio::select! {
                 stream = tls.accept(stream, handshake.limit) => match stream {
                     Ok(stream) => served.run(stream, None).await,
-                    Err(e) => served.connection.handshake_failed(&e),
+                    Err(e) => served.watched.handshake_failed(&e),
                 },
                 _ = handshake.stopped.changed() => {}
             },
@@ -146,16 +157,17 @@ fn spawn(stream: TcpStream, permit: Option<OwnedSemaphorePermit>, mut handshake:
 impl Served {
     /// Serves a connection to its end; one that can send files has `files`.
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, files: Option<Files>) {
-        let Self { connection, app, builder, watcher, first_request, idle } = self;
+        let Self { connection, watched, app, builder, watcher, first_request, idle } = self;
         let busy = Busy::default();
         let asked = Arc::new(AtomicBool::new(false));
         let has_asked = Arc::clone(&asked);
         let stream = TokioIo::new(StallGuard::new(stream, idle, busy.clone()));
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(connection);
             has_asked.store(true, Relaxed);
             let (mut app, in_handler) = (app.clone(), busy.enter());
             let files = files.clone().filter(|_| request.version() < Version::HTTP_2);
-            let (request, in_progress) = connection.begin(request);
+            let (request, in_progress) = watched.begin(request);
             async move {
                 let response = match in_progress.refusal() {
                     Some(refusal) => refusal,

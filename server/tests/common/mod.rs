@@ -192,6 +192,14 @@ impl Reply {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    pub fn count(&self, name: &str) -> usize {
+        self.headers.iter().filter(|(key, _)| key == name).count()
+    }
+
+    pub fn header_names(&self) -> Vec<String> {
+        self.headers.iter().map(|(key, _)| key.clone()).collect()
+    }
+
     /// The status and the first error's code.
     pub fn error(&self) -> (u16, String) {
         let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{self:?}"));
