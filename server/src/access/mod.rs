@@ -193,7 +193,7 @@ impl Logins {
         let user = self.users.verify(&login.user, &login.password).await?;
         if user.is_none() {
             let peer = parts.extensions.get::<Connection>().map(|connection| tracing::field::display(connection.peer));
-            tracing::warn!(user = ?login.user, peer, "login failed");
+            tracing::warn!(user = &*login.user, peer, "login failed");
         }
         Ok(user)
     }
