@@ -136,6 +136,16 @@ impl Error {
         Self::Damaged { what: what.to_string(), why: why.to_string() }
     }
 
+    /// What a client is told. What failed inside is for the log.
+    pub fn public(&self) -> String {
+        match (self, self.status().0) {
+            (Self::Stopped(_), _) => "the server's storage failed; it accepts no changes until it is restarted".into(),
+            (_, StatusCode::INSUFFICIENT_STORAGE) => "the server's storage is full".into(),
+            (_, status) if status.is_server_error() => "the server failed; its log says why".into(),
+            _ => self.to_string(),
+        }
+    }
+
     /// The HTTP status and the distribution-spec's code.
     pub fn status(&self) -> (StatusCode, &'static str) {
         match self {

@@ -12,6 +12,8 @@
 //! - [`collect`]: garbage collection. `pins` keeps it from what is just being pushed.
 //! - [`maintain`]: what is done to a registry from beside it: why, check, export.
 //! - [`manifest`]: what has to be known of a manifest.
+//! - [`operation`]: what its operator sees: log, metrics, health.
+//! - [`config`]: what its operator sets, out of a file, the environment and flags.
 //! - [`limits`], [`error`]: each in one place.
 //!
 //! # Invariants
@@ -31,10 +33,12 @@ pub mod data_dir;
 pub mod error;
 #[cfg(test)]
 mod faults;
+pub mod file_span;
 pub mod limits;
 pub mod maintain;
 pub mod manifest;
 pub mod meta;
+pub mod operation;
 mod pins;
 #[cfg(test)]
 mod promises;

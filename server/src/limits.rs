@@ -79,11 +79,27 @@ pub const TAG_PARAMETERS_LIMIT: usize = 100;
 /// The longest request path accepted, in bytes: a name of 255, a sha512 digest, and what is around
 /// them, each byte percent-encoded.
 pub const PATH_LIMIT_BYTES: usize = 2048;
+/// The longest identifier of a request taken from its client, in bytes.
+pub const REQUEST_ID_LIMIT_BYTES: usize = 64;
 /// The longest repository name that can be pushed to, in bytes: an upload session's file name
 /// carries it beside the session's identifier, and file names end at 255.
 pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
 /// The longest a request waits for another one that is writing to the same upload session.
 pub const UPLOAD_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest certificate or key file read, in bytes.
+pub const CERTIFICATE_LIMIT_BYTES: u64 = 1 << 20;
+/// How often the certificate files are looked at.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest the check whether storage works may take.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// For how long its outcome is good.
+pub const READY_LIFETIME: Duration = Duration::from_secs(1);
+/// Bytes of log lines waiting to be written; further lines are lost, and their number is told.
+pub const LOG_QUEUE_BYTES: usize = 4 << 20;
+/// Bytes of log lines gathered for one write.
+pub const LOG_BATCH_BYTES: usize = 64 << 10;
+/// The longest text in a log line, in bytes; the rest is cut off.
+pub const LOG_TEXT_LIMIT_BYTES: usize = 4 << 10;
 /// The longest a shutdown waits for requests in flight.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
@@ -94,6 +110,8 @@ pub const WRITE_BATCH_BYTES: usize = 1 << 20;
 pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// Bytes of a blob read at once. A download holds at most two such chunks.
 pub const READ_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a file handed to the kernel at once, where it sends them by itself.
+pub const SENDFILE_WINDOW_BYTES: usize = 1 << 20;
 /// Blobs up to this size are read whole.
 pub const SMALL_BLOB_BYTES: u64 = 64 << 10;
 

@@ -103,6 +103,11 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         self.metadata.link_blob(repo, digest, size).await
     }
 
+    /// Upload sessions that are open.
+    pub fn uploads_open(&self) -> usize {
+        self.blobs.uploads().len()
+    }
+
     /// Puts a blob of repository `from` into `to`, or starts an upload.
     pub async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<Mounted> {
         if self.metadata.mount_blob(from, to, digest).await? {

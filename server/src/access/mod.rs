@@ -47,7 +47,7 @@ use self::token::{Grant, Resource, Signer, scope_word};
 use crate::blob::UploadId;
 use crate::error::{Error, Result};
 use crate::limits::TOKEN_SCOPES_LIMIT;
-use crate::serve::Connection;
+use crate::serve::Peer;
 
 const WRONG_LOGIN: &str = "the user name or the password is wrong";
 
@@ -192,7 +192,7 @@ impl Logins {
     async fn log_in(&self, login: &Login, parts: &Parts) -> Result<Option<Arc<User>>> {
         let user = self.users.verify(&login.user, &login.password).await?;
         if user.is_none() {
-            let peer = parts.extensions.get::<Connection>().map(|connection| tracing::field::display(connection.peer));
+            let peer = parts.extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
             tracing::warn!(user = ?login.user, peer, "login failed");
         }
         Ok(user)
@@ -297,10 +297,18 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// Whether the caller may read the metrics. No token is made for that.
-    pub fn may_read_metrics(&self) -> bool {
+    /// That the caller may read the metrics. No token is made for that.
+    ///
+    /// # Errors
+    /// As [`Self::require`].
+    pub fn require_metrics(&self, parts: &Parts) -> Result<()> {
         let allowed = |control: &Control| control.rules.allow_somewhere(&self.identity, Action::Metrics);
-        self.control.is_none_or(|control| self.grant.is_none() && allowed(control))
+        match (&self.identity, self.control) {
+            (_, None) => Ok(()),
+            (_, Some(control)) if self.grant.is_none() && allowed(control) => Ok(()),
+            (Identity::User(_), _) if self.grant.is_none() => Err(Error::Denied),
+            _ => Err(self.refusal(parts, "")),
+        }
     }
 
     /// What the caller is told an upload session is called.

@@ -13,7 +13,6 @@ mod token;
 mod uploads;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -22,12 +21,14 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use self::response::{empty, error_response};
+use self::response::empty;
+pub(crate) use self::response::error_response;
 use self::route::Endpoint;
-use crate::access::{Access, Action, Caller};
+use crate::access::{Access, Action, Caller, Identity};
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::meta::Metadata;
+use crate::operation::Facts;
 use crate::registry::Registry;
 
 /// What older docker clients look for before they speak to a registry.
@@ -48,18 +49,18 @@ pub fn router<B: BlobStore, M: Metadata>(registry: Arc<Registry<B, M>>, access: 
 }
 
 async fn answer<B: BlobStore, M: Metadata>(State(api): State<Arc<Api<B, M>>>, request: Request<Body>) -> Response<Body> {
-    let start = Instant::now();
     let (parts, body) = request.into_parts();
+    let mut facts = Facts::default();
     let result = match Endpoint::parse(&parts.method, &parts.uri) {
         // Boxed: the largest handler's state need not be part of every connection's.
-        Ok(endpoint) => Box::pin(dispatch(&api, endpoint, &parts, body)).await,
+        Ok(endpoint) => {
+            facts.endpoint = endpoint.kind();
+            Box::pin(dispatch(&api, endpoint, &parts, body, &mut facts)).await
+        }
         Err(e) => Err(e),
     };
-    let response = result.unwrap_or_else(|e| error_response(&e));
-    let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    // Without the query: somebody may put a password there.
-    let (path, status) = (parts.uri.path(), response.status().as_u16());
-    tracing::debug!(method = %parts.method, path, status, elapsed_us);
+    let mut response = result.unwrap_or_else(|e| error_response(&e));
+    response.extensions_mut().insert(facts);
     response
 }
 
@@ -68,12 +69,16 @@ async fn dispatch<B: BlobStore, M: Metadata>(
     endpoint: Endpoint,
     parts: &Parts,
     body: Body,
+    facts: &mut Facts,
 ) -> Result<Response<Body>> {
     let (method, registry) = (&parts.method, &*api.registry);
     if endpoint == Endpoint::Token {
         return token::answer(&api.access, parts, body, registry.limits()).await;
     }
     let caller = &api.access.caller(parts).await?;
+    if let Identity::User(name) = caller.identity() {
+        facts.user = Some(Arc::clone(name));
+    }
     authorize(caller, &endpoint, parts)?;
     match (endpoint, method) {
         (Endpoint::Base, &Method::GET | &Method::HEAD) => Ok(empty(http::StatusCode::OK)),

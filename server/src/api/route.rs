@@ -9,6 +9,7 @@ use crate::access::SessionName;
 use crate::error::{Error, Result};
 use crate::limits::PATH_LIMIT_BYTES;
 use crate::meta::ManifestName;
+use crate::operation::EndpointKind;
 
 /// An endpoint of the API, its names parsed.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +67,20 @@ impl Endpoint {
                 if id.is_empty() { Ok(Self::Uploads(repo)) } else { Ok(Self::Upload(repo, id.parse()?)) }
             }
             _ => Err(nowhere()),
+        }
+    }
+
+    /// What the log and the metrics call it.
+    pub(super) fn kind(&self) -> EndpointKind {
+        match self {
+            Self::Base => EndpointKind::Base,
+            Self::Token => EndpointKind::Token,
+            Self::Catalog => EndpointKind::Catalog,
+            Self::Tags(_) => EndpointKind::Tags,
+            Self::Blob(..) => EndpointKind::Blob,
+            Self::Uploads(_) | Self::Upload(..) => EndpointKind::Upload,
+            Self::Manifest(..) => EndpointKind::Manifest,
+            Self::Referrers(..) => EndpointKind::Referrers,
         }
     }
 

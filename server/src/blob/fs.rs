@@ -15,12 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
 
-use super::body::read_exact_at;
 use super::fs_upload::{FsUpload, Progress};
 use super::{BlobBody, BlobStore, UploadId};
 use crate::blocking;
 use crate::data_dir::{remove_if_there, sync_directory};
 use crate::error::{Attempt, Error, Result};
+use crate::file_span::FileSpan;
 use crate::limits::{Limits, SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_REPOSITORY_LIMIT_BYTES};
 
 /// Content and uploads in a directory; a cheap handle.
@@ -128,12 +128,11 @@ impl BlobStore for FsBlobStore {
             if stored != size {
                 return Err(Error::damaged(what, format!("its file has {stored} bytes, not {size}; push it again")));
             }
-            let length = range.end - range.start;
-            if length > SMALL_BLOB_BYTES {
-                return Ok(BlobBody::of_file(file, range));
+            let span = FileSpan::new(file, range);
+            if span.len() > SMALL_BLOB_BYTES {
+                return Ok(BlobBody::file(span));
             }
-            let bytes = read_exact_at(&file, range.start, length).attempt(|| format!("read {}", path.display()))?;
-            Ok(BlobBody::Whole(Some(bytes)))
+            Ok(BlobBody::whole(span.read().attempt(|| format!("read {}", path.display()))?))
         })
         .await
     }

@@ -15,6 +15,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use longshore_server::config::{Loaded, Sources, load};
 use longshore_server::maintain::Task;
+use longshore_server::operation::log;
 
 /// An OCI registry one hosts oneself.
 ///
@@ -81,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(flags) => import::run(&common, &flags),
         Command::Config(verb) => config::run(&common, &verb),
     };
+    log::flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -94,7 +96,7 @@ impl Common {
     /// The configuration, with a verb's own flags on top: flag, key and value each. Logging begins.
     fn load(&self, own: Vec<(&str, &str, String)>) -> anyhow::Result<Loaded> {
         let loaded = load(&self.sources(own)?)?;
-        start_log(&loaded.config.log);
+        log::start(&loaded.config.log);
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(loaded)
     }
@@ -110,17 +112,6 @@ impl Common {
         flags.extend(self.verbose.then(|| ("--verbose".into(), "log.level".into(), "debug".into())));
         Ok(Sources { file: self.config.clone(), environment: std::env::vars_os().collect(), flags })
     }
-}
-
-fn start_log(log: &longshore_server::config::Log) {
-    use longshore_server::config::Level;
-    let level = match log.level {
-        Level::Error => tracing::Level::ERROR,
-        Level::Warn => tracing::Level::WARN,
-        Level::Info => tracing::Level::INFO,
-        Level::Debug => tracing::Level::DEBUG,
-    };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
 }
 
 /// Writes a line; nobody being there to read it is no failure.

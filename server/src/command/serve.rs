@@ -13,6 +13,7 @@ use longshore_server::data_dir::DataDir;
 use longshore_server::limits::{BLOCKING_THREADS_LIMIT, SHUTDOWN_GRACE};
 use longshore_server::maintain::control;
 use longshore_server::meta::SledMetadata;
+use longshore_server::operation::{Watch, routes};
 use longshore_server::{Registry, api, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +75,7 @@ pub(super) fn run(common: &Common, flags: &Flags) -> anyhow::Result<()> {
 async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<serve::Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let limits = Arc::new(config.limits.clone());
+    let tls = config.tls.as_ref().map(serve::Tls::open).transpose()?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     // The metadata first: it refuses what does not fit together before anything is created.
     let metadata = SledMetadata::open(data)?;
@@ -83,10 +85,15 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
         None => Access::open(),
     };
     let registry = Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits)));
-    let app = api::router(Arc::clone(&registry), Arc::new(access));
+    let access = Arc::new(access);
+    let watch = Arc::new(Watch::new(limits.requests)?);
+    let app = api::router(Arc::clone(&registry), Arc::clone(&access));
+    let app = routes(app, Arc::clone(&registry), access, Arc::clone(&watch), data.path().to_owned());
     let maintenance = control::serve(control::listen(data)?, Arc::clone(&registry), Policy::from(config));
     let collector = collect_now_and_then(registry, config.into(), Duration::from_secs(config.gc.interval_s));
-    say(&format!("rhub listens on http://{}, data in {}", listener.local_addr()?, data.path().display()))?;
+    let renewal = renew(tls.clone());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    say(&format!("rhub listens on {scheme}://{}, data in {}", listener.local_addr()?, data.path().display()))?;
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -95,9 +102,18 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
     };
     // What is done beside the serving ends with it.
     tokio::select! {
-        ended = serve::run(listener, app, &limits, shutdown) => Ok(ended),
+        ended = serve::run(listener, serve::Front { app, tls, watch }, &limits, shutdown) => Ok(ended),
         () = maintenance => bail!("the control socket is gone"),
         () = collector => bail!("the garbage collector is gone"),
+        () = renewal => bail!("nobody looks at the certificate any more"),
+    }
+}
+
+/// Takes renewed certificates into use, if there are any.
+async fn renew(tls: Option<serve::Tls>) {
+    match tls {
+        Some(tls) => tls.keep_fresh().await,
+        None => std::future::pending().await,
     }
 }
 
