@@ -22,6 +22,7 @@
 
 pub mod api;
 pub mod blob;
+pub mod cache;
 pub mod collect;
 pub mod config;
 pub mod data_dir;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 
+use super::cached::Cached;
 use super::change::{Change, Put};
 use super::commit::Committer;
 use super::journal::Log;
 use super::lease::Leases;
-use super::table::Table;
+use super::table::{Lookup, Table};
 use super::{
     Keeper, Kind, ManifestEntry, ManifestName, Metadata, Page, PutOptions, References, Referrers, Unreferenced, keys, read,
 };
@@ -19,7 +20,7 @@ use crate::error::Result;
 /// Metadata in a table, made of a log.
 #[derive(Debug)]
 pub struct Store<T> {
-    table: T,
+    table: Cached<T>,
     leases: Arc<Leases>,
     /// Dropped, and with it flushed, before whatever the table is part of.
     committer: Committer,
@@ -28,15 +29,15 @@ pub struct Store<T> {
 impl<T: Table> Store<T> {
     /// Over a table that has everything the log has.
     pub(super) fn new(table: T, log: impl Log) -> Self {
-        let leases = Arc::new(Leases::new());
+        let (table, leases) = (Cached::new(table), Arc::new(Leases::new()));
         Self { committer: Committer::start(table.clone(), log, Arc::clone(&leases)), table, leases }
     }
 
     pub(super) fn table(&self) -> &T {
-        &self.table
+        self.table.table()
     }
 
-    async fn read<V: Send + 'static>(&self, query: impl FnOnce(&T, &Leases) -> Result<V> + Send + 'static) -> Result<V> {
+    async fn read<V: Send + 'static>(&self, query: impl FnOnce(&Cached<T>, &Leases) -> Result<V> + Send + 'static) -> Result<V> {
         let (table, leases) = (self.table.clone(), Arc::clone(&self.leases));
         crate::blocking(move || query(&table, &leases)).await
     }
@@ -53,6 +54,9 @@ impl<T: Table> Metadata for Store<T> {
     }
 
     async fn blob(&self, repo: &RepoName, digest: &Digest) -> Result<Option<u64>> {
+        if let Some(answer) = self.table.remembered(|table| read::blob(table, &self.leases, repo, digest)) {
+            return answer;
+        }
         let (repo, digest) = (repo.clone(), digest.clone());
         self.read(move |table, leases| read::blob(table, leases, &repo, &digest)).await
     }
@@ -75,6 +79,9 @@ impl<T: Table> Metadata for Store<T> {
     }
 
     async fn manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<Option<ManifestEntry>> {
+        if let Some(answer) = self.table.remembered(|table| read::manifest(table, &self.leases, repo, name)) {
+            return answer;
+        }
         let (repo, name) = (repo.clone(), name.clone());
         self.read(move |table, leases| read::manifest(table, leases, &repo, &name)).await
     }
