@@ -27,6 +27,7 @@
 pub mod access;
 pub mod api;
 pub mod blob;
+pub mod cache;
 pub mod collect;
 pub mod config;
 pub mod data_dir;

@@ -112,7 +112,7 @@ pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 pub const READ_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a file handed to the kernel at once, where it sends them by itself.
 pub const SENDFILE_WINDOW_BYTES: usize = 1 << 20;
-/// Blobs up to this size are read whole.
+/// Blobs up to this size are read whole, verified, and kept for a while.
 pub const SMALL_BLOB_BYTES: u64 = 64 << 10;
 
 /// Threads for file and database calls.
@@ -134,6 +134,10 @@ pub const REFERRERS_PAGE_BYTES: usize = 4 << 20;
 /// How often the metadata database is flushed while it changes. A crash replays at most what the
 /// journal took in since.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
+/// Recently used blobs and manifests of at most [`SMALL_BLOB_BYTES`], kept in memory.
+pub const CONTENT_CACHE_BYTES: usize = 8 << 20;
+/// Recently read values of the metadata database, kept in memory.
+pub const METADATA_VALUES_BYTES: usize = 8 << 20;
 /// The metadata database's page cache.
 pub const METADATA_CACHE_BYTES: u64 = 8 << 20;
 

@@ -47,7 +47,7 @@ use self::token::{Grant, Resource, Signer, scope_word};
 use crate::blob::UploadId;
 use crate::error::{Error, Result};
 use crate::limits::TOKEN_SCOPES_LIMIT;
-use crate::serve::Connection;
+use crate::serve::Peer;
 
 const WRONG_LOGIN: &str = "the user name or the password is wrong";
 
@@ -192,7 +192,7 @@ impl Logins {
     async fn log_in(&self, login: &Login, parts: &Parts) -> Result<Option<Arc<User>>> {
         let user = self.users.verify(&login.user, &login.password).await?;
         if user.is_none() {
-            let peer = parts.extensions.get::<Connection>().map(|connection| tracing::field::display(connection.peer));
+            let peer = parts.extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
             tracing::warn!(user = &*login.user, peer, "login failed");
         }
         Ok(user)
@@ -231,11 +231,6 @@ impl Caller<'_> {
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
-    }
-
-    /// The user's name, if it is a user.
-    pub fn user(&self) -> Option<Arc<str>> {
-        self.user.as_ref().map(|user| Arc::clone(&user.name))
     }
 
     /// Whether there is any access control. Without it, nothing need be asked.
@@ -307,10 +302,11 @@ impl Caller<'_> {
     /// # Errors
     /// As [`Self::require`].
     pub fn require_metrics(&self, parts: &Parts) -> Result<()> {
-        let Some(control) = self.control else { return Ok(()) };
-        match (control.rules.allow_somewhere(&self.identity, Action::Metrics), &self.identity) {
-            (true, _) if self.grant.is_none() => Ok(()),
-            (false, Identity::User(_)) => Err(Error::Denied),
+        let allowed = |control: &Control| control.rules.allow_somewhere(&self.identity, Action::Metrics);
+        match (&self.identity, self.control) {
+            (_, None) => Ok(()),
+            (_, Some(control)) if self.grant.is_none() && allowed(control) => Ok(()),
+            (Identity::User(_), _) if self.grant.is_none() => Err(Error::Denied),
             _ => Err(self.refusal(parts, "")),
         }
     }

@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use crate::error::{Error, Result};
-use crate::serve::Connection;
+use crate::serve::Peer;
 
 /// The longest host and port accepted, in bytes.
 const HOST_LIMIT_BYTES: usize = 255 + 6;
@@ -28,7 +28,7 @@ impl<'a> Origin<'a> {
         let header = || parts.headers.get(HOST).and_then(|value| value.to_str().ok());
         let host = parts.uri.authority().map(Authority::as_str).or_else(header);
         let host = host.filter(|host| is_host(host)).ok_or_else(|| Error::Parameter("the Host header is no host".into()))?;
-        let tls = parts.extensions.get::<Connection>().is_some_and(|connection| connection.tls);
+        let tls = parts.extensions.get::<Peer>().is_some_and(|peer| peer.tls);
         Ok(Self { scheme: if tls { "https" } else { "http" }, service: host })
     }
 
@@ -80,7 +80,7 @@ mod tests {
         let said = "Bearer realm=\"http://[::1]:5000/v2/token\",service=\"[::1]:5000\",scope=\"repository:a:pull\"";
         assert_eq!(challenge(&parts("/v2/", Some("[::1]:5000")), None).as_deref(), Some(said));
         let mut over_tls = parts("/v2/", Some("hub.example"));
-        over_tls.extensions.insert(Connection { peer: ([127, 0, 0, 1], 1).into(), tls: true });
+        over_tls.extensions.insert(Peer { address: ([127, 0, 0, 1], 1).into(), tls: true });
         assert!(challenge(&over_tls, None).unwrap().contains("\"https://hub.example/v2/token\""));
         let http2 = parts("http://hub.example:81/v2/", None);
         assert!(challenge(&http2, None).unwrap().contains("\"http://hub.example:81/v2/token\""));

@@ -24,7 +24,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use self::response::empty;
 pub(crate) use self::response::error_response;
 use self::route::Endpoint;
-use crate::access::{Access, Action, Caller};
+use crate::access::{Access, Action, Caller, Identity};
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::meta::Metadata;
@@ -76,7 +76,9 @@ async fn dispatch<B: BlobStore, M: Metadata>(
         return token::answer(&api.access, parts, body, registry.limits()).await;
     }
     let caller = &api.access.caller(parts).await?;
-    facts.user = caller.user();
+    if let Identity::User(name) = caller.identity() {
+        facts.user = Some(Arc::clone(name));
+    }
     authorize(caller, &endpoint, parts)?;
     match (endpoint, method) {
         (Endpoint::Base, &Method::GET | &Method::HEAD) => Ok(empty(http::StatusCode::OK)),

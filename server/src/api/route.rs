@@ -74,13 +74,13 @@ impl Endpoint {
     pub(super) fn kind(&self) -> EndpointKind {
         match self {
             Self::Base => EndpointKind::Base,
+            Self::Token => EndpointKind::Token,
             Self::Catalog => EndpointKind::Catalog,
             Self::Tags(_) => EndpointKind::Tags,
             Self::Blob(..) => EndpointKind::Blob,
             Self::Uploads(_) | Self::Upload(..) => EndpointKind::Upload,
             Self::Manifest(..) => EndpointKind::Manifest,
             Self::Referrers(..) => EndpointKind::Referrers,
-            Self::Token => EndpointKind::Token,
         }
     }
 

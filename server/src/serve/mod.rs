@@ -30,13 +30,13 @@ use self::stall::{Busy, StallGuard};
 pub use self::tls::Tls;
 use crate::file_span::FileSpan;
 use crate::limits::{Limits, SHUTDOWN_GRACE};
-use crate::operation::{Counted, Watch, Watched};
+use crate::operation::{Connection, Counted, Watch};
 
-/// The connection a request came by; an extension of the request.
+/// Who is at the other end of a connection; an extension of every request that came by it.
 #[derive(Debug, Clone, Copy)]
-pub struct Connection {
-    /// Who is at the other end.
-    pub peer: SocketAddr,
+pub struct Peer {
+    /// From where.
+    pub address: SocketAddr,
     /// Whether nobody between could read along.
     pub tls: bool,
 }
@@ -76,10 +76,10 @@ pub async fn run(listener: TcpListener, front: Front, limits: &Limits, shutdown:
             (stream, peer, permit) = accept(&listener, &connections) => {
                 let handshake = Handshake { tls: front.tls.clone(), limit: limits.header_timeout(), stopped: stopped.clone() };
                 let served = Served {
-                    connection: Connection { peer, tls: front.tls.is_some() },
-                    watched: front.watch.connected(peer),
+                    connection: front.watch.connected(peer),
                     app: front.app.clone(),
                     builder: builder.clone(),
+                    peer: Peer { address: peer, tls: front.tls.is_some() },
                     watcher: graceful.watcher(),
                     first_request: limits.header_timeout(),
                     idle: limits.idle_timeout(),
@@ -124,7 +124,7 @@ struct Handshake {
 /// What a connection is served with.
 struct Served {
     connection: Connection,
-    watched: Watched,
+    peer: Peer,
     app: Router,
     builder: Builder<TokioExecutor>,
     watcher: Watcher,
@@ -145,7 +145,7 @@ fn spawn(stream: TcpStream, permit: Option<OwnedSemaphorePermit>, mut handshake:
             Some(tls) => tokio::select! {
                 stream = tls.accept(stream, handshake.limit) => match stream {
                     Ok(stream) => served.run(stream, None).await,
-                    Err(e) => served.watched.handshake_failed(&e),
+                    Err(e) => served.connection.handshake_failed(&e),
                 },
                 _ = handshake.stopped.changed() => {}
             },
@@ -157,17 +157,17 @@ fn spawn(stream: TcpStream, permit: Option<OwnedSemaphorePermit>, mut handshake:
 impl Served {
     /// Serves a connection to its end; one that can send files has `files`.
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, files: Option<Files>) {
-        let Self { connection, watched, app, builder, watcher, first_request, idle } = self;
+        let Self { connection, peer, app, builder, watcher, first_request, idle } = self;
         let busy = Busy::default();
         let asked = Arc::new(AtomicBool::new(false));
         let has_asked = Arc::clone(&asked);
         let stream = TokioIo::new(StallGuard::new(stream, idle, busy.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(connection);
+            request.extensions_mut().insert(peer);
             has_asked.store(true, Relaxed);
             let (mut app, in_handler) = (app.clone(), busy.enter());
             let files = files.clone().filter(|_| request.version() < Version::HTTP_2);
-            let (request, in_progress) = watched.begin(request);
+            let (request, in_progress) = connection.begin(request);
             async move {
                 let response = match in_progress.refusal() {
                     Some(refusal) => refusal,
