@@ -16,6 +16,9 @@ pub struct Limits {
     pub manifest_descriptors: usize,
     /// Upload sessions open at one time, over all repositories.
     pub uploads: usize,
+    /// The size of chunks, in bytes, that clients are asked to keep to (`OCI-Chunk-Min-Length`); 0 for not
+    /// asking. Smaller ones are taken all the same.
+    pub chunk_min_bytes: u64,
     /// Upload sessions nothing was written to for this long are removed.
     pub upload_expiry_s: u64,
     /// Connections served at one time; further ones wait in the kernel's backlog.
@@ -40,6 +43,7 @@ impl Default for Limits {
             manifest_bytes: MANIFEST_LIMIT_BYTES,
             manifest_descriptors: 10_000,
             uploads: 10_000,
+            chunk_min_bytes: 0,
             upload_expiry_s: 7 * 24 * 3600,
             connections: 1024,
             requests: 1024,

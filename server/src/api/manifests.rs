@@ -6,8 +6,8 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use longshore_runtime::name::RepoName;
 
-use super::incoming;
 use super::response::{CONTENT_DIGEST, empty, value};
+use super::{conditional, incoming};
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::meta::{ManifestEntry, ManifestName, Metadata};
@@ -17,8 +17,12 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     name: &ManifestName,
+    parts: &Parts,
 ) -> Result<Response<Body>> {
     let entry = registry.manifest(repo, name).await?;
+    if let Some(answer) = conditional::answer(parts, &entry.digest)? {
+        return Ok(answer);
+    }
     let body = registry.read_manifest(&entry).await?;
     Ok(described(&entry, Body::new(body)))
 }
@@ -27,8 +31,12 @@ pub(super) async fn head<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     name: &ManifestName,
+    parts: &Parts,
 ) -> Result<Response<Body>> {
     let entry = registry.manifest(repo, name).await?;
+    if let Some(answer) = conditional::answer(parts, &entry.digest)? {
+        return Ok(answer);
+    }
     Ok(described(&entry, Body::empty()))
 }
 

@@ -2,6 +2,7 @@
 //! handler makes one call of the registry, and its answer or error becomes the response.
 
 mod blobs;
+mod conditional;
 mod incoming;
 mod lists;
 mod manifests;
@@ -68,7 +69,7 @@ async fn dispatch<B: BlobStore, M: Metadata>(
         (Endpoint::Tags(repo), &Method::GET) => lists::tags(registry, &repo, parts).await,
 
         (Endpoint::Blob(repo, digest), &Method::GET) => blobs::get(registry, &repo, &digest, parts).await,
-        (Endpoint::Blob(repo, digest), &Method::HEAD) => blobs::head(registry, &repo, &digest).await,
+        (Endpoint::Blob(repo, digest), &Method::HEAD) => blobs::head(registry, &repo, &digest, parts).await,
         (Endpoint::Blob(repo, digest), &Method::DELETE) => blobs::delete(registry, &repo, &digest).await,
 
         (Endpoint::Uploads(repo), &Method::POST) => uploads::start(registry, &repo, parts, body).await,
@@ -77,8 +78,8 @@ async fn dispatch<B: BlobStore, M: Metadata>(
         (Endpoint::Upload(repo, id), &Method::PUT) => uploads::finish(registry, &repo, id, parts, body).await,
         (Endpoint::Upload(repo, id), &Method::DELETE) => uploads::cancel(registry, &repo, id).await,
 
-        (Endpoint::Manifest(repo, name), &Method::GET) => manifests::get(registry, &repo, &name).await,
-        (Endpoint::Manifest(repo, name), &Method::HEAD) => manifests::head(registry, &repo, &name).await,
+        (Endpoint::Manifest(repo, name), &Method::GET) => manifests::get(registry, &repo, &name, parts).await,
+        (Endpoint::Manifest(repo, name), &Method::HEAD) => manifests::head(registry, &repo, &name, parts).await,
         (Endpoint::Manifest(repo, name), &Method::PUT) => manifests::put(registry, &repo, &name, parts, body).await,
         (Endpoint::Manifest(repo, name), &Method::DELETE) => manifests::delete(registry, &repo, &name).await,
 

@@ -10,6 +10,8 @@ use crate::error::Error;
 
 /// Names of headers that are not HTTP's own.
 pub(super) const CONTENT_DIGEST: &str = "docker-content-digest";
+/// What chunks of an upload should at least have, in bytes.
+pub(super) const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 /// The upload session's identifier.
 pub(super) const UPLOAD_ID: &str = "docker-upload-uuid";
 
@@ -17,7 +19,7 @@ pub(super) const UPLOAD_ID: &str = "docker-upload-uuid";
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    if status != StatusCode::NO_CONTENT {
+    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     response

@@ -6,12 +6,13 @@ use axum::body::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use http::request::Parts;
 use http::{Response, StatusCode};
+use longshore_runtime::Error::Name;
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
 
 use super::incoming::receive;
 use super::query::parameter;
 use super::range;
-use super::response::{CONTENT_DIGEST, UPLOAD_ID, empty, error_response, value};
+use super::response::{CHUNK_MIN_LENGTH, CONTENT_DIGEST, UPLOAD_ID, empty, error_response, value};
 use crate::blob::{BlobStore, Upload, UploadId};
 use crate::error::{Error, Result};
 use crate::meta::Metadata;
@@ -25,10 +26,9 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
     body: Body,
 ) -> Result<Response<Body>> {
     if let Some(digest) = parameter(&parts.uri, "digest")? {
-        return monolithic(registry, repo, &digest.parse()?, body).await;
+        return monolithic(registry, repo, &digest.parse()?, parts, body).await;
     }
-    let (mount, from) = (parameter(&parts.uri, "mount")?, parameter(&parts.uri, "from")?);
-    let id = match (mount, from) {
+    let id = match (parameter(&parts.uri, "mount")?, parameter(&parts.uri, "from")?) {
         (Some(digest), Some(from)) => {
             let (digest, from) = (digest.parse()?, from.parse()?);
             match registry.mount_blob(&from, repo, &digest).await? {
@@ -36,9 +36,19 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
                 Mounted::No(id) => id,
             }
         }
-        _ => registry.start_upload(repo, Algorithm::Sha256).await?,
+        (Some(digest), None) => registry.start_upload(repo, digest.parse::<Digest>()?.algorithm()).await?,
+        // Another one that it ends with costs a second reading (end-4c).
+        (None, _) => {
+            let algorithm = parameter(&parts.uri, "digest-algorithm")?;
+            registry.start_upload(repo, algorithm.map_or(Ok(Algorithm::Sha256), |name| name.parse())?).await?
+        }
     };
-    Ok(session(StatusCode::ACCEPTED, repo, id, 0))
+    let mut response = session(StatusCode::ACCEPTED, repo, id, 0);
+    let chunk_min_bytes = registry.limits().chunk_min_bytes;
+    if chunk_min_bytes > 0 {
+        response.headers_mut().insert(CHUNK_MIN_LENGTH, chunk_min_bytes.into());
+    }
+    Ok(response)
 }
 
 /// POST with `?digest=`: nobody learns the session's name, so a failure ends it.
@@ -46,11 +56,13 @@ async fn monolithic<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     digest: &Digest,
+    parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
+    let expected = expected_length(parts, 0)?;
     let id = registry.start_upload(repo, digest.algorithm()).await?;
     let mut upload = registry.open_upload(repo, id).await?;
-    let outcome = match receive(&mut upload, body, None, registry.limits()).await {
+    let outcome = match receive(&mut upload, body, expected, registry.limits()).await {
         Ok(()) => registry.finish_upload(repo, upload, digest).await,
         Err(e) => {
             drop(upload);
@@ -103,8 +115,10 @@ pub(super) async fn finish<B: BlobStore, M: Metadata>(
     parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
-    let digest = parameter(&parts.uri, "digest")?;
-    let digest: Digest = digest.ok_or_else(|| Error::Parameter("query parameter digest is missing".into()))?.parse()?;
+    let digest: Digest = match parameter(&parts.uri, "digest")? {
+        Some(digest) => digest.parse()?,
+        None => return Err(Name { what: "digest", input: String::new(), why: "the query parameter is missing" }.into()),
+    };
     let mut upload = registry.open_upload(repo, id).await?;
     let expected = match expected_length(parts, upload.offset()) {
         Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
@@ -167,4 +181,30 @@ fn created(repo: &RepoName, digest: &Digest) -> Response<Body> {
     headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/{digest}")));
     headers.insert(CONTENT_DIGEST, value(digest));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::Request;
+
+    use super::*;
+    use crate::blob::FsBlobStore;
+    use crate::data_dir::DataDir;
+    use crate::limits::Limits;
+    use crate::meta::SledMetadata;
+
+    #[tokio::test]
+    async fn who_configures_a_smallest_chunk_has_clients_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let limits = Arc::new(Limits { chunk_min_bytes: 5 << 20, ..Limits::default() });
+        let metadata = SledMetadata::open(&data).unwrap();
+        let blobs = FsBlobStore::open(data.blobs(), &limits).unwrap();
+        let registry = Registry::new(blobs, metadata, limits);
+        let parts = Request::post("/v2/a/blobs/uploads/").body(()).unwrap().into_parts().0;
+        let response = start(&registry, &"a".parse().unwrap(), &parts, Body::empty()).await.unwrap();
+        assert_eq!(response.headers()["oci-chunk-min-length"], "5242880");
+    }
 }
