@@ -67,6 +67,17 @@ fn readiness_is_not_checked_for_everybody_who_asks() {
     assert!(still > 0, "the outcome of the last check is told for a second");
 }
 
+const MANUAL: &str = include_str!("../../docs/operating.md");
+
+#[test]
+fn the_manual_has_every_metric() {
+    let (_dir, rhub) = Rhub::with(&[]);
+    let page = String::from_utf8(rhub.get("/metrics").body).unwrap();
+    let served: BTreeSet<String> = parse(&page).into_keys().collect();
+    let rows = MANUAL.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()));
+    assert_eq!(rows.collect::<BTreeSet<_>>(), served);
+}
+
 /// A family of metrics: its type and its samples, by name and labels.
 type Families = BTreeMap<String, (String, BTreeMap<String, f64>)>;
 
@@ -164,6 +175,41 @@ fn metrics_follow_the_grammar_and_count_what_happened() {
     assert!((now - 600.0..now + 1.0).contains(&value("process_start_time_seconds", "")));
     assert!(families.contains_key("process_cpu_seconds_total"));
     check_histogram(&families["rhub_request_duration_seconds"].1, "rhub_request_duration_seconds");
+}
+
+#[test]
+fn metrics_are_for_whom_a_rule_lets_see_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    for (user, password) in [("alice", "a"), ("prometheus", "p")] {
+        longshore_server::access::htpasswd::add(&users, user, password).unwrap();
+    }
+    let config = dir.path().join("config.toml");
+    let rules = "[access]\nhtpasswd = \"users\"\n[[access.rules]]\nwho = [\"user:prometheus\"]\nallow = [\"metrics\"]\n\
+                 [[access.rules]]\nwho = [\"authenticated\"]\nrepositories = [\"**\"]\nallow = [\"pull\"]\n";
+    std::fs::write(&config, rules).unwrap();
+    let mut command = common::command(&dir.path().join("data"));
+    command.arg("--config").arg(&config);
+    let rhub = Rhub::start_command(command);
+    let status = |login: &[(&str, &str)]| rhub.send("GET", "/metrics", login, b"").status;
+    // alice:a, prometheus:p, prometheus:x
+    assert_eq!(status(&[]), 401);
+    assert_eq!(status(&[("authorization", "Basic YWxpY2U6YQ==")]), 403);
+    assert_eq!(status(&[("authorization", "Basic cHJvbWV0aGV1czp4")]), 401);
+    assert_eq!(status(&[("authorization", "Basic cHJvbWV0aGV1czpw")]), 200);
+    assert_eq!((rhub.get("/livez").status, rhub.get("/readyz").status), (200, 200), "probes have no password");
+}
+
+#[test]
+fn the_log_says_who_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    longshore_server::access::htpasswd::add(&users, "alice", "a").unwrap();
+    let logged = Logged::start(&["--htpasswd", users.to_str().unwrap(), "--set", "log.level=info", "--set", "log.format=json"]);
+    logged.rhub.send("GET", "/v2/", &[("authorization", "Basic YWxpY2U6YQ==")], b"");
+    logged.rhub.get("/v2/");
+    let lines = requests(&logged.end());
+    assert_eq!((&lines[0]["user"], lines[1].get("user")), (&"alice".into(), None));
 }
 
 #[test]
@@ -296,12 +342,12 @@ fn a_log_nobody_reads_holds_up_nobody() {
     command.stderr(log);
     let rhub = Rhub::start_command(command);
     // More than a pipe holds, and more than may wait.
-    let path = format!("/v2/{}/manifests/x", "a".repeat(200));
+    let path = format!("/v2/a/manifests/{}", "a".repeat(1900));
     let mut connection = rhub.raw("");
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut answers = connection.try_clone().unwrap();
     let reader = std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
-    for _ in 0..20_000 {
+    for _ in 0..4_000 {
         connection.write_all(request.as_bytes()).unwrap();
     }
     connection.shutdown(Shutdown::Write).unwrap();

@@ -233,6 +233,11 @@ impl Caller<'_> {
         &self.identity
     }
 
+    /// The user's name, if it is a user.
+    pub fn user(&self) -> Option<Arc<str>> {
+        self.user.as_ref().map(|user| Arc::clone(&user.name))
+    }
+
     /// Whether there is any access control. Without it, nothing need be asked.
     pub fn is_unrestricted(&self) -> bool {
         self.control.is_none()

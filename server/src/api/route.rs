@@ -81,6 +81,7 @@ impl Endpoint {
             Self::Uploads(_) | Self::Upload(..) => EndpointKind::Upload,
             Self::Manifest(..) => EndpointKind::Manifest,
             Self::Referrers(..) => EndpointKind::Referrers,
+            Self::Token => EndpointKind::Token,
         }
     }
 

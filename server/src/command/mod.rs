@@ -6,6 +6,7 @@ mod import;
 mod maintain;
 mod rebuild;
 mod serve;
+mod user;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ enum Command {
     Export,
     /// Make the metadata database anew from an export and the blobs.
     Import(import::Flags),
+    /// Add, change, remove and list who may log in.
+    User(user::Flags),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(config::Verb),
@@ -80,6 +83,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(flags) => maintain::run(&common, &(&flags).into()),
         Command::Export => maintain::run(&common, &Task::Export),
         Command::Import(flags) => import::run(&common, &flags),
+        Command::User(flags) => user::run(&common, &flags),
         Command::Config(verb) => config::run(&common, &verb),
     };
     log::flush();

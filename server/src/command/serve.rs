@@ -15,6 +15,7 @@ use longshore_server::maintain::control;
 use longshore_server::meta::SledMetadata;
 use longshore_server::operation::{Watch, routes};
 use longshore_server::{Registry, api, serve};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,6 +59,7 @@ pub(super) fn run(common: &Common, flags: &Flags) -> anyhow::Result<()> {
     if let Some(problem) = config.exposed() {
         bail!(Problems(vec![problem]));
     }
+    raise_descriptor_limit(config.limits.connections);
     let data = DataDir::open(&config.data)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_LIMIT).enable_all().build()?;
@@ -69,6 +71,20 @@ pub(super) fn run(common: &Common, flags: &Flags) -> anyhow::Result<()> {
         serve::Ended::BrokenOff => {
             bail!("some requests took longer than {} s to finish and were broken off", SHUTDOWN_GRACE.as_secs())
         }
+    }
+}
+
+/// Takes as many file descriptors as may be had: most systems give a process 1024 unless it asks.
+fn raise_descriptor_limit(connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("raise the limit of open files: {e}");
+    }
+    // A connection, and the file it reads or writes; and what the database needs.
+    let needed = connections.saturating_mul(2).saturating_add(128) as u64;
+    if getrlimit(Resource::Nofile).current.is_some_and(|most| most < needed) {
+        tracing::warn!("limits.connections = {connections} may need {needed} open files, more than this process may have");
     }
 }
 

@@ -91,6 +91,10 @@ fn answer(status: StatusCode, content_type: HeaderValue, text: String) -> Respon
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    with_facts(response)
+}
+
+fn with_facts(mut response: Response<Body>) -> Response<Body> {
     response.extensions_mut().insert(Facts { endpoint: EndpointKind::Operation, user: None });
     response
 }
