@@ -67,8 +67,8 @@ async fn ready<B: BlobStore, M: Metadata>(State(operation): State<Arc<Operation<
 }
 
 async fn metrics<B: BlobStore, M: Metadata>(State(operation): State<Arc<Operation<B, M>>>, parts: Parts) -> Response<Body> {
-    if let Err(e) = operation.access.caller(&parts).await.and_then(|caller| caller.require_metrics(&parts)) {
-        return error_response(&e);
+    if let Err(refusal) = operation.access.caller(&parts).await.and_then(|caller| caller.require_metrics(&parts)) {
+        return with_facts(error_response(&refusal));
     }
     let page = tokio::task::spawn_blocking(move || {
         let mut page = Page::default();

@@ -8,4 +8,4 @@ mod requests;
 
 pub use self::health::routes;
 pub(crate) use self::requests::Counted;
-pub use self::requests::{EndpointKind, Facts, Watch, Watched};
+pub use self::requests::{Connection, EndpointKind, Facts, Watch};

@@ -121,10 +121,10 @@ impl Watch {
     }
 
     /// A connection was accepted; it lasts until what is returned is dropped.
-    pub fn connected(self: &Arc<Self>, peer: SocketAddr) -> Watched {
+    pub fn connected(self: &Arc<Self>, peer: SocketAddr) -> Connection {
         self.metrics.connections.enter();
         self.metrics.connections_accepted.add(1);
-        Watched { watch: Arc::clone(self), peer }
+        Connection { watch: Arc::clone(self), peer }
     }
 
     /// The client's own identifier if it is a decent one, else a new one.
@@ -143,12 +143,12 @@ impl Watch {
 
 /// See [`Watch::connected`].
 #[derive(Debug)]
-pub struct Watched {
+pub struct Connection {
     watch: Arc<Watch>,
     peer: SocketAddr,
 }
 
-impl Watched {
+impl Connection {
     /// The TLS handshake failed.
     pub(crate) fn handshake_failed(&self, why: &io::Error) {
         self.watch.metrics.handshakes_failed.add(1);
@@ -182,7 +182,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.watch.metrics.connections.leave();
     }

@@ -30,7 +30,7 @@ use self::stall::{Busy, StallGuard};
 pub use self::tls::Tls;
 use crate::file_span::FileSpan;
 use crate::limits::{Limits, SHUTDOWN_GRACE};
-use crate::operation::{Counted, Watch, Watched};
+use crate::operation::{Connection, Counted, Watch};
 
 /// Who is at the other end of a connection; an extension of every request that came by it.
 #[derive(Debug, Clone, Copy)]
@@ -76,8 +76,7 @@ pub async fn run(listener: TcpListener, front: Front, limits: &Limits, shutdown:
             (stream, peer, permit) = accept(&listener, &connections) => {
                 let handshake = Handshake { tls: front.tls.clone(), limit: limits.header_timeout(), stopped: stopped.clone() };
                 let served = Served {
-                    connection: Connection { peer, tls: front.tls.is_some() },
-                    watched: front.watch.connected(peer),
+                    connection: front.watch.connected(peer),
                     app: front.app.clone(),
                     builder: builder.clone(),
                     peer: Peer { address: peer, tls: front.tls.is_some() },
@@ -146,7 +145,7 @@ fn spawn(stream: TcpStream, permit: Option<OwnedSemaphorePermit>, mut handshake:
             Some(tls) => tokio::select! {
                 stream = tls.accept(stream, handshake.limit) => match stream {
                     Ok(stream) => served.run(stream, None).await,
-                    Err(e) => served.watched.handshake_failed(&e),
+                    Err(e) => served.connection.handshake_failed(&e),
                 },
                 _ = handshake.stopped.changed() => {}
             },
@@ -168,7 +167,7 @@ impl Served {
             has_asked.store(true, Relaxed);
             let (mut app, in_handler) = (app.clone(), busy.enter());
             let files = files.clone().filter(|_| request.version() < Version::HTTP_2);
-            let (request, in_progress) = watched.begin(request);
+            let (request, in_progress) = connection.begin(request);
             async move {
                 let response = match in_progress.refusal() {
                     Some(refusal) => refusal,
