@@ -193,7 +193,7 @@ impl Logins {
         let user = self.users.verify(&login.user, &login.password).await?;
         if user.is_none() {
             let peer = parts.extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
-            tracing::warn!(user = ?login.user, peer, "login failed");
+            tracing::warn!(user = &*login.user, peer, "login failed");
         }
         Ok(user)
     }
@@ -231,11 +231,6 @@ impl Caller<'_> {
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
-    }
-
-    /// The user's name, if it is a user.
-    pub fn user(&self) -> Option<Arc<str>> {
-        self.user.as_ref().map(|user| Arc::clone(&user.name))
     }
 
     /// Whether there is any access control. Without it, nothing need be asked.

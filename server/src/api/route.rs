@@ -81,7 +81,6 @@ impl Endpoint {
             Self::Uploads(_) | Self::Upload(..) => EndpointKind::Upload,
             Self::Manifest(..) => EndpointKind::Manifest,
             Self::Referrers(..) => EndpointKind::Referrers,
-            Self::Token => EndpointKind::Token,
         }
     }
 
