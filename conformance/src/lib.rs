@@ -1,14 +1,18 @@
-//! `rconform`: judges any registry by the distribution specification.
+//! `rconform`: judges any registry by the distribution specification, and measures it under load.
 //!
 //! Entry point: [`spec::run`] goes through the table of requirements ([`spec::requirements`]) against
 //! one registry and returns a [`Report`]. A requirement is a row (id, section, level, title) and a
 //! function that talks to the registry and returns an [`Outcome`].
 //!
+//! [`load::run`] puts a load of one kind on a registry and says what came of it.
+//!
 //! **Invariant: this crate knows nobody.** It imports no other crate of the workspace: what it says of
 //! a registry, `rhub` included, follows from what went over the wire and from nothing else.
 
+mod digest;
 pub mod http;
 pub mod limits;
+pub mod load;
 pub mod outcome;
 pub mod report;
 pub mod spec;

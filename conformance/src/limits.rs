@@ -16,3 +16,18 @@ pub const SHOWN_BODY_LIMIT_CHARS: usize = 400;
 pub const PAGE_LIMIT: usize = 64;
 /// The size of manifest every registry should take (distribution-spec, Pushing Manifests).
 pub const LARGE_MANIFEST_BYTES: usize = 4_000_000;
+
+/// The longest head of an answer a load takes.
+pub const HEAD_LIMIT_BYTES: usize = 16 << 10;
+/// How much of an answer a load's connection takes in at once.
+pub const READ_BUFFER_BYTES: usize = 256 << 10;
+/// The most connections of a load.
+pub const CONNECTIONS_LIMIT: usize = 1024;
+/// How long a load goes on without any answer before it is given up.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Content up to this size is made and hashed while the load runs; larger content before.
+pub const INLINE_CONTENT_BYTES: u64 = 64 << 10;
+/// Bytes of one piece of a large blob, repeated as often as its size takes.
+pub const PIECE_BYTES: usize = 1 << 20;
+/// Tags of one page of a list.
+pub const TAG_PAGE: usize = 100;

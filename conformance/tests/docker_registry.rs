@@ -1,4 +1,4 @@
-//! The gaps of Debian's docker-registry are found, and nothing that is none.
+//! The gaps of Debian's docker-registry are found, and nothing that is none; loads on it are measured.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -79,4 +79,23 @@ fn the_gaps_of_docker_registry_are_found_and_nothing_else() {
     assert_eq!(with(Verdict::NotOffered), ["push-single-post", "push-single-post-mismatch"]);
     assert_eq!(report.left_behind, Vec::<String>::new());
     assert!(!report.conforms());
+}
+
+#[test]
+fn no_request_of_any_load_fails() {
+    if !needs::installed("docker-registry") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let peer = start(directory.path());
+    let (url, pid) = (format!("http://{}", peer.address), peer.child.id().to_string());
+    for kind in ["manifest-get", "blob-get", "blob-head", "upload", "manifest-put", "tag-put", "tag-list"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rconform"))
+            .args(["load", &url, "--kind", kind, "-c", "4", "-n", "40", "--warm-up", "0", "--existing-tags", "20", "--pid", &pid])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("40 requests") && !said.contains("left behind"), "{said}");
+    }
 }

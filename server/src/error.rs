@@ -97,6 +97,9 @@ pub enum Error {
         /// The blob's size in bytes.
         size: u64,
     },
+    /// What is there is not what the request's `If-Match` or `If-None-Match` makes its condition.
+    #[error("what is there now is not what the request's precondition names; ask for it again")]
+    Precondition,
     /// A limit on concurrent work is reached.
     #[error("too many {0} at this time; try again later")]
     TooMany(&'static str),
@@ -174,6 +177,7 @@ impl Error {
             Self::UploadOutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
             Self::UploadBusy => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
+            Self::Precondition => (StatusCode::PRECONDITION_FAILED, "DENIED"),
             Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
             Self::Common(_) | Self::Maintenance(_) | Self::Damaged { .. } | Self::InUse(_) | Self::Database { .. } => {

@@ -16,6 +16,9 @@ pub struct Limits {
     pub manifest_descriptors: usize,
     /// Upload sessions open at one time, over all repositories.
     pub uploads: usize,
+    /// The size of chunks, in bytes, that clients are asked to keep to (`OCI-Chunk-Min-Length`); 0 for not
+    /// asking. Smaller ones are taken all the same.
+    pub chunk_min_bytes: u64,
     /// Upload sessions nothing was written to for this long are removed.
     pub upload_expiry_s: u64,
     /// Connections served at one time; further ones wait in the kernel's backlog.
@@ -42,6 +45,7 @@ impl Default for Limits {
             manifest_bytes: MANIFEST_LIMIT_BYTES,
             manifest_descriptors: 10_000,
             uploads: 10_000,
+            chunk_min_bytes: 0,
             upload_expiry_s: 7 * 24 * 3600,
             connections: 1024,
             requests: 1024,
@@ -74,6 +78,8 @@ impl Limits {
 
 /// The longest media type kept, in bytes (RFC 6838: 127 + 1 + 127).
 pub const MEDIA_TYPE_LIMIT_BYTES: usize = 255;
+/// Repositories looked through for one the caller may have a blob from, where the request names none.
+pub const MOUNT_SOURCES_LIMIT: usize = 100;
 /// Tags one request may put on a manifest.
 pub const TAG_PARAMETERS_LIMIT: usize = 100;
 /// The longest request path accepted, in bytes: a name of 255, a sha512 digest, and what is around

@@ -44,15 +44,6 @@ pub struct Stored {
     pub tags: Vec<Tag>,
 }
 
-/// What came of the wish to mount a blob.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Mounted {
-    /// It is in the repository now.
-    Yes,
-    /// It could not be; here is an upload session instead (distribution-spec end-11).
-    No(UploadId),
-}
-
 impl<B: BlobStore, M: Metadata> Registry<B, M> {
     /// A registry over its two stores.
     pub fn new(blobs: B, metadata: M, limits: Arc<Limits>) -> Self {
@@ -108,12 +99,9 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         self.blobs.uploads().len()
     }
 
-    /// Puts a blob of repository `from` into `to`, or starts an upload.
-    pub async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<Mounted> {
-        if self.metadata.mount_blob(from, to, digest).await? {
-            return Ok(Mounted::Yes);
-        }
-        self.start_upload(to, digest.algorithm()).await.map(Mounted::No)
+    /// Puts a blob of repository `from` into `to`; `false` when `from` does not have it.
+    pub async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<bool> {
+        self.metadata.mount_blob(from, to, digest).await
     }
 
     /// A manifest's entry.

@@ -144,13 +144,45 @@ fn a_range_of_a_blob_is_served() {
         assert_eq!((reply.status, reply.header("content-range")), (206, described));
         assert!(reply.body == content[bytes], "{range}");
     }
-    for range in ["bytes=0-1,5-6", "lines=1-2", "bytes=5-1"] {
+    let touching = get("bytes=0-1,2-5");
+    assert_eq!((touching.status, touching.header("content-range")), (206, "bytes 0-5/800000"));
+    for range in ["bytes=0-1,5-6", "lines=1-2"] {
         assert_eq!((get(range).status, get(range).body.len()), (200, content.len()), "{range}");
     }
-    let beyond = get("bytes=800000-");
-    assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */800000"));
+    for range in ["bytes=800000-", "bytes=5-1", "bytes=-0"] {
+        let beyond = get(range);
+        assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */800000"), "{range}");
+    }
+    let resumed = |tag: &str| rhub.send("GET", &path, &[("range", "bytes=0-0"), ("if-range", tag)], b"").status;
+    assert_eq!((resumed(&format!("\"{digest}\"")), resumed("\"sha256:abc\"")), (206, 200));
     let whole = rhub.get(&path);
     assert_eq!((whole.header("accept-ranges"), whole.header("etag")), ("bytes", format!("\"{digest}\"").as_str()));
+}
+
+#[test]
+fn what_a_client_has_is_not_sent_again() {
+    let (_dir, rhub) = rhub();
+    let manifest = Digest::of(rhub.push_image("a", "v1", "layer").as_bytes());
+    let layer = Digest::of(b"layer");
+    let other = format!("\"{}\"", Digest::of(b"other"));
+    for (path, digest) in [
+        ("/v2/a/manifests/v1".to_owned(), &manifest),
+        (format!("/v2/a/manifests/{manifest}"), &manifest),
+        (format!("/v2/a/blobs/{layer}"), &layer),
+    ] {
+        let tag = format!("\"{digest}\"");
+        assert_eq!(rhub.get(&path).header("etag"), tag);
+        for method in ["GET", "HEAD"] {
+            let ask = |name: &str, value: &str| rhub.send(method, &path, &[(name, value)], b"");
+            let same = ask("if-none-match", &format!("{other}, {tag}"));
+            assert_eq!((same.status, same.header("etag"), same.body.len()), (304, tag.as_str(), 0), "{method} {path}");
+            assert_eq!(ask("if-none-match", &other).status, 200);
+            assert_eq!((ask("if-match", &tag).status, ask("if-match", &other).status), (200, 412));
+        }
+        assert_eq!(rhub.send("GET", &path, &[("if-match", &other)], b"").error(), error(412, "DENIED"));
+    }
+    let absent = rhub.send("GET", "/v2/a/manifests/v2", &[("if-none-match", "*")], b"");
+    assert_eq!(absent.error(), error(404, "MANIFEST_UNKNOWN"));
 }
 
 #[test]

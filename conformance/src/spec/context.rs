@@ -1,12 +1,13 @@
 //! What the checks share: the repositories, content made for this run, and its removal.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::{Method, Url};
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha512};
 
+use crate::digest::hex;
+pub(super) use crate::digest::sha256;
 use crate::http::{Exchange, Registry, Request};
 use crate::outcome::{Finding, Outcome};
 
@@ -202,11 +203,6 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The sha256 digest of `bytes`, with its algorithm.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex("sha256:", &Sha256::digest(bytes))
-}
-
 /// Fails unless `header` names the digest of `bytes`. Another registered algorithm than the one asked
 /// with is allowed (distribution-spec, Pulling manifests), an unregistered one cannot be judged.
 pub(super) fn must_match(exchange: &Exchange, header: &str, bytes: &[u8]) -> Outcome {
@@ -216,11 +212,4 @@ pub(super) fn must_match(exchange: &Exchange, header: &str, bytes: &[u8]) -> Out
         _ => return Err(Finding::Differs(format!("Docker-Content-Digest: {header:?} is of an unregistered algorithm"))),
     };
     exchange.must(header == actual, format_args!("Docker-Content-Digest: {actual}"))
-}
-
-fn hex(prefix: &str, raw: &[u8]) -> String {
-    raw.iter().fold(prefix.to_owned(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

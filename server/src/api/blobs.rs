@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use longshore_runtime::name::{Digest, RepoName};
 
+use super::conditional;
 use super::range::{Wanted, wanted};
 use super::response::{CONTENT_DIGEST, empty, value};
 use crate::blob::BlobStore;
@@ -20,7 +21,11 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
     parts: &Parts,
 ) -> Result<Response<Body>> {
     let size = registry.blob_size(repo, digest).await?;
-    let header = parts.headers.get(RANGE).and_then(|header| header.to_str().ok());
+    if let Some(answer) = conditional::answer(parts, digest)? {
+        return Ok(answer);
+    }
+    let header = parts.headers.get(RANGE).filter(|_| conditional::range_applies(&parts.headers, digest));
+    let header = header.and_then(|header| header.to_str().ok());
     let (status, range) = match wanted(header, size) {
         Wanted::Whole => (StatusCode::OK, 0..size),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
@@ -44,8 +49,12 @@ pub(super) async fn head<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     digest: &Digest,
+    parts: &Parts,
 ) -> Result<Response<Body>> {
     let size = registry.blob_size(repo, digest).await?;
+    if let Some(answer) = conditional::answer(parts, digest)? {
+        return Ok(answer);
+    }
     Ok(described(StatusCode::OK, digest, size, Body::empty()))
 }
 

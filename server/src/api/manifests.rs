@@ -6,9 +6,9 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use longshore_runtime::name::{RepoName, Tag};
 
-use super::incoming;
 use super::query::parameters;
 use super::response::{CONTENT_DIGEST, SUBJECT, TAG, empty, value};
+use super::{conditional, incoming};
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::limits::TAG_PARAMETERS_LIMIT;
@@ -19,8 +19,12 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     name: &ManifestName,
+    parts: &Parts,
 ) -> Result<Response<Body>> {
     let entry = registry.manifest(repo, name).await?;
+    if let Some(answer) = conditional::answer(parts, &entry.digest)? {
+        return Ok(answer);
+    }
     let body = registry.read_manifest(repo, &entry).await?;
     Ok(described(&entry, Body::new(body)))
 }
@@ -29,8 +33,12 @@ pub(super) async fn head<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     name: &ManifestName,
+    parts: &Parts,
 ) -> Result<Response<Body>> {
     let entry = registry.manifest(repo, name).await?;
+    if let Some(answer) = conditional::answer(parts, &entry.digest)? {
+        return Ok(answer);
+    }
     Ok(described(&entry, Body::empty()))
 }
 

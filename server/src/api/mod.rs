@@ -2,6 +2,7 @@
 //! handler makes one call of the registry, and its answer or error becomes the response.
 
 mod blobs;
+mod conditional;
 mod incoming;
 mod lists;
 mod manifests;
@@ -87,7 +88,7 @@ async fn dispatch<B: BlobStore, M: Metadata>(
         (Endpoint::Referrers(repo, subject), &Method::GET) => lists::referrers(registry, &repo, &subject, parts).await,
 
         (Endpoint::Blob(repo, digest), &Method::GET) => blobs::get(registry, &repo, &digest, parts).await,
-        (Endpoint::Blob(repo, digest), &Method::HEAD) => blobs::head(registry, &repo, &digest).await,
+        (Endpoint::Blob(repo, digest), &Method::HEAD) => blobs::head(registry, &repo, &digest, parts).await,
         (Endpoint::Blob(repo, digest), &Method::DELETE) => blobs::delete(registry, &repo, &digest).await,
 
         (Endpoint::Uploads(repo), &Method::POST) => uploads::start(registry, caller, &repo, parts, body).await,
@@ -96,8 +97,8 @@ async fn dispatch<B: BlobStore, M: Metadata>(
         (Endpoint::Upload(repo, name), &Method::PUT) => uploads::finish(registry, &repo, name, parts, body).await,
         (Endpoint::Upload(repo, name), &Method::DELETE) => uploads::cancel(registry, &repo, name).await,
 
-        (Endpoint::Manifest(repo, name), &Method::GET) => manifests::get(registry, &repo, &name).await,
-        (Endpoint::Manifest(repo, name), &Method::HEAD) => manifests::head(registry, &repo, &name).await,
+        (Endpoint::Manifest(repo, name), &Method::GET) => manifests::get(registry, &repo, &name, parts).await,
+        (Endpoint::Manifest(repo, name), &Method::HEAD) => manifests::head(registry, &repo, &name, parts).await,
         (Endpoint::Manifest(repo, name), &Method::PUT) => {
             let overwrite = caller.may(Action::Overwrite, &repo);
             manifests::put(registry, &repo, &name, parts, body, overwrite).await

@@ -33,11 +33,19 @@ pub(super) fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// A query parameter, decoded; the first one of that name.
+/// A query parameter, decoded.
+///
+/// # Errors
+/// [`Error::Parameter`] when it is not readable, or is there more than once: who judges the request
+/// and who carries it out must not read two different ones.
 pub(super) fn parameter(uri: &Uri, name: &str) -> Result<Option<String>> {
     let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let found = pairs.into_iter().find(|(key, _)| *key == name);
-    found.map(|(_, value)| percent_decode(value).ok_or_else(|| unreadable(name))).transpose()
+    let mut found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
+    let (value, more) = (found.next(), found.next());
+    if more.is_some() {
+        return Err(Error::Parameter(format!("query parameter {name} is there more than once")));
+    }
+    value.map(|value| percent_decode(value).ok_or_else(|| unreadable(name))).transpose()
 }
 
 /// Every value of a query parameter, decoded, in order.
@@ -66,11 +74,13 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded_once() {
-        let uri: Uri = "/v2/a?x=sha256%3Aab&n=5&m=99999999999999999999999&empty&bad=%4&nul=%00&neg=-1&z=%2541".parse().unwrap();
+        let uri: Uri =
+            "/v2/a?x=sha256%3Aab&n=5&m=99999999999999999999999&empty&bad=%4&nul=%00&neg=-1&z=%2541&two=1&two=1".parse().unwrap();
         assert_eq!(parameter(&uri, "x").unwrap().unwrap(), "sha256:ab");
         assert_eq!(parameter(&uri, "z").unwrap().unwrap(), "%41");
         assert_eq!(parameter(&uri, "empty").unwrap().unwrap(), "");
         assert_eq!(parameter(&uri, "absent").unwrap(), None);
+        assert!(parameter(&uri, "two").is_err());
         assert!(parameter(&uri, "bad").is_err() && parameter(&uri, "nul").is_err());
         assert_eq!(count(&uri, "n").unwrap(), Some(5));
         assert_eq!(count(&uri, "m").unwrap(), Some(usize::MAX));

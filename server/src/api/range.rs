@@ -3,11 +3,14 @@
 
 use std::ops::Range;
 
+/// The most ranges of one list that are looked at; a longer list is ignored (CVE-2011-3192).
+const RANGES_LIMIT: usize = 16;
+
 /// What a `Range` header asks of content of a known size.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Everything: there is no header, or one that a server may ignore (another unit, several
-    /// ranges, or malformed).
+    /// Everything: there is no header, or one that a server may ignore: another unit, malformed, or
+    /// ranges with bytes between them, which would need a body of several parts.
     Whole,
     /// These bytes; not empty, and within the content.
     Part(Range<u64>),
@@ -15,24 +18,57 @@ pub(super) enum Wanted {
     Unsatisfiable,
 }
 
-/// Reads a `Range` header for content of `size` bytes.
+/// Reads a `Range` header for content of `size` bytes. Ranges of a list that overlap or touch are
+/// served as the one they make (RFC 9110 section 15.3.7.2).
 pub(super) fn wanted(header: Option<&str>, size: u64) -> Wanted {
-    let Some((first, last)) = header.and_then(|h| h.strip_prefix("bytes=")).and_then(|h| h.trim().split_once('-')) else {
+    let Some((unit, set)) = header.and_then(|header| header.split_once('=')) else { return Wanted::Whole };
+    if !unit.trim().eq_ignore_ascii_case("bytes") || set.split(',').count() > RANGES_LIMIT {
         return Wanted::Whole;
-    };
-    match (first, number(first), last, number(last)) {
-        // The last n bytes.
-        ("", _, _, Some(0)) => Wanted::Unsatisfiable,
-        ("", _, _, Some(_)) if size == 0 => Wanted::Unsatisfiable,
-        ("", _, _, Some(n)) => Wanted::Part(size.saturating_sub(n)..size),
-        (_, Some(first), "", _) => part(first, size, size),
-        (_, Some(first), _, Some(last)) if first <= last => part(first, last.saturating_add(1), size),
-        _ => Wanted::Whole,
+    }
+    let mut parts = Vec::new();
+    for spec in set.split(',') {
+        match one(spec.trim(), size) {
+            Some(One::Part(range)) => parts.push(range),
+            Some(One::Beyond) => {}
+            // Backwards is invalid, and an invalid set may be refused (RFC 9110 section 14.2).
+            Some(One::Backwards) => return Wanted::Unsatisfiable,
+            None => return Wanted::Whole,
+        }
+    }
+    parts.sort_unstable_by_key(|range| range.start);
+    let joined = parts.into_iter().try_fold(None::<Range<u64>>, |sum, part| match sum {
+        None => Some(Some(part)),
+        Some(sum) if part.start <= sum.end => Some(Some(sum.start..sum.end.max(part.end))),
+        Some(_) => None,
+    });
+    match joined {
+        Some(Some(range)) => Wanted::Part(range),
+        Some(None) => Wanted::Unsatisfiable,
+        None => Wanted::Whole,
     }
 }
 
-fn part(start: u64, end: u64, size: u64) -> Wanted {
-    if start < size { Wanted::Part(start..end.min(size)) } else { Wanted::Unsatisfiable }
+/// One range of a list.
+enum One {
+    Part(Range<u64>),
+    Beyond,
+    Backwards,
+}
+
+/// `None` when it does not follow the grammar.
+fn one(spec: &str, size: u64) -> Option<One> {
+    let (first, last) = spec.split_once('-')?;
+    let within = |start: u64, end: u64| if start < end { One::Part(start..end) } else { One::Beyond };
+    if first.is_empty() {
+        // The last n bytes.
+        return Some(within(size.saturating_sub(number(last)?), size));
+    }
+    let first = number(first)?;
+    if last.is_empty() {
+        return Some(within(first, size));
+    }
+    let last = number(last)?;
+    Some(if last < first { One::Backwards } else { within(first, last.saturating_add(1).min(size)) })
 }
 
 /// Reads a chunk's `Content-Range`: `first-last` as the specification has it, or `bytes
@@ -71,8 +107,17 @@ mod tests {
             ("bytes=10-", Wanted::Unsatisfiable),
             ("bytes=10-10", Wanted::Unsatisfiable),
             ("bytes=-0", Wanted::Unsatisfiable),
-            ("bytes=3-2", Wanted::Whole),
+            ("bytes=3-2", Wanted::Unsatisfiable),
+            ("bytes=0-1,3-2", Wanted::Unsatisfiable),
             ("bytes=0-1,3-4", Wanted::Whole),
+            ("bytes=0-1,2-4", Wanted::Part(0..5)),
+            ("bytes=5-, 0-3, 2-6", Wanted::Part(0..10)),
+            ("bytes=10-11,4-4,20-", Wanted::Part(4..5)),
+            ("bytes=10-11,20-", Wanted::Unsatisfiable),
+            ("bytes=0-1,,2-3", Wanted::Whole),
+            ("bytes=0-1,x", Wanted::Whole),
+            ("BYTES=0-1", Wanted::Part(0..2)),
+            ("bytes=0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0", Wanted::Whole),
             ("bytes=-", Wanted::Whole),
             ("bytes=+1-2", Wanted::Whole),
             ("bytes=a-b", Wanted::Whole),
@@ -118,6 +163,19 @@ mod tests {
             prop_assert_eq!(chunk(&format!("{first}-{last}")), Some(first..first + length));
             let expected = if first < size { Wanted::Part(first..(last + 1).min(size)) } else { Wanted::Unsatisfiable };
             prop_assert_eq!(wanted(Some(&format!("bytes={first}-{last}")), size), expected);
+        }
+
+        #[test]
+        fn a_list_stands_for_the_bytes_of_its_ranges(list in prop::collection::vec((0u64..20, 0u64..6), 1..6), size in 0u64..20) {
+            let header: Vec<_> = list.iter().map(|(first, more)| format!("{first}-{}", first + more)).collect();
+            let named = |byte: u64| list.iter().any(|(first, more)| (*first..=first + more).contains(&byte));
+            let bytes: Vec<u64> = (0..size).filter(|byte| named(*byte)).collect();
+            let expected = match (bytes.first(), bytes.last()) {
+                (Some(first), Some(last)) if last - first + 1 == bytes.len() as u64 => Wanted::Part(*first..last + 1),
+                (Some(_), Some(_)) => Wanted::Whole,
+                _ => Wanted::Unsatisfiable,
+            };
+            prop_assert_eq!(wanted(Some(&format!("bytes={}", header.join(", "))), size), expected);
         }
     }
 }

@@ -16,6 +16,8 @@ pub(super) const SUBJECT: &str = "oci-subject";
 pub(super) const TAG: &str = "oci-tag";
 /// The filters a list of referrers was made with (distribution-spec end-12b).
 pub(super) const FILTERS_APPLIED: &str = "oci-filters-applied";
+/// What chunks of an upload should at least have, in bytes.
+pub(super) const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 /// The upload session's identifier.
 pub(super) const UPLOAD_ID: &str = "docker-upload-uuid";
 
@@ -23,7 +25,7 @@ pub(super) const UPLOAD_ID: &str = "docker-upload-uuid";
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    if status != StatusCode::NO_CONTENT {
+    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     response

@@ -6,17 +6,19 @@ use axum::body::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use http::request::Parts;
 use http::{Response, StatusCode};
+use longshore_runtime::Error::Name;
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
 
 use super::incoming::receive;
 use super::query::parameter;
 use super::range;
-use super::response::{CONTENT_DIGEST, UPLOAD_ID, empty, error_response, value};
+use super::response::{CHUNK_MIN_LENGTH, CONTENT_DIGEST, UPLOAD_ID, empty, error_response, value};
 use crate::access::{Action, Caller, SessionName};
 use crate::blob::{BlobStore, Upload};
 use crate::error::{Error, Result};
+use crate::limits::MOUNT_SOURCES_LIMIT;
 use crate::meta::Metadata;
-use crate::registry::{Mounted, Registry};
+use crate::registry::Registry;
 
 /// POST: a session, or at once a blob (`?digest=`), or a blob from another repository (`?mount=`).
 pub(super) async fn start<B: BlobStore, M: Metadata>(
@@ -27,25 +29,50 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
     body: Body,
 ) -> Result<Response<Body>> {
     if let Some(digest) = parameter(&parts.uri, "digest")? {
-        return monolithic(registry, repo, &digest.parse()?, body).await;
+        return monolithic(registry, repo, &digest.parse()?, parts, body).await;
     }
-    let (mount, from) = (parameter(&parts.uri, "mount")?, parameter(&parts.uri, "from")?);
-    let id = match (mount, from) {
-        (Some(digest), Some(from)) => {
-            let (digest, from): (Digest, RepoName) = (digest.parse()?, from.parse()?);
+    if let Some(digest) = parameter(&parts.uri, "mount")? {
+        let digest: Digest = digest.parse()?;
+        let from = match parameter(&parts.uri, "from")? {
             // What the caller may not see is answered like what is not there.
-            if caller.may(Action::Pull, &from) {
-                match registry.mount_blob(&from, repo, &digest).await? {
-                    Mounted::Yes => return Ok(created(repo, &digest)),
-                    Mounted::No(id) => id,
-                }
-            } else {
-                registry.start_upload(repo, digest.algorithm()).await?
-            }
+            Some(from) => Some(from.parse()?).filter(|from| caller.may(Action::Pull, from)),
+            None => source(registry, caller, &digest).await?,
+        };
+        if let Some(from) = from
+            && registry.mount_blob(&from, repo, &digest).await?
+        {
+            return Ok(created(repo, &digest));
         }
-        _ => registry.start_upload(repo, Algorithm::Sha256).await?,
-    };
-    Ok(session(StatusCode::ACCEPTED, repo, caller.session(id), 0))
+        return started(registry, caller, repo, digest.algorithm()).await;
+    }
+    // Another one that it ends with costs a second reading (end-4c).
+    let algorithm = parameter(&parts.uri, "digest-algorithm")?;
+    started(registry, caller, repo, algorithm.map_or(Ok(Algorithm::Sha256), |name| name.parse())?).await
+}
+
+/// A repository that has a blob, and that the caller may pull from; among the first that have it.
+async fn source<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    caller: &Caller<'_>,
+    digest: &Digest,
+) -> Result<Option<RepoName>> {
+    let holders = registry.holders(digest, None, MOUNT_SOURCES_LIMIT).await?;
+    Ok(holders.into_iter().find(|holder| caller.may(Action::Pull, holder)))
+}
+
+async fn started<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    caller: &Caller<'_>,
+    repo: &RepoName,
+    algorithm: Algorithm,
+) -> Result<Response<Body>> {
+    let id = registry.start_upload(repo, algorithm).await?;
+    let mut response = session(StatusCode::ACCEPTED, repo, caller.session(id), 0);
+    let chunk_min_bytes = registry.limits().chunk_min_bytes;
+    if chunk_min_bytes > 0 {
+        response.headers_mut().insert(CHUNK_MIN_LENGTH, chunk_min_bytes.into());
+    }
+    Ok(response)
 }
 
 /// POST with `?digest=`: nobody learns the session's name, so a failure ends it.
@@ -53,11 +80,13 @@ async fn monolithic<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     digest: &Digest,
+    parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
+    let expected = expected_length(parts, 0)?;
     let id = registry.start_upload(repo, digest.algorithm()).await?;
     let mut upload = registry.open_upload(repo, id).await?;
-    let outcome = match receive(&mut upload, body, None, registry.limits()).await {
+    let outcome = match receive(&mut upload, body, expected, registry.limits()).await {
         Ok(()) => registry.finish_upload(repo, upload, digest).await,
         Err(e) => {
             drop(upload);
@@ -110,8 +139,10 @@ pub(super) async fn finish<B: BlobStore, M: Metadata>(
     parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
-    let digest = parameter(&parts.uri, "digest")?;
-    let digest: Digest = digest.ok_or_else(|| Error::Parameter("query parameter digest is missing".into()))?.parse()?;
+    let digest: Digest = match parameter(&parts.uri, "digest")? {
+        Some(digest) => digest.parse()?,
+        None => return Err(Name { what: "digest", input: String::new(), why: "the query parameter is missing" }.into()),
+    };
     let mut upload = registry.open_upload(repo, name.id()).await?;
     let expected = match expected_length(parts, upload.offset()) {
         Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, name, offset)),
@@ -174,4 +205,33 @@ fn created(repo: &RepoName, digest: &Digest) -> Response<Body> {
     headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/{digest}")));
     headers.insert(CONTENT_DIGEST, value(digest));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::Request;
+
+    use super::*;
+    use crate::access::Access;
+    use crate::blob::FsBlobStore;
+    use crate::data_dir::DataDir;
+    use crate::limits::Limits;
+    use crate::meta::SledMetadata;
+
+    #[tokio::test]
+    async fn who_configures_a_smallest_chunk_has_clients_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let limits = Arc::new(Limits { chunk_min_bytes: 5 << 20, ..Limits::default() });
+        let metadata = SledMetadata::open(&data).unwrap();
+        let blobs = FsBlobStore::open(data.blobs(), &limits).unwrap();
+        let registry = Registry::new(blobs, metadata, limits);
+        let parts = Request::post("/v2/a/blobs/uploads/").body(()).unwrap().into_parts().0;
+        let access = Access::open();
+        let caller = access.caller(&parts).await.unwrap();
+        let response = start(&registry, &caller, &"a".parse().unwrap(), &parts, Body::empty()).await.unwrap();
+        assert_eq!(response.headers()["oci-chunk-min-length"], "5242880");
+    }
 }

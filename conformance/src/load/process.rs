@@ -1,0 +1,116 @@
+//! What a process has used so far, from `/proc`.
+
+use std::fs;
+
+use anyhow::Context as _;
+
+/// The most processes of one server that are looked at.
+const PROCESSES_LIMIT: usize = 256;
+
+/// A process of this machine, and those it started: a server may have workers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Process {
+    pid: u32,
+}
+
+impl Process {
+    pub(super) fn of(pid: u32) -> Self {
+        Self { pid }
+    }
+
+    pub(super) fn own() -> Self {
+        Self::of(std::process::id())
+    }
+
+    /// Itself and what it started, itself first.
+    fn family(self) -> Vec<u32> {
+        let mut family = vec![self.pid];
+        let mut next = 0;
+        while let Some(pid) = family.get(next).filter(|_| family.len() < PROCESSES_LIMIT) {
+            // None where it is over, or the kernel does not tell.
+            let children = read(*pid, &format!("task/{pid}/children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            next += 1;
+        }
+        family
+    }
+
+    /// The sum of what `measure` finds of each; a child may be over by now.
+    fn sum<T: std::iter::Sum>(self, measure: impl Fn(u32) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let first = measure(self.pid)?;
+        Ok(std::iter::once(first).chain(self.family()[1..].iter().filter_map(|pid| measure(*pid).ok())).sum())
+    }
+
+    /// User and system time of all threads.
+    pub(super) fn cpu_seconds(self) -> anyhow::Result<f64> {
+        self.sum(|pid| {
+            let stat = read(pid, "stat")?;
+            // The name before may have blanks; fields 14 and 15 are utime and stime (proc_pid_stat(5)).
+            let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2)).into_iter().flatten();
+            let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+            anyhow::ensure!(ticks.len() == 2, "/proc/{pid}/stat cannot be read");
+            // USER_HZ, which is 100 on every architecture there is a registry for.
+            Ok((ticks[0] + ticks[1]) / 100.0)
+        })
+    }
+
+    /// The most memory resident, in bytes: since [`Self::forget_peak`] where that worked.
+    pub(super) fn peak_bytes(self) -> anyhow::Result<u64> {
+        self.sum(|pid| {
+            let status = read(pid, "status")?;
+            let kib =
+                status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+            kib.map(|kib| kib * 1024).with_context(|| format!("/proc/{pid}/status has no VmHWM"))
+        })
+    }
+
+    /// Starts the peak anew; not allowed for another user's process, and then it stays.
+    pub(super) fn forget_peak(self) {
+        for pid in self.family() {
+            let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        }
+    }
+}
+
+fn read(pid: u32, name: &str) -> anyhow::Result<String> {
+    let path = format!("/proc/{pid}/{name}");
+    fs::read_to_string(&path).with_context(|| format!("read {path}; is process {pid} running?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_and_memory_show() {
+        let own = Process::own();
+        let before = own.cpu_seconds().unwrap();
+        let mut state = 1_u64;
+        while own.cpu_seconds().unwrap() < before + 0.05 {
+            state = std::hint::black_box(state.wrapping_mul(6_364_136_223_846_793_005));
+        }
+        own.forget_peak();
+        let peak = own.peak_bytes().unwrap();
+        let memory = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let more = own.peak_bytes().unwrap();
+        assert!(more >= peak + (60 << 20), "{peak} {more} {}", memory.len());
+        assert!(Process::of(u32::MAX).cpu_seconds().is_err());
+    }
+
+    #[test]
+    fn the_workers_of_a_server_count() {
+        let busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo; read end <&3";
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", &format!("exec 3<&0; ({busy}) & wait")])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut done = [0];
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut done).unwrap();
+        let cpu = Process::of(shell.id()).cpu_seconds().unwrap();
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert!(cpu >= 0.02, "{cpu}");
+    }
+}

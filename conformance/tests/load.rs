@@ -1,0 +1,101 @@
+//! Loads, on a small registry in memory: every kind does what it says and leaves nothing behind.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use support::Fault;
+
+fn load(url: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rconform")).args(["load", url]).args(arguments).output().unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+#[test]
+fn every_kind_of_load_is_put_and_removed_again() {
+    let (address, state) = support::start(None);
+    let url = format!("http://{address}");
+    for kind in ["manifest-get", "blob-get", "blob-head", "upload", "manifest-put", "tag-put", "tag-list"] {
+        let settings = ["--kind", kind, "-n", "40", "-c", "4", "--warm-up", "0.01", "--size", "1KiB"];
+        let output = load(&url, &[&settings[..], &["--existing-tags", "250", "--format", "json"]].concat());
+        let found = json(&output);
+        assert_eq!((&found["requests"], &found["failures"], output.status.code()), (&40.into(), &0.into(), Some(0)), "{found}");
+        let content = found["megabytes_per_second"].as_f64().unwrap() * found["seconds"].as_f64().unwrap() * 1e6;
+        match kind {
+            "blob-get" | "upload" => assert_eq!(content.round() as u64, 40 * 1024, "{found}"),
+            "blob-head" => assert_eq!(content, 0.0, "{found}"),
+            _ => assert!(content > 40.0 * 100.0, "{found}"),
+        }
+        let latency = |name: &str| found["latency_ms"][name].as_f64().unwrap();
+        assert!(0.0 < latency("p50") && latency("p50") <= latency("p99") && latency("p99") <= latency("max"), "{found}");
+        assert_eq!((&found["left_behind"], state.lock().unwrap().len()), (&0.into(), 0), "{kind}");
+    }
+}
+
+#[test]
+fn a_large_blob_goes_in_whole() {
+    let (address, state) = support::start(None);
+    let settings = ["--kind", "upload", "-n", "2", "-c", "1", "--size", "3MiB", "--keep", "--format", "json"];
+    let output = load(&format!("http://{address}"), &settings);
+    // The registry verifies every digest.
+    assert_eq!((output.status.code(), state.lock().unwrap().len()), (Some(0), 2), "{output:?}");
+    let unknown = load(&format!("http://{address}"), &["--kind", "upload", "--size", "3MiB", "--duration", "1"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("--requests"), "{unknown:?}");
+}
+
+#[test]
+fn what_is_kept_serves_a_later_load() {
+    let (address, _) = support::start(None);
+    let url = format!("http://{address}");
+    let common = ["--repository", "kept/here", "-n", "10", "--warm-up", "0", "--existing-tags", "20"];
+    assert_eq!(load(&url, &[&common[..], &["--kind", "manifest-get", "--keep"]].concat()).status.code(), Some(0));
+    for kind in ["manifest-get", "blob-get", "blob-head", "tag-list", "tag-put"] {
+        let again = load(&url, &[&common[..], &["--kind", kind, "--prepared", "--keep"]].concat());
+        assert_eq!(again.status.code(), Some(0), "{kind}: {again:?}");
+    }
+}
+
+#[test]
+fn the_server_is_watched_by_its_process() {
+    let (address, _) = support::start(None);
+    let own = std::process::id().to_string();
+    let found =
+        json(&load(&format!("http://{address}"), &["--kind", "blob-head", "-n", "200", "--pid", &own, "--format", "json"]));
+    assert!(found["server"]["peak_bytes"].as_u64().unwrap() > 1 << 20, "{found}");
+    assert!(found["server"]["cpu_s"].as_f64().unwrap() >= 0.0, "{found}");
+    let nobody = load(&format!("http://{address}"), &["--kind", "blob-head", "-n", "1", "--pid", "4194305"]);
+    assert_eq!(nobody.status.code(), Some(2), "{nobody:?}");
+}
+
+#[test]
+fn what_fails_is_counted_and_said_and_what_cannot_start_is_an_error() {
+    let (address, _) = support::start(None);
+    let url = format!("http://{address}");
+    let absent = ["--kind", "manifest-get", "-n", "7", "--warm-up", "0", "--prepared", "--repository", "nothing/here"];
+    let output = load(&url, &absent);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAILED: 7 requests; the first: answered with 404"), "{said}");
+
+    let (broken, _) = support::start(Some(Fault::UnknownBlobIsEmpty));
+    let get = ["--kind", "blob-get", "-n", "3", "--warm-up", "0", "--prepared", "--repository", "nothing/here", "--size", "5"];
+    let short = load(&format!("http://{broken}"), &get);
+    assert_eq!(short.status.code(), Some(1), "an answer of another length is no success: {short:?}");
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, kind, reason) in [
+        (format!("http://{closed}"), "blob-get", "make the repository ready"),
+        ("https://localhost:1".to_owned(), "blob-get", "plain HTTP"),
+    ] {
+        let output = load(&url, &["--kind", kind]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{output:?}");
+    }
+}
