@@ -137,6 +137,11 @@ impl BlobStore for FsBlobStore {
         blocking(move || Ok(BlobBody::file(FileSpan::new(shared.open_blob(&digest, size)?, range)))).await
     }
 
+    async fn read_stored(&self, digest: &Digest, size: u64) -> Result<BlobBody> {
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || Ok(BlobBody::file(FileSpan::new(shared.open_blob(&digest, size)?, 0..size)))).await
+    }
+
     async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
         let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
         blocking(move || shared.put(&digest, &bytes)).await
@@ -346,9 +351,7 @@ impl Shared {
 const TEMPORARY: &str = "tmp-";
 
 fn verify(digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let mut hasher = digest.algorithm().hasher();
-    hasher.update(bytes);
-    let got = hasher.finish();
+    let got = digest.algorithm().digest(bytes);
     if got == *digest {
         return Ok(());
     }
