@@ -5,6 +5,9 @@
 //! DATA/blobs/sha256/ab/<hex>      content, manifests included
 //! DATA/uploads/<id>.<repository>  bytes of uploads in progress
 //! DATA/journal                    who links what, and the tags: what content cannot tell
+//! DATA/leases                     who was told what, while no process is there to know it
+//! DATA/quarantine/                content that is not what its digest says, put aside by a check
+//! DATA/control                    the socket on which the serving process takes maintenance
 //! DATA/metadata/                  the database made of the journal
 //! ```
 
@@ -60,6 +63,11 @@ impl DataDir {
     /// The journal's file.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")
+    }
+
+    /// Where leases are while no process has them.
+    pub fn leases(&self) -> PathBuf {
+        self.path.join("leases")
     }
 
     /// The metadata database's directory.

@@ -54,6 +54,15 @@ pub enum Error {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The tag is on another manifest, and may not be moved.
+    #[error("tag {0} exists, and you may not overwrite it; push under another tag")]
+    TagExists(String),
+    /// A manifest was put with more tags than one request may name.
+    #[error("more than {limit} tags in one request; put the manifest again with the others")]
+    TooManyTags {
+        /// So many it may name.
+        limit: usize,
+    },
     /// No such upload session in this repository.
     #[error("upload session is not known to this repository; start a new one")]
     UploadUnknown,
@@ -83,6 +92,9 @@ pub enum Error {
     /// A limit on concurrent work is reached.
     #[error("too many {0} at this time; try again later")]
     TooMany(&'static str),
+    /// The process that serves the data directory could not do what it was asked.
+    #[error("{0}")]
+    Maintenance(String),
     /// The client's body broke off, stalled, or is not what its length says.
     #[error("the request body ended early: {0}")]
     Body(String),
@@ -135,6 +147,8 @@ impl Error {
             Self::ManifestBlobUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),
             Self::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "UNSUPPORTED"),
+            Self::TagExists(_) => (StatusCode::FORBIDDEN, "DENIED"),
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::UploadInvalid(_) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
             Self::UploadOutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
@@ -143,7 +157,7 @@ impl Error {
             Self::Precondition => (StatusCode::PRECONDITION_FAILED, "DENIED"),
             Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
-            Self::Common(_) | Self::Damaged { .. } | Self::InUse(_) | Self::Database { .. } => {
+            Self::Common(_) | Self::Maintenance(_) | Self::Damaged { .. } | Self::InUse(_) | Self::Database { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
             }
             Self::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),

@@ -8,6 +8,8 @@
 //! - [`blob`]: content by digest; a trait and its file system implementation.
 //! - [`meta`]: what is in which repository; a trait and its embedded implementation, which is made
 //!   of a journal.
+//! - [`collect`]: garbage collection. `pins` keeps it from what is just being pushed.
+//! - [`maintain`]: what is done to a registry from beside it: why, check, export.
 //! - [`manifest`]: what has to be known of a manifest.
 //! - [`limits`], [`error`]: each in one place.
 //!
@@ -21,11 +23,19 @@
 
 pub mod api;
 pub mod blob;
+pub mod collect;
+pub mod config;
 pub mod data_dir;
 pub mod error;
+#[cfg(test)]
+mod faults;
 pub mod limits;
+pub mod maintain;
 pub mod manifest;
 pub mod meta;
+mod pins;
+#[cfg(test)]
+mod promises;
 pub mod registry;
 pub mod serve;
 

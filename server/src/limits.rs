@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use longshore_runtime::name::MANIFEST_LIMIT_BYTES;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The limits an operator may set, in the configuration's table `limits`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// The largest manifest, in bytes.
@@ -35,6 +35,8 @@ pub struct Limits {
     pub page_entries: usize,
     /// Repositories in one page of the catalog, whatever `n` asks for.
     pub catalog_entries: usize,
+    /// Whether manifests may refer to content the repository lacks (sparse images and indexes).
+    pub sparse_manifests: bool,
 }
 
 impl Default for Limits {
@@ -52,6 +54,7 @@ impl Default for Limits {
             idle_timeout_s: 60,
             page_entries: 1000,
             catalog_entries: 1000,
+            sparse_manifests: false,
         }
     }
 }
@@ -75,12 +78,16 @@ impl Limits {
 
 /// The longest media type kept, in bytes (RFC 6838: 127 + 1 + 127).
 pub const MEDIA_TYPE_LIMIT_BYTES: usize = 255;
+/// Tags one request may put on a manifest.
+pub const TAG_PARAMETERS_LIMIT: usize = 100;
 /// The longest request path accepted, in bytes: a name of 255, a sha512 digest, and what is around
 /// them, each byte percent-encoded.
 pub const PATH_LIMIT_BYTES: usize = 2048;
 /// The longest repository name that can be pushed to, in bytes: an upload session's file name
 /// carries it beside the session's identifier, and file names end at 255.
 pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
+/// Repositories looked at for a blob that is to be mounted from anywhere.
+pub const MOUNT_SOURCES_LIMIT: usize = 100;
 /// The longest a request waits for another one that is writing to the same upload session.
 pub const UPLOAD_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest a shutdown waits for requests in flight.
@@ -102,8 +109,16 @@ pub const BLOCKING_THREADS_LIMIT: usize = 64;
 pub const COMMIT_GROUP_LIMIT: usize = 256;
 /// Changes of metadata waiting for the next flush; further ones wait to be let in.
 pub const COMMIT_QUEUE_LIMIT: usize = 1024;
-/// The longest line of the journal, in bytes.
-pub const JOURNAL_LINE_LIMIT_BYTES: usize = 64 << 10;
+/// The longest line of the journal, in bytes: what the largest manifest that can be allowed says of its
+/// subject, and some more.
+pub const JOURNAL_LINE_LIMIT_BYTES: usize = 80 << 20;
+/// The longest request on the control socket, and the longest last word on it, in bytes.
+pub const CONTROL_MESSAGE_BYTES: u64 = 64 << 10;
+/// How long it is remembered at least that somebody was told of something unreferenced; longer where a
+/// longer grace period is in use.
+pub const LEASE_MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of descriptors in one page of a list of referrers, or one descriptor, if it alone is larger.
+pub const REFERRERS_PAGE_BYTES: usize = 4 << 20;
 /// How often the metadata database is flushed while it changes. A crash replays at most what the
 /// journal took in since.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);

@@ -2,11 +2,14 @@
 //! manifest.md, image-index.md; Docker "Image Manifest V 2, Schema 2"). The bytes themselves are
 //! kept and served as received.
 
+use std::collections::BTreeMap;
+
 use longshore_runtime::name::Digest;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::limits::MEDIA_TYPE_LIMIT_BYTES;
+use crate::meta::{References, Referrer};
 
 const IMAGE_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
@@ -18,11 +21,9 @@ const INDEX_TYPES: [&str; 2] =
 pub struct Manifest {
     /// The media type it is served with.
     pub media_type: String,
-    /// Blobs that must be in the repository: the config and the layers, except those that are
-    /// fetched from elsewhere.
-    pub blobs: Vec<Digest>,
-    /// Manifests that must be in the repository: an index's children.
-    pub manifests: Vec<Digest>,
+    /// What must be in the repository: an image's config and layers, except those that are fetched
+    /// from elsewhere, or an index's children; and what it is a referrer of.
+    pub references: References,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +35,9 @@ struct Document {
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
     fs_layers: Option<serde::de::IgnoredAny>,
+    subject: Option<Descriptor>,
+    artifact_type: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -72,48 +76,62 @@ impl Manifest {
             (_, Some(media_type)) | (Some(media_type), None) => media_type,
             (None, None) => return Err(invalid("neither Content-Type nor mediaType says what it is".into())),
         };
-        if media_type.len() > MEDIA_TYPE_LIMIT_BYTES {
-            return Err(invalid("its media type is too long".into()));
+        if [Some(media_type), document.artifact_type.as_deref()].iter().flatten().any(|t| t.len() > MEDIA_TYPE_LIMIT_BYTES) {
+            return Err(invalid(format!("a type in it is longer than {MEDIA_TYPE_LIMIT_BYTES} bytes")));
         }
         if document.schema_version != Some(2) {
             return Err(invalid("its schemaVersion must be 2".into()));
         }
         let media_type = media_type.to_owned();
-        let parsed = if IMAGE_TYPES.contains(&media_type.as_str()) {
-            Self::image(document, media_type)?
+        let references = if IMAGE_TYPES.contains(&media_type.as_str()) {
+            image(document)?
         } else if INDEX_TYPES.contains(&media_type.as_str()) {
-            Self::index(document, media_type)?
+            index(document)?
         } else {
             return Err(invalid(format!("media type {media_type:?} is no image manifest or index")));
         };
-        if parsed.blobs.len() + parsed.manifests.len() > descriptor_limit {
+        if references.blobs.len() + references.manifests.len() > descriptor_limit {
             return Err(invalid(format!("it has more than {descriptor_limit} descriptors")));
         }
-        Ok(parsed)
+        Ok(Self { media_type, references })
     }
+}
 
-    fn image(document: Document, media_type: String) -> Result<Self> {
-        if document.manifests.is_some() || document.fs_layers.is_some() {
-            return Err(Error::ManifestInvalid("an image manifest must not have manifests or fsLayers".into()));
-        }
-        let (Some(config), Some(layers)) = (document.config, document.layers) else {
-            return Err(Error::ManifestInvalid("an image manifest must have config and layers".into()));
-        };
-        let here = layers.into_iter().filter(|layer| !layer.is_elsewhere());
-        let blobs = std::iter::once(config).chain(here).map(|descriptor| descriptor.digest).collect();
-        Ok(Self { media_type, blobs, manifests: Vec::new() })
+fn image(document: Document) -> Result<References> {
+    if document.manifests.is_some() || document.fs_layers.is_some() {
+        return Err(Error::ManifestInvalid("an image manifest must not have manifests or fsLayers".into()));
     }
+    let (Some(config), Some(layers)) = (document.config, document.layers) else {
+        return Err(Error::ManifestInvalid("an image manifest must have config and layers".into()));
+    };
+    // What an artifact is, its config says where the manifest does not (distribution-spec,
+    // "Listing Referrers").
+    let artifact_type = document.artifact_type.filter(|text| !text.is_empty()).or(Some(config.media_type.clone()));
+    let referrer = referrer(document.subject, artifact_type, document.annotations);
+    let here = layers.into_iter().filter(|layer| !layer.is_elsewhere());
+    let blobs = std::iter::once(config).chain(here).map(|descriptor| descriptor.digest).collect();
+    Ok(References { blobs, manifests: Vec::new(), referrer })
+}
 
-    fn index(document: Document, media_type: String) -> Result<Self> {
-        if document.config.is_some() || document.layers.is_some() || document.fs_layers.is_some() {
-            return Err(Error::ManifestInvalid("an index must not have config, layers or fsLayers".into()));
-        }
-        let Some(children) = document.manifests else {
-            return Err(Error::ManifestInvalid("an index must have manifests".into()));
-        };
-        let manifests = children.into_iter().map(|descriptor| descriptor.digest).collect();
-        Ok(Self { media_type, blobs: Vec::new(), manifests })
+fn index(document: Document) -> Result<References> {
+    if document.config.is_some() || document.layers.is_some() || document.fs_layers.is_some() {
+        return Err(Error::ManifestInvalid("an index must not have config, layers or fsLayers".into()));
     }
+    let Some(children) = document.manifests else {
+        return Err(Error::ManifestInvalid("an index must have manifests".into()));
+    };
+    let referrer = referrer(document.subject, document.artifact_type, document.annotations);
+    let manifests = children.into_iter().map(|descriptor| descriptor.digest).collect();
+    Ok(References { blobs: Vec::new(), manifests, referrer })
+}
+
+fn referrer(
+    subject: Option<Descriptor>,
+    artifact_type: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
+) -> Option<Referrer> {
+    let artifact_type = artifact_type.filter(|text| !text.is_empty());
+    subject.map(|subject| Referrer { subject: subject.digest, artifact_type, annotations: annotations.unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -139,8 +157,8 @@ mod tests {
     #[test]
     fn an_image_needs_its_config_and_layers() {
         let parsed = parse(image("").as_bytes(), Some(OCI)).unwrap();
-        assert_eq!(parsed.blobs, [Digest::of(b"c"), Digest::of(b"l")]);
-        assert!(parsed.manifests.is_empty());
+        assert_eq!(parsed.references.blobs, [Digest::of(b"c"), Digest::of(b"l")]);
+        assert!(parsed.references.manifests.is_empty());
     }
 
     #[test]
@@ -153,9 +171,25 @@ mod tests {
             )
         };
         let with = parse(layer(r#","urls":["https://x/"]"#).as_bytes(), Some(OCI)).unwrap();
-        assert_eq!(with.blobs, [Digest::of(b"c")]);
+        assert_eq!(with.references.blobs, [Digest::of(b"c")]);
         let without = parse(layer("").as_bytes(), Some(OCI)).unwrap();
-        assert_eq!(without.blobs.len(), 2);
+        assert_eq!(without.references.blobs.len(), 2);
+    }
+
+    #[test]
+    fn a_referrer_says_of_what_and_what_it_is() {
+        let of = |text: &str, kind| parse(text.as_bytes(), Some(kind)).unwrap().references.referrer;
+        assert_eq!(of(&image(""), OCI), None);
+        let subject = format!(r#","subject":{}"#, descriptor("s", ""));
+        let plain = of(&image(&subject), OCI).unwrap();
+        assert_eq!((plain.subject, plain.artifact_type.as_deref()), (Digest::of(b"s"), Some("a/b")), "the config's type");
+        let typed = of(&image(&format!(r#"{subject},"artifactType":"x/y","annotations":{{"k":"v"}}"#)), OCI).unwrap();
+        assert_eq!(typed.artifact_type.as_deref(), Some("x/y"));
+        assert_eq!(typed.annotations["k"], "v");
+        let index = of(&format!(r#"{{"schemaVersion":2,"manifests":[]{subject}}}"#), INDEX).unwrap();
+        assert_eq!(index.artifact_type, None);
+        let bad = image(r#","subject":{"digest":"sha256:ab"}"#);
+        assert!(parse(bad.as_bytes(), Some(OCI)).is_err());
     }
 
     #[test]

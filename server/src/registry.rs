@@ -8,16 +8,40 @@ use longshore_runtime::name::{Algorithm, Digest, RepoName, Tag};
 
 use crate::blob::{BlobBody, BlobStore, Upload, UploadId};
 use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, MOUNT_SOURCES_LIMIT};
 use crate::manifest::Manifest;
-use crate::meta::{ManifestEntry, ManifestName, Metadata, Page};
+use crate::meta::{ManifestEntry, ManifestName, Metadata, Page, PutOptions, Referrers};
+use crate::pins::Pins;
 
 /// The registry.
 #[derive(Debug)]
 pub struct Registry<B, M> {
-    blobs: B,
-    metadata: M,
+    pub(crate) blobs: B,
+    pub(crate) metadata: M,
+    pub(crate) pins: Pins,
     limits: Arc<Limits>,
+}
+
+/// A manifest as it was received.
+#[derive(Debug)]
+pub struct NewManifest<'a> {
+    /// All of it.
+    pub bytes: Bytes,
+    /// What the request says it is, without parameters.
+    pub content_type: Option<&'a str>,
+    /// Tags it is to have beside the one it is put by.
+    pub tags: Vec<Tag>,
+}
+
+/// A manifest that was stored.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// What it is a referrer of.
+    pub subject: Option<Digest>,
+    /// The tags that are on it now by this.
+    pub tags: Vec<Tag>,
 }
 
 /// What came of the wish to mount a blob.
@@ -32,7 +56,7 @@ pub enum Mounted {
 impl<B: BlobStore, M: Metadata> Registry<B, M> {
     /// A registry over its two stores.
     pub fn new(blobs: B, metadata: M, limits: Arc<Limits>) -> Self {
-        Self { blobs, metadata, limits }
+        Self { blobs, metadata, pins: Pins::default(), limits }
     }
 
     /// What it is limited by.
@@ -46,8 +70,14 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
     }
 
     /// Bytes `range` of a blob whose size [`Self::blob_size`] gave.
-    pub async fn read_blob(&self, digest: &Digest, size: u64, range: Range<u64>) -> Result<BlobBody> {
-        self.blobs.read(digest, size, range).await
+    pub async fn read_blob(&self, repo: &RepoName, digest: &Digest, size: u64, range: Range<u64>) -> Result<BlobBody> {
+        match self.blobs.read(digest, size, range).await {
+            // Deleted and collected since the metadata was asked.
+            Err(Error::Damaged { .. }) if self.metadata.blob(repo, digest).await?.is_none() => {
+                Err(Error::BlobUnknown(digest.clone()))
+            }
+            other => other,
+        }
     }
 
     /// Takes a blob out of a repository; its content stays for others.
@@ -68,6 +98,7 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
 
     /// Ends an upload: its content becomes a blob of the repository.
     pub async fn finish_upload(&self, repo: &RepoName, upload: B::Upload, digest: &Digest) -> Result<()> {
+        let _pin = self.pins.hold(digest).await;
         let size = upload.finish(digest).await?;
         self.metadata.link_blob(repo, digest, size).await
     }
@@ -80,33 +111,69 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         self.start_upload(to, digest.algorithm()).await.map(Mounted::No)
     }
 
+    /// Puts a blob into `to` from any repository that has it and `is_open` to the caller, or starts an
+    /// upload. Looks at no more than [`MOUNT_SOURCES_LIMIT`] of them.
+    pub async fn mount_blob_from_any(
+        &self,
+        to: &RepoName,
+        digest: &Digest,
+        is_open: impl Fn(&RepoName) -> bool + Send,
+    ) -> Result<Mounted> {
+        for from in self.metadata.holders(digest, None, MOUNT_SOURCES_LIMIT).await? {
+            // It may be there as a manifest, or gone since.
+            if is_open(&from) && self.metadata.mount_blob(&from, to, digest).await? {
+                return Ok(Mounted::Yes);
+            }
+        }
+        self.start_upload(to, digest.algorithm()).await.map(Mounted::No)
+    }
+
     /// A manifest's entry.
     pub async fn manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<ManifestEntry> {
         self.metadata.manifest(repo, name).await?.ok_or_else(|| unknown(name))
     }
 
     /// The bytes of a manifest, as they were received.
-    pub async fn read_manifest(&self, entry: &ManifestEntry) -> Result<BlobBody> {
-        self.blobs.read(&entry.digest, entry.size, 0..entry.size).await
+    pub async fn read_manifest(&self, repo: &RepoName, entry: &ManifestEntry) -> Result<BlobBody> {
+        let name = ManifestName::Digest(entry.digest.clone());
+        match self.blobs.read(&entry.digest, entry.size, 0..entry.size).await {
+            // Deleted and collected since the metadata was asked.
+            Err(Error::Damaged { .. }) if self.metadata.manifest(repo, &name).await?.is_none() => Err(unknown(&name)),
+            other => other,
+        }
     }
 
-    /// Stores a manifest under its digest and, if it was put by tag, tags it. Gives the digest.
+    /// Stores a manifest under its digest, and tags it with the tag it was put by and with `tags`.
+    ///
+    /// # Errors
+    /// [`Error::ManifestInvalid`], [`Error::ManifestBlobUnknown`], [`Error::TagExists`].
     pub async fn put_manifest(
         &self,
         repo: &RepoName,
         name: &ManifestName,
-        content_type: Option<&str>,
-        bytes: Bytes,
-    ) -> Result<Digest> {
-        let manifest = Manifest::parse(&bytes, content_type, self.limits.manifest_descriptors)?;
-        let (digest, tag): (Digest, Option<&Tag>) = match name {
-            ManifestName::Digest(digest) => (digest.clone(), None),
-            ManifestName::Tag(tag) => (Digest::of(&bytes), Some(tag)),
+        manifest: NewManifest<'_>,
+        options: PutOptions,
+    ) -> Result<Stored> {
+        let NewManifest { bytes, content_type, mut tags } = manifest;
+        let Manifest { media_type, references } = Manifest::parse(&bytes, content_type, self.limits.manifest_descriptors)?;
+        let digest = match name {
+            ManifestName::Digest(digest) => digest.clone(),
+            ManifestName::Tag(tag) => {
+                tags.insert(0, tag.clone());
+                Digest::of(&bytes)
+            }
         };
-        let entry = ManifestEntry { digest, media_type: manifest.media_type, size: bytes.len() as u64 };
+        let entry = ManifestEntry { digest, media_type, size: bytes.len() as u64 };
+        let pin = self.pins.hold(&entry.digest).await;
         self.blobs.put(&entry.digest, bytes).await?;
-        self.metadata.put_manifest(repo, &entry, tag, &manifest.blobs, &manifest.manifests).await?;
-        Ok(entry.digest)
+        let put = self.metadata.put_manifest(repo, &entry, &references, &tags, options).await;
+        drop(pin);
+        if put.is_err() {
+            // Refused, it must not stay where nobody would ever look for it.
+            self.remove_unlinked(&entry.digest).await?;
+        }
+        put?;
+        Ok(Stored { digest: entry.digest, subject: references.referrer.map(|referrer| referrer.subject), tags })
     }
 
     /// Takes a tag, or a manifest and every tag on it, out of a repository.
@@ -119,6 +186,23 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
     pub async fn tags(&self, repo: &RepoName, after: Option<&str>, limit: usize) -> Result<Page> {
         let page = self.metadata.tags(repo, after, limit).await?;
         page.ok_or_else(|| Error::RepositoryUnknown(repo.to_string()))
+    }
+
+    /// Manifests whose subject is `subject`; see [`Metadata::referrers`].
+    pub async fn referrers(
+        &self,
+        repo: &RepoName,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Referrers> {
+        self.metadata.referrers(repo, subject, artifact_type, after, limit).await
+    }
+
+    /// At most `limit` repositories that have a digest, those after `after`.
+    pub async fn holders(&self, digest: &Digest, after: Option<&RepoName>, limit: usize) -> Result<Vec<RepoName>> {
+        self.metadata.holders(digest, after, limit).await
     }
 
     /// At most `limit` repositories, those after `after`.

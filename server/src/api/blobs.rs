@@ -31,7 +31,7 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Unsatisfiable => return Err(Error::RangeNotSatisfiable { size }),
     };
-    let body = registry.read_blob(digest, size, range.clone()).await?;
+    let body = registry.read_blob(repo, digest, size, range.clone()).await?;
     let mut response = described(status, digest, range.end - range.start, Body::new(body));
     if status == StatusCode::PARTIAL_CONTENT {
         let (first, last) = (range.start, range.end - 1);

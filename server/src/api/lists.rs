@@ -1,16 +1,17 @@
-//! Lists, page by page: tags (end-8) and repositories (`_catalog`).
+//! Lists, page by page: tags (end-8), repositories (`_catalog`) and referrers (end-12).
 
 use axum::body::Body;
-use http::header::LINK;
+use http::header::{CONTENT_TYPE, LINK};
 use http::request::Parts;
-use http::{Response, StatusCode};
-use longshore_runtime::name::RepoName;
+use http::{HeaderValue, Response, StatusCode};
+use longshore_runtime::name::{Digest, RepoName};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::query::{count, parameter};
-use super::response::{json, value};
+use super::query::{count, parameter, percent_encode};
+use super::response::{FILTERS_APPLIED, json, value};
 use crate::blob::BlobStore;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::meta::{Metadata, Page};
 use crate::registry::Registry;
 
@@ -19,6 +20,17 @@ struct Tags<'a> {
     name: &'a str,
     tags: &'a [String],
 }
+
+/// An image index (image-spec image-index.md).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    manifests: Vec<&'a RawValue>,
+}
+
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 #[derive(Serialize)]
 struct Repositories<'a> {
@@ -43,6 +55,34 @@ pub(super) async fn repositories<B: BlobStore, M: Metadata>(registry: &Registry<
     let page = registry.repositories(last.as_deref(), n).await?;
     let response = json(StatusCode::OK, &Repositories { repositories: &page.entries });
     Ok(linked(response, "/v2/_catalog", n, &page))
+}
+
+/// Always a list: a subject need not exist, and neither need its repository.
+pub(super) async fn referrers<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    repo: &RepoName,
+    subject: &Digest,
+    parts: &Parts,
+) -> Result<Response<Body>> {
+    let (artifact_type, last) = (parameter(&parts.uri, "artifactType")?, parameter(&parts.uri, "last")?);
+    let artifact_type = artifact_type.filter(|text| !text.is_empty());
+    let n = page_size(parts, registry.limits().page_entries)?;
+    let page = registry.referrers(repo, subject, artifact_type.as_deref(), last.as_deref(), n).await?;
+    let damaged = |e| Error::damaged(format!("a referrer of {subject}"), format!("{e}; stop rhub and run `rhub rebuild`"));
+    let manifests: Result<_, _> = page.descriptors.iter().map(|descriptor| serde_json::from_str(descriptor)).collect();
+    let index = Index { schema_version: 2, media_type: INDEX_TYPE, manifests: manifests.map_err(damaged)? };
+    let mut response = json(StatusCode::OK, &index);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(INDEX_TYPE));
+    if artifact_type.is_some() {
+        headers.insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+    }
+    if let Some(last) = page.next {
+        let filter = artifact_type.map(|text| format!("&artifactType={}", percent_encode(&text))).unwrap_or_default();
+        let link = format_args!("</v2/{repo}/referrers/{subject}?n={n}&last={last}{filter}>; rel=\"next\"");
+        headers.insert(LINK, value(link));
+    }
+    Ok(response)
 }
 
 /// As many entries as `n` asks for, and never more than `limit`.

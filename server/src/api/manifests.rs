@@ -1,17 +1,19 @@
-//! Manifests and tags: end-3, end-7, end-9.
+//! Manifests and tags: end-3, end-7, end-7b, end-9.
 
 use axum::body::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use longshore_runtime::name::RepoName;
+use longshore_runtime::name::{RepoName, Tag};
 
-use super::response::{CONTENT_DIGEST, empty, value};
+use super::query::parameters;
+use super::response::{CONTENT_DIGEST, SUBJECT, TAG, empty, value};
 use super::{conditional, incoming};
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
-use crate::meta::{ManifestEntry, ManifestName, Metadata};
-use crate::registry::Registry;
+use crate::limits::TAG_PARAMETERS_LIMIT;
+use crate::meta::{ManifestEntry, ManifestName, Metadata, PutOptions};
+use crate::registry::{NewManifest, Registry};
 
 pub(super) async fn get<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
@@ -23,7 +25,7 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
     if let Some(answer) = conditional::answer(parts, &entry.digest)? {
         return Ok(answer);
     }
-    let body = registry.read_manifest(&entry).await?;
+    let body = registry.read_manifest(repo, &entry).await?;
     Ok(described(&entry, Body::new(body)))
 }
 
@@ -54,12 +56,24 @@ pub(super) async fn put<B: BlobStore, M: Metadata>(
             Some(text.split(';').next().unwrap_or_default().trim())
         }
     };
+    let tags = parameters(&parts.uri, "tag")?;
+    if tags.len() > TAG_PARAMETERS_LIMIT {
+        return Err(Error::TooManyTags { limit: TAG_PARAMETERS_LIMIT });
+    }
+    let tags = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>()?;
+    let options = PutOptions { overwrite: true, sparse: registry.limits().sparse_manifests };
     let bytes = incoming::manifest(&parts.headers, body, registry.limits()).await?;
-    let digest = registry.put_manifest(repo, name, content_type, bytes).await?;
+    let stored = registry.put_manifest(repo, name, NewManifest { bytes, content_type, tags }, options).await?;
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
-    headers.insert(LOCATION, value(format_args!("/v2/{repo}/manifests/{digest}")));
-    headers.insert(CONTENT_DIGEST, value(&digest));
+    headers.insert(LOCATION, value(format_args!("/v2/{repo}/manifests/{}", stored.digest)));
+    headers.insert(CONTENT_DIGEST, value(&stored.digest));
+    if let Some(subject) = stored.subject {
+        headers.insert(SUBJECT, value(subject));
+    }
+    for tag in stored.tags {
+        headers.append(TAG, value(tag));
+    }
     Ok(response)
 }
 

@@ -67,6 +67,7 @@ async fn dispatch<B: BlobStore, M: Metadata>(
         (Endpoint::Base, &Method::GET | &Method::HEAD) => Ok(empty(http::StatusCode::OK)),
         (Endpoint::Catalog, &Method::GET) => lists::repositories(registry, parts).await,
         (Endpoint::Tags(repo), &Method::GET) => lists::tags(registry, &repo, parts).await,
+        (Endpoint::Referrers(repo, subject), &Method::GET) => lists::referrers(registry, &repo, &subject, parts).await,
 
         (Endpoint::Blob(repo, digest), &Method::GET) => blobs::get(registry, &repo, &digest, parts).await,
         (Endpoint::Blob(repo, digest), &Method::HEAD) => blobs::head(registry, &repo, &digest, parts).await,

@@ -10,6 +10,12 @@ use crate::error::Error;
 
 /// Names of headers that are not HTTP's own.
 pub(super) const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The manifest that one just stored refers to as its subject (distribution-spec end-7).
+pub(super) const SUBJECT: &str = "oci-subject";
+/// A tag that a manifest put by digest has now (distribution-spec end-7b).
+pub(super) const TAG: &str = "oci-tag";
+/// The filters a list of referrers was made with (distribution-spec end-12b).
+pub(super) const FILTERS_APPLIED: &str = "oci-filters-applied";
 /// What chunks of an upload should at least have, in bytes.
 pub(super) const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 /// The upload session's identifier.

@@ -25,6 +25,8 @@ pub(super) enum Endpoint {
     Uploads(RepoName),
     /// `/v2/<name>/blobs/uploads/<id>` (end-5, end-6, end-13).
     Upload(RepoName, UploadId),
+    /// `/v2/<name>/referrers/<digest>` (end-12).
+    Referrers(RepoName, Digest),
     /// `/v2/<name>/manifests/<reference>` (end-3, end-7, end-9).
     Manifest(RepoName, ManifestName),
 }
@@ -48,6 +50,7 @@ impl Endpoint {
         let (name, middle) = before.rsplit_once('/').ok_or_else(nowhere)?;
         match (middle, last) {
             ("tags", "list") => Ok(Self::Tags(name.parse()?)),
+            ("referrers", subject) => Ok(Self::Referrers(name.parse()?, subject.parse()?)),
             ("manifests", reference) => {
                 let repo = name.parse()?;
                 Ok(Self::Manifest(repo, manifest_name(method, reference)?))
@@ -67,7 +70,7 @@ impl Endpoint {
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Base => "GET, HEAD",
-            Self::Catalog | Self::Tags(_) => "GET",
+            Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET",
             Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Uploads(_) => "POST",
             Self::Upload(..) => "GET, PATCH, PUT, DELETE",
@@ -119,6 +122,7 @@ mod tests {
         assert_eq!(parse("/v2/a/blobs/uploads/").unwrap(), Endpoint::Uploads(repo("a")));
         assert_eq!(parse("/v2/a/blobs/uploads").unwrap(), Endpoint::Uploads(repo("a")));
         assert_eq!(parse(&format!("/v2/a/blobs/uploads/{ID}")).unwrap(), Endpoint::Upload(repo("a"), ID.parse().unwrap()));
+        assert_eq!(parse(&format!("/v2/a/referrers/{digest}")).unwrap(), Endpoint::Referrers(repo("a"), digest.clone()));
         let by_tag = ManifestName::Tag("v1".parse().unwrap());
         assert_eq!(parse("/v2/a/manifests/v1").unwrap(), Endpoint::Manifest(repo("a"), by_tag));
         let by_digest = ManifestName::Digest(digest.clone());
@@ -170,6 +174,7 @@ mod tests {
             "/v2/a/manifests/%2e%2e",
             "/v2/a/blobs/uploads/../x",
             "/v2/a/blobs/uploads/x",
+            "/v2/a/referrers/v1",
             "/v2/a/uploads/",
             "/v2/_catalog/",
             &long,

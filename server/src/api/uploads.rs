@@ -28,17 +28,20 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
     if let Some(digest) = parameter(&parts.uri, "digest")? {
         return monolithic(registry, repo, &digest.parse()?, parts, body).await;
     }
-    let id = match (parameter(&parts.uri, "mount")?, parameter(&parts.uri, "from")?) {
-        (Some(digest), Some(from)) => {
-            let (digest, from) = (digest.parse()?, from.parse()?);
-            match registry.mount_blob(&from, repo, &digest).await? {
+    let id = match parameter(&parts.uri, "mount")? {
+        Some(digest) => {
+            let digest = digest.parse()?;
+            let mounted = match parameter(&parts.uri, "from")? {
+                Some(from) => registry.mount_blob(&from.parse()?, repo, &digest).await?,
+                None => registry.mount_blob_from_any(repo, &digest, |_| true).await?,
+            };
+            match mounted {
                 Mounted::Yes => return Ok(created(repo, &digest)),
                 Mounted::No(id) => id,
             }
         }
-        (Some(digest), None) => registry.start_upload(repo, digest.parse::<Digest>()?.algorithm()).await?,
-        // Another one that it ends with costs a second reading (end-4c).
-        (None, _) => {
+        // Another algorithm that it ends with costs a second reading (end-4c).
+        None => {
             let algorithm = parameter(&parts.uri, "digest-algorithm")?;
             registry.start_upload(repo, algorithm.map_or(Ok(Algorithm::Sha256), |name| name.parse())?).await?
         }
@@ -190,19 +193,14 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::blob::FsBlobStore;
-    use crate::data_dir::DataDir;
+    use crate::blob::MemoryBlobStore;
     use crate::limits::Limits;
-    use crate::meta::SledMetadata;
+    use crate::meta::MemoryLog;
 
     #[tokio::test]
     async fn who_configures_a_smallest_chunk_has_clients_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::open(dir.path()).unwrap();
         let limits = Arc::new(Limits { chunk_min_bytes: 5 << 20, ..Limits::default() });
-        let metadata = SledMetadata::open(&data).unwrap();
-        let blobs = FsBlobStore::open(data.blobs(), &limits).unwrap();
-        let registry = Registry::new(blobs, metadata, limits);
+        let registry = Registry::new(MemoryBlobStore::default(), MemoryLog::default().open(), limits);
         let parts = Request::post("/v2/a/blobs/uploads/").body(()).unwrap().into_parts().0;
         let response = start(&registry, &"a".parse().unwrap(), &parts, Body::empty()).await.unwrap();
         assert_eq!(response.headers()["oci-chunk-min-length"], "5242880");

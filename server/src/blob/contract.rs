@@ -1,5 +1,7 @@
 //! What every [`BlobStore`] promises, as one suite that takes any of them.
 
+use std::time::Duration;
+
 use http_body_util::BodyExt;
 use longshore_runtime::Error as Common;
 
@@ -13,6 +15,8 @@ pub(crate) async fn every_promise_is_kept<S: BlobStore>(open: impl Fn() -> S) {
     wrong_content_ends_the_upload(&open()).await;
     an_upload_belongs_to_its_repository(&open()).await;
     an_upload_is_cancelled(&open()).await;
+    what_is_stored_is_listed_and_removed(&open()).await;
+    stale_uploads_expire(&open()).await;
     one_request_at_a_time_has_an_upload(&open()).await;
     an_upload_survives_a_restart(&open).await;
 }
@@ -118,6 +122,47 @@ async fn an_upload_is_cancelled<S: BlobStore>(store: &S) {
     let id = store.start_upload(&repo(), Algorithm::Sha256).await.unwrap();
     store.open_upload(&repo(), id).await.unwrap().cancel().await.unwrap();
     assert!(matches!(store.open_upload(&repo(), id).await, Err(Error::UploadUnknown)));
+}
+
+async fn what_is_stored_is_listed_and_removed<S: BlobStore>(store: &S) {
+    let contents: Vec<_> = (0..20).map(|seed| bytes(50 + usize::from(seed), seed)).collect();
+    let mut digests = Vec::new();
+    for content in &contents {
+        let digest = if content.len() % 2 == 0 { Digest::of(content) } else { sha512(content) };
+        store.put(&digest, content.clone()).await.unwrap();
+        digests.push((digest, content.len() as u64));
+    }
+    digests.sort_unstable();
+    let mut listed: Vec<(Digest, u64)> = Vec::new();
+    loop {
+        let page = store.list(listed.last().map(|(digest, _)| digest), 3).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        listed.extend(page);
+    }
+    assert!(listed.is_sorted());
+    listed.retain(|blob| digests.contains(blob));
+    assert_eq!(listed, digests);
+    let (first, second) = (&digests[0].0, &digests[1].0);
+    assert!(store.delete(first).await.unwrap() && !store.delete(first).await.unwrap());
+    assert!(store.quarantine(second).await.unwrap() && !store.quarantine(second).await.unwrap());
+    for gone in [first, second] {
+        assert_eq!(store.size(gone).await.unwrap(), None);
+    }
+}
+
+async fn stale_uploads_expire<S: BlobStore>(store: &S) {
+    let (held, left) = (
+        store.start_upload(&repo(), Algorithm::Sha256).await.unwrap(),
+        store.start_upload(&repo(), Algorithm::Sha256).await.unwrap(),
+    );
+    assert_eq!(store.expire_uploads(Duration::from_secs(3600)).await.unwrap(), 0);
+    let upload = store.open_upload(&repo(), held).await.unwrap();
+    assert!(store.expire_uploads(Duration::ZERO).await.unwrap() >= 1);
+    assert!(matches!(store.open_upload(&repo(), left).await, Err(Error::UploadUnknown)));
+    upload.suspend().await.unwrap();
+    assert!(store.open_upload(&repo(), held).await.is_ok(), "a request had it in hand");
 }
 
 async fn one_request_at_a_time_has_an_upload<S: BlobStore>(store: &S) {

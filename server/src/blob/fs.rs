@@ -70,6 +70,31 @@ impl FsBlobStore {
         Ok(Self { shared: Arc::new(Shared { root: root.to_owned(), sessions, uploads_limit: limits.uploads }) })
     }
 
+    /// Every directory that blobs are in, in order.
+    pub fn shards() -> impl Iterator<Item = Shard> {
+        let of = |algorithm| (0..=u8::MAX).map(move |first_byte| Shard { algorithm, first_byte });
+        [Algorithm::Sha256, Algorithm::Sha512].into_iter().flat_map(of)
+    }
+
+    /// The blobs of a directory with their sizes in bytes, in order, on the calling thread.
+    pub fn shard_blocking(&self, shard: Shard) -> Result<Vec<(Digest, u64)>> {
+        let directory = self.shared.shard_path(shard);
+        let attempted = || format!("list {}", directory.display());
+        let mut blobs = Vec::new();
+        for entry in fs::read_dir(&directory).attempt(attempted)? {
+            let entry = entry.attempt(attempted)?;
+            let digest = format!("{}:{}", shard.algorithm.as_str(), entry.file_name().to_string_lossy());
+            let metadata = match entry.metadata() {
+                // Deleted since.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.attempt(attempted)?,
+            };
+            blobs.extend(digest.parse().ok().map(|digest| (digest, metadata.len())));
+        }
+        blobs.sort_unstable();
+        Ok(blobs)
+    }
+
     /// Whether a blob is stored, on the calling thread.
     pub fn size_blocking(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = self.shared.blob_path(digest);
@@ -118,6 +143,48 @@ impl BlobStore for FsBlobStore {
         blocking(move || shared.put(&digest, &bytes)).await
     }
 
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>> {
+        let (store, after) = (self.clone(), after.cloned());
+        blocking(move || {
+            let mut found = Vec::new();
+            let first = after.as_ref().map(Shard::of);
+            for shard in Self::shards().filter(|shard| first.is_none_or(|first| first <= *shard)) {
+                let blobs = store.shard_blocking(shard)?;
+                found.extend(blobs.into_iter().filter(|(digest, _)| after.as_ref().is_none_or(|after| after < digest)));
+                if found.len() >= limit {
+                    break;
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<bool> {
+        let path = self.shared.blob_path(digest);
+        blocking(move || match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            // A removal that a crash undoes is found and repeated: nothing has to be synced.
+            removed => Ok(removed.attempt(|| format!("remove {}", path.display())).map(|()| true)?),
+        })
+        .await
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<bool> {
+        let (path, directory) = (self.shared.blob_path(digest), self.shared.root.join("quarantine"));
+        let aside = directory.join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()));
+        blocking(move || {
+            create_directory(&directory)?;
+            match fs::rename(&path, &aside) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+                moved => moved.attempt(|| format!("rename {} to {}", path.display(), aside.display()))?,
+            }
+            sync_directory(&directory)?;
+            sync_parent(&path).map(|()| true)
+        })
+        .await
+    }
+
     async fn start_upload(&self, repo: &RepoName, algorithm: Algorithm) -> Result<UploadId> {
         if repo.as_str().len() > UPLOAD_REPOSITORY_LIMIT_BYTES {
             let why = "it is too long to be pushed to (220 bytes at most)";
@@ -145,16 +212,46 @@ impl BlobStore for FsBlobStore {
         blocking(move || FsUpload::open(shared, id, path, progress)).await
     }
 
+    async fn expire_uploads(&self, age: Duration) -> Result<u64> {
+        let mut expired = 0;
+        for (repo, id) in self.uploads() {
+            let path = self.shared.upload_path(&repo, id);
+            // One that a request has in hand is not stale.
+            let Ok(progress) = self.shared.session(&repo, id).map(|session| session.progress.try_lock_owned()) else { continue };
+            let (Ok(_progress), shared) = (progress, Arc::clone(&self.shared)) else { continue };
+            expired += u64::from(blocking(move || shared.expire(&path, id, age)).await?);
+        }
+        Ok(expired)
+    }
+
     fn uploads(&self) -> Vec<(RepoName, UploadId)> {
         let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.iter().map(|(id, session)| (session.repo.clone(), *id)).collect()
     }
 }
 
+/// A directory that blobs are in: those of one algorithm whose digest begins with one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shard {
+    algorithm: Algorithm,
+    first_byte: u8,
+}
+
+impl Shard {
+    fn of(digest: &Digest) -> Self {
+        // A digest is hexadecimal.
+        let first_byte = u8::from_str_radix(&digest.hex()[..2], 16).unwrap_or_default();
+        Self { algorithm: digest.algorithm(), first_byte }
+    }
+}
+
 impl Shared {
+    fn shard_path(&self, Shard { algorithm, first_byte }: Shard) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str()).join(format!("{first_byte:02x}"))
+    }
+
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        self.root.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+        self.shard_path(Shard::of(digest)).join(digest.hex())
     }
 
     /// The file of a session. `,` is in no repository name, so the name reads back.
@@ -174,6 +271,16 @@ impl Shared {
     fn session(&self, repo: &RepoName, id: UploadId) -> Result<Session> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.get(&id).filter(|session| session.repo == *repo).cloned().ok_or(Error::UploadUnknown)
+    }
+
+    /// Ends a session nothing was written to for `age`; `false` when something was.
+    fn expire(&self, path: &Path, id: UploadId, age: Duration) -> Result<bool> {
+        let stale = is_stale(path, age)?;
+        if stale {
+            remove_if_there(path)?;
+            self.forget(id);
+        }
+        Ok(stale)
     }
 
     pub(super) fn forget(&self, id: UploadId) {
@@ -231,6 +338,18 @@ fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
+/// Whether nothing was written to a file for `age`. A clock that went back makes nothing old, and a
+/// file that is gone is not.
+fn is_stale(path: &Path, age: Duration) -> Result<bool> {
+    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        written => {
+            let written = written.attempt(|| format!("look up {}", path.display()))?;
+            Ok(written.elapsed().is_ok_and(|elapsed| elapsed > age))
+        }
+    }
+}
+
 /// The sessions an earlier process left, with the repository each is bound to.
 fn find_sessions(uploads: &Path, expiry: Duration) -> Result<HashMap<UploadId, Session>> {
     let attempted = || format!("list {}", uploads.display());
@@ -244,9 +363,7 @@ fn find_sessions(uploads: &Path, expiry: Duration) -> Result<HashMap<UploadId, S
         } else if let Some((id, repo)) = name.split_once('.')
             && let (Ok(id), Ok(repo)) = (id.parse(), repo.replace(',', "/").parse())
         {
-            let written = entry.metadata().and_then(|metadata| metadata.modified()).attempt(attempted)?;
-            // A clock that went back makes nothing old.
-            if written.elapsed().is_ok_and(|age| age > expiry) {
+            if is_stale(&entry.path(), expiry)? {
                 remove_if_there(&entry.path())?;
                 continue;
             }

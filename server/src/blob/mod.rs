@@ -9,11 +9,14 @@ mod body;
 mod contract;
 mod fs;
 mod fs_upload;
+#[cfg(test)]
+mod memory;
 
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
@@ -21,6 +24,8 @@ use longshore_runtime::name::{Algorithm, Digest, RepoName};
 pub use body::BlobBody;
 pub use fs::FsBlobStore;
 pub use fs_upload::FsUpload;
+#[cfg(test)]
+pub(crate) use memory::MemoryBlobStore;
 
 use crate::error::{Error, Result};
 
@@ -46,6 +51,16 @@ pub trait BlobStore: Send + Sync + 'static {
     /// [`longshore_runtime::Error::Mismatch`] when `bytes` do not hash to `digest`.
     fn put(&self, digest: &Digest, bytes: Bytes) -> impl Future<Output = Result<()>> + Send;
 
+    /// At least `limit` stored blobs after `after`, with their sizes in bytes, in order of algorithm and
+    /// digest; fewer at the end only.
+    fn list(&self, after: Option<&Digest>, limit: usize) -> impl Future<Output = Result<Vec<(Digest, u64)>>> + Send;
+
+    /// Removes a blob; `false` when it is not stored.
+    fn delete(&self, digest: &Digest) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Puts a blob aside whose content is not what its digest says; `false` when it is not stored.
+    fn quarantine(&self, digest: &Digest) -> impl Future<Output = Result<bool>> + Send;
+
     /// Starts an upload session of a repository. The session outlives the process.
     ///
     /// # Errors
@@ -58,6 +73,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// [`Error::UploadUnknown`] when there is none of this identifier *in this repository*;
     /// [`Error::UploadBusy`].
     fn open_upload(&self, repo: &RepoName, id: UploadId) -> impl Future<Output = Result<Self::Upload>> + Send;
+
+    /// Ends the sessions nothing was written to for `age`, and gives their number.
+    fn expire_uploads(&self, age: Duration) -> impl Future<Output = Result<u64>> + Send;
 
     /// The sessions of all repositories.
     fn uploads(&self) -> Vec<(RepoName, UploadId)>;

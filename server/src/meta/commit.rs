@@ -12,13 +12,15 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc as channel, oneshot};
 
-use super::journal::{AppendError, Journal, encode};
+use super::change::Change;
+use super::journal::{AppendError, Log, encode};
 use super::keys;
-use super::record::{Change, View, failed};
+use super::lease::{Key, Leases};
+use super::table::{Changes, Table, View};
 use crate::error::{Error, Result};
 use crate::limits::{CHECKPOINT_INTERVAL, COMMIT_GROUP_LIMIT, COMMIT_QUEUE_LIMIT};
 
-/// A change and whom to tell. The answer is whether there was anything to change.
+/// A change and whom to tell. The answer is whether there was what was to be changed.
 type Request = (Change, oneshot::Sender<Result<bool>>);
 
 /// The way to the committing thread.
@@ -30,10 +32,10 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// Starts the threads that change `tree` and write `journal`.
-    pub(super) fn start(tree: sled::Tree, journal: Journal) -> Self {
+    /// Starts the threads that change `table` and write `journal`.
+    pub(super) fn start<T: Table>(table: T, journal: impl Log, leases: Arc<Leases>) -> Self {
         let (requests, queue) = channel::channel(COMMIT_QUEUE_LIMIT);
-        let thread = std::thread::spawn(move || run(&tree, journal, queue));
+        let thread = std::thread::spawn(move || run(&table, journal, &leases, queue));
         Self { requests: Some(requests), thread: Some(thread) }
     }
 
@@ -57,21 +59,23 @@ impl Drop for Committer {
     }
 }
 
-fn run(tree: &sled::Tree, mut journal: Journal, mut queue: channel::Receiver<Request>) {
-    let checkpoint = Checkpointer::start(tree.clone(), journal.end());
+fn run<T: Table>(table: &T, mut journal: impl Log, leases: &Leases, mut queue: channel::Receiver<Request>) {
+    let checkpoint = Checkpointer::start(table.clone(), journal.end());
     let mut broken = None;
     let mut group = Vec::with_capacity(COMMIT_GROUP_LIMIT);
     while queue.blocking_recv_many(&mut group, COMMIT_GROUP_LIMIT) > 0 {
         let mut waiting = Vec::with_capacity(group.len());
+        let mut condemned = Vec::new();
         let outcome = match &broken {
             Some(why) => {
                 group.drain(..).for_each(|(_, answer)| answer_with(answer, Err(Error::Stopped(String::clone(why)))));
                 Ok(())
             }
-            None => commit_group(tree, &mut journal, &mut group, &mut waiting),
+            None => commit_group(table, &mut journal, leases, &mut group, &mut waiting, &mut condemned),
         };
+        leases.bury(&condemned);
         match outcome {
-            Ok(()) => waiting.into_iter().for_each(|(answer, changed)| answer_with(answer, Ok(changed))),
+            Ok(()) => waiting.into_iter().for_each(|(answer, found)| answer_with(answer, Ok(found))),
             Err(failure) => {
                 tracing::error!("commit metadata: {}", failure.why);
                 waiting.into_iter().for_each(|(answer, _)| answer_with(answer, Err(failure.error())));
@@ -89,23 +93,27 @@ fn answer_with(answer: oneshot::Sender<Result<bool>>, result: Result<bool>) {
 }
 
 /// Commits a group. Whom to tell what if it succeeds is in `waiting`; changes that are impossible
-/// by themselves are answered at once.
-fn commit_group(
-    tree: &sled::Tree,
-    journal: &mut Journal,
+/// by themselves are answered at once. What was condemned has to be buried, whatever comes of it.
+fn commit_group<T: Table>(
+    table: &T,
+    journal: &mut impl Log,
+    leases: &Leases,
     group: &mut Vec<Request>,
     waiting: &mut Vec<(oneshot::Sender<Result<bool>>, bool)>,
+    condemned: &mut Vec<Key>,
 ) -> Result<(), Failure> {
-    let mut view = View::new(tree);
+    let mut view = View::new(table, leases.clock().now_ms());
     let mut lines = Vec::new();
     for (change, answer) in group.drain(..) {
-        match change.resolve(&view) {
-            Ok(None) => waiting.push((answer, false)),
+        match change.resolve(&view, leases) {
             Err(e) => answer_with(answer, Err(e)),
-            Ok(Some(record)) => {
-                waiting.push((answer, true));
-                let done = encode(&record, &mut lines).and_then(|()| record.apply(&mut view));
-                done.map_err(|e| Failure::before(&e))?;
+            Ok(resolved) => {
+                waiting.push((answer, resolved.found));
+                condemned.extend(resolved.condemned);
+                for record in resolved.records {
+                    let done = encode(&record, &mut lines).and_then(|()| record.apply(&mut view));
+                    done.map_err(|e| Failure::before(&e))?;
+                }
             }
         }
     }
@@ -117,7 +125,7 @@ fn commit_group(
         AppendError::Unknown(e) => Failure { why: e.to_string(), nothing_changed: None },
     })?;
     // The journal has it: a database that cannot follow must not go on without it.
-    tree.apply_batch(view.into_batch()).map_err(|e| Failure { why: e.to_string(), nothing_changed: None })
+    table.apply(view.into_changes()).map_err(|e| Failure { why: e.to_string(), nothing_changed: None })
 }
 
 /// How a group failed.
@@ -152,7 +160,7 @@ struct Checkpointer {
 }
 
 impl Checkpointer {
-    fn start(tree: sled::Tree, already: u64) -> Self {
+    fn start<T: Table>(table: T, already: u64) -> Self {
         let reached = Arc::new(AtomicU64::new(already));
         let (wake, woken) = mpsc::sync_channel::<()>(1);
         let position = Arc::clone(&reached);
@@ -163,7 +171,7 @@ impl Checkpointer {
                 open = woken.recv().is_ok() && gather(&woken);
                 let position = position.load(Ordering::Acquire);
                 if position != noted {
-                    match note(&tree, position) {
+                    match note(&table, position) {
                         Ok(()) => noted = position,
                         // The journal has everything; the next start replays more of it.
                         Err(e) => tracing::error!("{e}"),
@@ -200,9 +208,9 @@ fn gather(woken: &mpsc::Receiver<()>) -> bool {
 }
 
 /// Everything the database has is flushed before the note is made, and then the note.
-pub(super) fn note(tree: &sled::Tree, journal_end: u64) -> Result<()> {
-    tree.flush().map_err(failed)?;
-    tree.insert(keys::CHECKPOINT, &journal_end.to_be_bytes()).map_err(failed)?;
-    tree.flush().map_err(failed)?;
-    Ok(())
+pub(super) fn note<T: Table>(table: &T, journal_end: u64) -> Result<()> {
+    table.flush()?;
+    let note = Changes::from([(keys::CHECKPOINT.to_vec(), Some(journal_end.to_be_bytes().to_vec()))]);
+    table.apply(note)?;
+    table.flush()
 }

@@ -87,18 +87,27 @@ impl Journal {
         file.sync_all().attempt(attempted)?;
         Ok(length)
     }
+}
 
+/// Where records are kept, in the order they happened.
+pub(super) trait Log: Send + 'static {
     /// Where the last line ends, in bytes.
-    pub(super) fn end(&self) -> u64 {
+    fn end(&self) -> u64;
+
+    /// Appends lines; they are on stable storage when this returns.
+    ///
+    /// # Errors
+    /// After [`AppendError::Refused`] the log is as before; after [`AppendError::Unknown`] nobody
+    /// knows what of the records is stored, and nothing may be appended any more.
+    fn append(&mut self, lines: &[u8]) -> Result<(), AppendError>;
+}
+
+impl Log for Journal {
+    fn end(&self) -> u64 {
         self.end
     }
 
-    /// Appends records; they are on stable storage when this returns.
-    ///
-    /// # Errors
-    /// After [`AppendError::Refused`] the journal is as before; after [`AppendError::Unknown`]
-    /// nobody knows what of the records is stored, and nothing may be appended any more.
-    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
+    fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
         let attempted = || format!("append to {}", self.path.display());
         if let Err(e) = self.file.write_all(lines).attempt(attempted) {
             let undo = self.file.set_len(self.end).and_then(|()| self.file.seek(SeekFrom::Start(self.end)));
@@ -118,18 +127,24 @@ pub(super) enum AppendError {
 }
 
 /// What reading a journal found.
-struct Found {
+pub(super) struct Found {
     /// Where the last whole line ends.
-    end: u64,
+    pub(super) end: u64,
     /// The first line that is not whole although a whole one follows: not a torn end, but damage.
-    first_damage_at: Option<u64>,
+    pub(super) first_damage_at: Option<u64>,
     damaged_lines: u64,
 }
 
-fn read(path: &Path, file: &mut File, start: u64, mut take: impl FnMut(Record) -> Result<()>) -> Result<Found> {
+/// Hands every whole record of `source`, which is called `path`, to `take`, from byte `start` on.
+pub(super) fn read(
+    path: &Path,
+    source: &mut (impl Read + Seek),
+    start: u64,
+    mut take: impl FnMut(Record) -> Result<()>,
+) -> Result<Found> {
     let attempted = || format!("read {}", path.display());
-    file.seek(SeekFrom::Start(start)).attempt(attempted)?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
+    source.seek(SeekFrom::Start(start)).attempt(attempted)?;
+    let mut reader = BufReader::with_capacity(1 << 20, source);
     let mut found = Found { end: start, first_damage_at: None, damaged_lines: 0 };
     let (mut at, mut line) = (start, Vec::new());
     // Lines that are not whole, after the last whole one.

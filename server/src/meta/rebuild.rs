@@ -1,4 +1,5 @@
-//! `rhub rebuild`: the metadata database made anew from the journal and the blobs.
+//! `rhub rebuild`, `export` and `import`: the metadata database made anew from a journal and the
+//! blobs, and the journal written from what is in the database.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,17 +7,20 @@ use std::path::Path;
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 
+use super::clock::now_ms;
 use super::commit::note;
-use super::journal::Journal;
+use super::journal::{Journal, encode};
 use super::keys;
-use super::record::{Record, decode_digest, decode_manifest, decode_size, failed};
+use super::record::{Record, decode_digest, decode_manifest, decode_number, decode_references};
 use super::sled::{Replay, open_database};
+use super::table::{Table, View, failed};
+use super::{Fact, ManifestEntry};
 use crate::blob::FsBlobStore;
 use crate::data_dir::{DataDir, sync_directory};
 use crate::error::{Attempt, Error, Result};
 
-/// What a rebuild found.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What was written, or found by a rebuild.
+#[derive(Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rebuilt {
     /// Blobs in repositories, each repository counted.
     pub blobs: u64,
@@ -24,27 +28,54 @@ pub struct Rebuilt {
     pub manifests: u64,
     /// Tags.
     pub tags: u64,
-    /// Blobs and manifests the journal knows and the blob store does not have, left out.
+    /// Blobs, manifests and tags on them the journal knows and the blob store does not have, left out.
     pub lost: u64,
     /// Journal lines that were damaged, left out.
     pub damaged_lines: u64,
+    /// Blobs that are in no repository; they will be collected.
+    pub unlinked: u64,
 }
 
-/// Makes the metadata of `data` anew. The journal is rewritten to what then is. Whatever moment it
-/// is interrupted at, `rhub serve` refuses until it was run to its end.
+/// Makes the metadata of `data` anew from its journal. The journal is rewritten to what then is.
+/// Whatever moment it is interrupted at, `rhub serve` refuses until it was run to its end.
+///
+/// # Errors
+/// Those of reading and writing; nothing is changed then.
 pub fn rebuild(data: &DataDir, blobs: &FsBlobStore) -> Result<Rebuilt> {
+    replace(data, blobs, &data.journal())
+}
+
+/// Makes the metadata of `data` anew from a file of [`export_lines`]. What was there is replaced.
+///
+/// # Errors
+/// [`Error::Damaged`] when a line of the file is damaged; nothing is changed then.
+pub fn import(data: &DataDir, blobs: &FsBlobStore, source: &Path) -> Result<Rebuilt> {
+    fs::metadata(source).attempt(|| format!("open {}", source.display()))?;
+    let damaged_lines = Journal::salvage(source, |_| Ok(()))?;
+    if damaged_lines > 0 {
+        let why = format!("{damaged_lines} of its lines do not match their checksums; take another export");
+        return Err(Error::damaged(source.display(), why));
+    }
+    replace(data, blobs, source)
+}
+
+fn replace(data: &DataDir, blobs: &FsBlobStore, source: &Path) -> Result<Rebuilt> {
     let (new, new_journal) = (data.path().join("metadata.new"), data.path().join("journal.new"));
     remove_directory(&new)?;
     let mut rebuilt = Rebuilt::default();
     {
         let database = open_database(&new)?;
-        let mut replay = Replay::new(&database);
-        rebuilt.damaged_lines = Journal::salvage(&data.journal(), |record| replay.take(&record))?;
+        let tree: &sled::Tree = &database;
+        let mut replay = Replay::new(tree);
+        rebuilt.damaged_lines = Journal::salvage(source, |record| replay.take(&record))?;
         replay.finish()?;
-        drop_lost(&database, blobs, &mut rebuilt)?;
-        let length = Journal::create(&new_journal, records(&database, &mut rebuilt))?;
+        drop_lost(tree, blobs, &mut rebuilt)?;
+        mark_unlinked(tree, blobs, &mut rebuilt)?;
+        let counted =
+            facts(tree, None).map(|fact| fact.map(|(_, fact)| fact).inspect(|fact| rebuilt.count(fact)).map(Record::from));
+        let length = Journal::create(&new_journal, counted)?;
         database.insert(keys::FORMAT, keys::FORMAT_VERSION).map_err(failed)?;
-        note(&database, length)?;
+        note(tree, length)?;
     }
     // From here until the last step there is no database, and serving is refused.
     remove_directory(&data.metadata())?;
@@ -63,68 +94,99 @@ fn remove_directory(path: &Path) -> Result<()> {
     }
 }
 
-/// Takes out what the blob store does not have in the size that was acknowledged.
-fn drop_lost(tree: &sled::Tree, blobs: &FsBlobStore, rebuilt: &mut Rebuilt) -> Result<()> {
+/// Takes out what the blob store does not have in the size that was acknowledged, and tags on
+/// manifests that are not there.
+fn drop_lost(table: &impl Table, blobs: &FsBlobStore, rebuilt: &mut Rebuilt) -> Result<()> {
     let mut lost = Vec::new();
-    for kind in [b"b\0", b"m\0"] {
-        for entry in tree.scan_prefix(kind) {
-            let (key, value) = entry.map_err(failed)?;
-            let (repo, digest) = repo_and_digest(&key)?;
-            if blobs.size_blocking(&digest)? != Some(decode_size(&value)) {
-                lost.push(if kind == b"b\0" {
-                    Record::UnlinkBlob { repo, digest }
-                } else {
-                    Record::DeleteManifest { repo, digest }
-                });
+    for kind in [b'b', b'm'] {
+        for entry in table.scan(&keys::all(kind, None), None) {
+            let (key, value) = entry?;
+            let (repo, digest): (RepoName, Digest) = names(&key)?;
+            if blobs.size_blocking(&digest)? != Some(decode_number(&value)) {
+                let blob = kind == b'b';
+                lost.push(if blob { Record::UnlinkBlob { repo, digest } } else { Record::DeleteManifest { repo, digest } });
             }
         }
     }
+    for entry in table.scan(&keys::all(b't', None), None) {
+        let (key, value) = entry?;
+        let (repo, tag): (RepoName, Tag) = names(&key)?;
+        if !table.has(&keys::manifest(&repo, &decode_digest(&value)?))? {
+            lost.push(Record::DeleteTag { repo, tag });
+        }
+    }
     rebuilt.lost = lost.len() as u64;
-    let mut replay = Replay::new(tree);
+    let mut replay = Replay::new(table);
     lost.iter().try_for_each(|record| replay.take(record))?;
     replay.finish().map(drop)
 }
 
-/// Everything in the database as the shortest journal that leads to it, counted on the way.
-fn records<'a>(tree: &'a sled::Tree, rebuilt: &'a mut Rebuilt) -> impl Iterator<Item = Result<Record>> + 'a {
-    let kinds = tree.scan_prefix(b"b\0").chain(tree.scan_prefix(b"m\0")).chain(tree.scan_prefix(b"t\0"));
-    kinds.map(move |entry| {
-        let (key, value) = entry.map_err(failed)?;
-        match key.first() {
-            Some(b'b') => {
-                rebuilt.blobs += 1;
-                let (repo, digest) = repo_and_digest(&key)?;
-                Ok(Record::LinkBlob { repo, digest, size: decode_size(&value) })
-            }
-            Some(b'm') => {
-                rebuilt.manifests += 1;
-                let (repo, digest) = repo_and_digest(&key)?;
-                let (size, media_type) = decode_manifest(&value);
-                Ok(Record::PutManifest { repo, digest, size, media_type, tag: None })
-            }
-            _ => {
-                rebuilt.tags += 1;
-                let (repo, tag): (RepoName, Tag) = names(&key)?;
-                let digest = decode_digest(&value)?;
-                let manifest = tree.get(keys::manifest(&repo, &digest)).map_err(failed)?;
-                let (size, media_type) = decode_manifest(&manifest.ok_or_else(|| unreadable(&key))?);
-                Ok(Record::PutManifest { repo, digest, size, media_type, tag: Some(tag) })
+/// Marks what the blob store has and no repository does.
+fn mark_unlinked(table: &impl Table, blobs: &FsBlobStore, rebuilt: &mut Rebuilt) -> Result<()> {
+    let mut view = View::new(table, now_ms());
+    for shard in FsBlobStore::shards() {
+        for (digest, _) in blobs.shard_blocking(shard)? {
+            if !view.has_any(&keys::holder(&digest, ""))? {
+                rebuilt.unlinked += 1;
+                view.put(keys::unlinked(&digest), view.now_ms.to_be_bytes());
             }
         }
+    }
+    table.apply(view.into_changes())
+}
+
+/// Facts as lines of a journal; all of them together are what [`import`] takes.
+pub fn export_lines(facts: Vec<Fact>, lines: &mut Vec<u8>) -> Result<()> {
+    facts.into_iter().try_for_each(|fact| encode(&fact.into(), lines))
+}
+
+/// The facts of a table after the key `after`, in order.
+pub(super) fn facts<'t, T: Table>(
+    table: &'t T,
+    after: Option<&[u8]>,
+) -> impl Iterator<Item = Result<(Vec<u8>, Fact)>> + use<'t, T> {
+    let after = after.map(<[u8]>::to_vec);
+    let first = after.as_ref().and_then(|after| after.first().copied()).unwrap_or_default();
+    let kinds = [b'b', b'm', b't'].into_iter().filter(move |kind| *kind >= first);
+    kinds.flat_map(move |kind| table.scan(&keys::all(kind, None), after.as_deref())).map(move |entry| {
+        let (key, value) = entry?;
+        let fact = fact(table, &key, &value)?;
+        Ok((key, fact))
     })
 }
 
-fn repo_and_digest(key: &[u8]) -> Result<(RepoName, Digest)> {
-    names(key)
+fn fact(table: &impl Table, key: &[u8], value: &[u8]) -> Result<Fact> {
+    match key.first() {
+        Some(b'b') => {
+            let (repo, digest) = names(key)?;
+            Ok(Fact::Blob { repo, digest, size: decode_number(value) })
+        }
+        Some(b'm') => {
+            let (repo, digest) = names(key)?;
+            // Deleted since the scan came by, it refers to nothing any more.
+            let references = table.get(&keys::references(&repo, &digest))?.unwrap_or_else(|| b"{}".to_vec());
+            let (references, (size, media_type)) = (decode_references(&references)?, decode_manifest(value));
+            Ok(Fact::Manifest { repo, entry: ManifestEntry { digest, media_type, size }, references })
+        }
+        _ => {
+            let (repo, tag) = names(key)?;
+            Ok(Fact::Tag { repo, tag, digest: decode_digest(value)? })
+        }
+    }
+}
+
+impl Rebuilt {
+    fn count(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Blob { .. } => self.blobs += 1,
+            Fact::Manifest { .. } => self.manifests += 1,
+            Fact::Tag { .. } => self.tags += 1,
+        }
+    }
 }
 
 /// The two names of a key.
 fn names<A: std::str::FromStr, B: std::str::FromStr>(key: &[u8]) -> Result<(A, B)> {
-    let mut parts = std::str::from_utf8(key).unwrap_or_default().split('\0').skip(1);
-    let (first, second) = (parts.next().and_then(|s| s.parse().ok()), parts.next().and_then(|s| s.parse().ok()));
-    first.zip(second).ok_or_else(|| unreadable(key))
-}
-
-fn unreadable(key: &[u8]) -> Error {
-    Error::damaged(format!("metadata key {:?}", String::from_utf8_lossy(key)), "it is of no known form")
+    let unreadable = || format!("metadata key {:?}", String::from_utf8_lossy(key));
+    keys::names(key).ok_or_else(|| Error::damaged(unreadable(), "it is of no known form"))
 }

@@ -1,26 +1,19 @@
-//! Changes of metadata: what is asked for, what the journal keeps of it, and what it does to the
-//! database. The live path and the replay of the journal share [`Record::apply`].
+//! The records of the journal, and what each does to the database. The live path and the replay of
+//! the journal share [`Record::apply`].
+//!
+//! What follows from facts (counts, lists of holders, what is unreferenced) is kept by the few
+//! functions that make a fact true or untrue, so it holds in every state the database can be in,
+//! and replaying a stretch of the journal over a database that has it already changes nothing.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{ManifestEntry, ManifestName, keys};
-use crate::error::{Error, Result};
-
-/// Missing digests an error lists at most.
-const MISSING_LISTED_LIMIT: usize = 16;
-
-/// A change as asked for; it may turn out to be impossible, or nothing.
-#[derive(Debug)]
-pub(super) enum Change {
-    Record(Record),
-    MountBlob { from: RepoName, to: RepoName, digest: Digest },
-    PutManifest { record: Record, repo: RepoName, blobs: Vec<Digest>, manifests: Vec<Digest> },
-}
+use super::table::{Table, View};
+use super::{Fact, Kind, ManifestEntry, References, keys};
+use crate::error::{Attempt, Error, Result};
 
 /// A change that happened. Each says what is, not what is different, so that replaying a stretch
 /// of the journal twice ends where replaying it once ends.
@@ -44,12 +37,18 @@ pub(super) enum Record {
         digest: Digest,
         size: u64,
         media_type: String,
-        #[serde(with = "optional_text", default, skip_serializing_if = "Option::is_none")]
-        tag: Option<Tag>,
+        references: References,
     },
     DeleteManifest {
         #[serde(with = "text")]
         repo: RepoName,
+        digest: Digest,
+    },
+    SetTag {
+        #[serde(with = "text")]
+        repo: RepoName,
+        #[serde(with = "text")]
+        tag: Tag,
         digest: Digest,
     },
     DeleteTag {
@@ -58,194 +57,253 @@ pub(super) enum Record {
         #[serde(with = "text")]
         tag: Tag,
     },
+    /// Content that was in no repository is gone from the blob store.
+    Forget { digest: Digest },
 }
 
-/// The database, with changes on top that it does not have yet.
-pub(super) struct View<'a> {
-    tree: &'a sled::Tree,
-    pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-}
-
-impl<'a> View<'a> {
-    pub(super) fn new(tree: &'a sled::Tree) -> Self {
-        Self { tree, pending: BTreeMap::new() }
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.pending.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => Ok(self.tree.get(key).map_err(failed)?.map(|value| value.to_vec())),
-        }
-    }
-
-    fn has(&self, key: &[u8]) -> Result<bool> {
-        match self.pending.get(key) {
-            Some(value) => Ok(value.is_some()),
-            None => self.tree.contains_key(key).map_err(failed),
-        }
-    }
-
-    fn keys_from(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let mut keys = std::collections::BTreeSet::new();
-        for key in self.tree.scan_prefix(prefix).keys() {
-            keys.insert(key.map_err(failed)?.to_vec());
-        }
-        for (key, value) in self.pending.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)) {
-            if value.is_some() {
-                keys.insert(key.clone());
-            } else {
-                keys.remove(key);
+impl From<Fact> for Record {
+    fn from(fact: Fact) -> Self {
+        match fact {
+            Fact::Blob { repo, digest, size } => Self::LinkBlob { repo, digest, size },
+            Fact::Manifest { repo, entry: ManifestEntry { digest, media_type, size }, references } => {
+                Self::PutManifest { repo, digest, size, media_type, references }
             }
-        }
-        Ok(keys.into_iter().collect())
-    }
-
-    fn put(&mut self, key: Vec<u8>, value: impl Into<Vec<u8>>) {
-        self.pending.insert(key, Some(value.into()));
-    }
-
-    fn remove(&mut self, key: Vec<u8>) {
-        self.pending.insert(key, None);
-    }
-
-    /// The changes, as one atomic step for the database.
-    pub(super) fn into_batch(self) -> sled::Batch {
-        let mut batch = sled::Batch::default();
-        for (key, value) in self.pending {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch
-    }
-}
-
-impl Change {
-    /// What this change comes to, in view of what is there; `None` when it is nothing.
-    ///
-    /// # Errors
-    /// [`Error::ManifestBlobUnknown`].
-    pub(super) fn resolve(self, view: &View<'_>) -> Result<Option<Record>> {
-        match self {
-            Self::MountBlob { from, to, digest } => {
-                let size = view.get(&keys::blob(&from, &digest))?;
-                Ok(size.map(|size| Record::LinkBlob { repo: to, digest, size: decode_size(&size) }))
-            }
-            Self::PutManifest { record, repo, blobs, manifests } => {
-                let mut missing = Vec::new();
-                for digest in blobs {
-                    if !view.has(&keys::blob(&repo, &digest))? {
-                        missing.push(digest);
-                    }
-                }
-                for digest in manifests {
-                    if !view.has(&keys::manifest(&repo, &digest))? {
-                        missing.push(digest);
-                    }
-                }
-                missing.truncate(MISSING_LISTED_LIMIT);
-                if missing.is_empty() { Ok(Some(record)) } else { Err(Error::ManifestBlobUnknown(missing)) }
-            }
-            Self::Record(record) => Ok(record.is_needed(view)?.then_some(record)),
+            Fact::Tag { repo, tag, digest } => Self::SetTag { repo, tag, digest },
         }
     }
 }
 
 impl Record {
-    fn is_needed(&self, view: &View<'_>) -> Result<bool> {
-        match self {
-            Self::LinkBlob { repo, digest, size } => {
-                Ok(view.get(&keys::blob(repo, digest))?.is_none_or(|value| decode_size(&value) != *size))
-            }
-            Self::UnlinkBlob { repo, digest } => view.has(&keys::blob(repo, digest)),
-            Self::DeleteManifest { repo, digest } => view.has(&keys::manifest(repo, digest)),
-            Self::DeleteTag { repo, tag } => view.has(&keys::tag(repo, tag.as_str())),
-            Self::PutManifest { .. } => Ok(true),
-        }
-    }
-
     /// Does it.
-    pub(super) fn apply(&self, view: &mut View<'_>) -> Result<()> {
+    pub(super) fn apply<T: Table>(&self, view: &mut View<'_, T>) -> Result<()> {
         match self {
-            Self::LinkBlob { repo, digest, size } => {
-                view.put(keys::repository(repo.as_str()), []);
-                view.put(keys::blob(repo, digest), size.to_be_bytes());
+            Self::LinkBlob { repo, digest, size } => link(view, repo, digest, *size),
+            Self::UnlinkBlob { repo, digest } => unlink(view, repo, digest),
+            Self::PutManifest { repo, digest, size, media_type, references } => {
+                let entry = ManifestEntry { digest: digest.clone(), media_type: media_type.clone(), size: *size };
+                put_manifest(view, repo, &entry, references)
             }
-            Self::UnlinkBlob { repo, digest } => view.remove(keys::blob(repo, digest)),
-            Self::PutManifest { repo, digest, size, media_type, tag } => {
-                view.put(keys::repository(repo.as_str()), []);
-                view.put(keys::manifest(repo, digest), encode_manifest(*size, media_type));
-                if let Some(tag) = tag {
-                    remove_tag(view, repo, tag)?;
-                    view.put(keys::tag(repo, tag.as_str()), digest.as_str());
-                    view.put(keys::tag_of(repo, digest, tag), []);
-                }
+            Self::DeleteManifest { repo, digest } => delete_manifest(view, repo, digest),
+            Self::SetTag { repo, tag, digest } => set_tag(view, repo, tag, digest),
+            Self::DeleteTag { repo, tag } => {
+                delete_tag(view, repo, tag)?;
+                leave(view, repo)
             }
-            Self::DeleteManifest { repo, digest } => {
-                let prefix = keys::tags_of(repo, digest);
-                for key in view.keys_from(&prefix)? {
-                    let tag = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
-                    view.remove(keys::tag(repo, &tag));
-                    view.remove(key);
-                }
-                view.remove(keys::manifest(repo, digest));
+            Self::Forget { digest } => {
+                view.remove(keys::unlinked(digest));
+                Ok(())
             }
-            Self::DeleteTag { repo, tag } => remove_tag(view, repo, tag)?,
         }
-        Ok(())
     }
 }
 
-fn remove_tag(view: &mut View<'_>, repo: &RepoName, tag: &Tag) -> Result<()> {
-    let key = keys::tag(repo, tag.as_str());
-    if let Some(value) = view.get(&key)? {
-        view.remove(keys::tag_of(repo, &decode_digest(&value)?, tag));
-        view.remove(key);
+fn link<T: Table>(view: &mut View<'_, T>, repo: &RepoName, digest: &Digest, size: u64) -> Result<()> {
+    let key = keys::blob(repo, digest);
+    let is_new = !view.has(&key)?;
+    view.put(key, size.to_be_bytes());
+    if is_new {
+        hold(view, repo, digest);
+        if !view.has(&keys::count(repo, digest))? {
+            view.put(keys::unreferenced(Kind::Blob, repo, digest), view.now_ms.to_be_bytes());
+        }
     }
     Ok(())
 }
 
-impl From<(&RepoName, &ManifestEntry, Option<&Tag>)> for Record {
-    fn from((repo, entry, tag): (&RepoName, &ManifestEntry, Option<&Tag>)) -> Self {
-        let ManifestEntry { digest, media_type, size } = entry.clone();
-        Self::PutManifest { repo: repo.clone(), digest, size, media_type, tag: tag.cloned() }
+fn unlink<T: Table>(view: &mut View<'_, T>, repo: &RepoName, digest: &Digest) -> Result<()> {
+    let key = keys::blob(repo, digest);
+    if view.has(&key)? {
+        view.remove(key);
+        view.remove(keys::unreferenced(Kind::Blob, repo, digest));
+        release(view, repo, digest)?;
     }
+    Ok(())
 }
 
-impl From<(&RepoName, &ManifestName)> for Record {
-    fn from((repo, name): (&RepoName, &ManifestName)) -> Self {
-        let repo = repo.clone();
-        match name.clone() {
-            ManifestName::Tag(tag) => Self::DeleteTag { repo, tag },
-            ManifestName::Digest(digest) => Self::DeleteManifest { repo, digest },
+fn put_manifest<T: Table>(view: &mut View<'_, T>, repo: &RepoName, entry: &ManifestEntry, references: &References) -> Result<()> {
+    let digest = &entry.digest;
+    let key = keys::manifest(repo, digest);
+    let is_new = !view.has(&key)?;
+    view.put(key, [&entry.size.to_be_bytes(), entry.media_type.as_bytes()].concat());
+    if !is_new {
+        return Ok(());
+    }
+    hold(view, repo, digest);
+    let json = serde_json::to_vec(references).attempt(|| "write what a manifest refers to")?;
+    view.put(keys::references(repo, digest), json);
+    for target in references.targets() {
+        let count = count(view, repo, target)?;
+        set_count(view, repo, target, count + 1)?;
+    }
+    if let Some(referrer) = &references.referrer {
+        let artifact_type = referrer.artifact_type.as_deref().unwrap_or_default();
+        let key = keys::referrer(repo, &referrer.subject, artifact_type, digest);
+        view.put(key, descriptor(entry, referrer)?);
+    }
+    if count(view, repo, digest)? == 0 {
+        view.put(keys::unreferenced(Kind::Manifest, repo, digest), view.now_ms.to_be_bytes());
+    }
+    Ok(())
+}
+
+fn delete_manifest<T: Table>(view: &mut View<'_, T>, repo: &RepoName, digest: &Digest) -> Result<()> {
+    let key = keys::manifest(repo, digest);
+    if !view.has(&key)? {
+        return Ok(());
+    }
+    let prefix = keys::tags_of(repo, digest);
+    for key in view.keys(&prefix)? {
+        view.remove(keys::tag(repo, &String::from_utf8_lossy(&key[prefix.len()..])));
+        view.remove(key);
+    }
+    let references = references(view, repo, digest)?;
+    view.remove(keys::references(repo, digest));
+    view.remove(key);
+    view.remove(keys::unreferenced(Kind::Manifest, repo, digest));
+    for target in references.targets() {
+        let count = count(view, repo, target)?;
+        set_count(view, repo, target, count.saturating_sub(1))?;
+    }
+    if let Some(referrer) = &references.referrer {
+        let artifact_type = referrer.artifact_type.as_deref().unwrap_or_default();
+        view.remove(keys::referrer(repo, &referrer.subject, artifact_type, digest));
+    }
+    release(view, repo, digest)
+}
+
+fn set_tag<T: Table>(view: &mut View<'_, T>, repo: &RepoName, tag: &Tag, digest: &Digest) -> Result<()> {
+    delete_tag(view, repo, tag)?;
+    view.put(keys::repository(repo.as_str()), []);
+    view.put(keys::tag(repo, tag.as_str()), digest.as_str());
+    view.put(keys::tag_of(repo, digest, tag), []);
+    view.remove(keys::unreferenced(Kind::Manifest, repo, digest));
+    Ok(())
+}
+
+fn delete_tag<T: Table>(view: &mut View<'_, T>, repo: &RepoName, tag: &Tag) -> Result<()> {
+    let key = keys::tag(repo, tag.as_str());
+    if let Some(value) = view.get(&key)? {
+        let digest = decode_digest(&value)?;
+        view.remove(key);
+        view.remove(keys::tag_of(repo, &digest, tag));
+        let is_tagged = view.has_any(&keys::tags_of(repo, &digest))?;
+        if !is_tagged && view.has(&keys::manifest(repo, &digest))? && count(view, repo, &digest)? == 0 {
+            view.put(keys::unreferenced(Kind::Manifest, repo, &digest), view.now_ms.to_be_bytes());
         }
     }
+    Ok(())
 }
 
-pub(super) fn failed(source: sled::Error) -> Error {
-    Error::Database { attempted: "use the metadata database", source }
+fn count<T: Table>(view: &View<'_, T>, repo: &RepoName, digest: &Digest) -> Result<u64> {
+    Ok(view.get(&keys::count(repo, digest))?.map_or(0, |value| decode_number(&value)))
 }
 
-/// A size as stored; a value of another length can only be damage, and no blob has the size it
+fn set_count<T: Table>(view: &mut View<'_, T>, repo: &RepoName, digest: &Digest, count: u64) -> Result<()> {
+    if count > 0 {
+        view.put(keys::count(repo, digest), count.to_be_bytes());
+        view.remove(keys::unreferenced(Kind::Blob, repo, digest));
+        view.remove(keys::unreferenced(Kind::Manifest, repo, digest));
+        return Ok(());
+    }
+    view.remove(keys::count(repo, digest));
+    if view.has(&keys::blob(repo, digest))? {
+        view.put(keys::unreferenced(Kind::Blob, repo, digest), view.now_ms.to_be_bytes());
+    }
+    if view.has(&keys::manifest(repo, digest))? && !view.has_any(&keys::tags_of(repo, digest))? {
+        view.put(keys::unreferenced(Kind::Manifest, repo, digest), view.now_ms.to_be_bytes());
+    }
+    Ok(())
+}
+
+/// The repository has the digest, as a blob or a manifest.
+fn hold<T: Table>(view: &mut View<'_, T>, repo: &RepoName, digest: &Digest) {
+    view.put(keys::repository(repo.as_str()), []);
+    view.put(keys::holder(digest, repo.as_str()), []);
+    view.remove(keys::unlinked(digest));
+}
+
+/// The repository no longer has the digest as one of the two.
+fn release<T: Table>(view: &mut View<'_, T>, repo: &RepoName, digest: &Digest) -> Result<()> {
+    if !view.has(&keys::blob(repo, digest))? && !view.has(&keys::manifest(repo, digest))? {
+        view.remove(keys::holder(digest, repo.as_str()));
+        if !view.has_any(&keys::holder(digest, ""))? {
+            view.put(keys::unlinked(digest), view.now_ms.to_be_bytes());
+        }
+    }
+    leave(view, repo)
+}
+
+/// A repository that holds nothing is none.
+fn leave<T: Table>(view: &mut View<'_, T>, repo: &RepoName) -> Result<()> {
+    for kind in *b"bmt" {
+        if view.has_any(&keys::all(kind, Some(repo)))? {
+            return Ok(());
+        }
+    }
+    view.remove(keys::repository(repo.as_str()));
+    Ok(())
+}
+
+/// What a manifest of the repository refers to.
+pub(super) fn references<T: Table>(view: &View<'_, T>, repo: &RepoName, digest: &Digest) -> Result<References> {
+    view.get(&keys::references(repo, digest))?.map_or_else(|| Ok(References::default()), |json| decode_references(&json))
+}
+
+impl References {
+    /// What is counted as referred to, each digest once.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Digest> {
+        let mut seen = std::collections::HashSet::new();
+        self.blobs.iter().chain(&self.manifests).filter(move |digest| seen.insert(*digest))
+    }
+}
+
+/// What a list of referrers says of one (image-spec descriptor.md).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: &'a Digest,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    annotations: &'a std::collections::BTreeMap<String, String>,
+}
+
+fn descriptor(entry: &ManifestEntry, referrer: &super::Referrer) -> Result<Vec<u8>> {
+    let descriptor = Descriptor {
+        media_type: &entry.media_type,
+        digest: &entry.digest,
+        size: entry.size,
+        artifact_type: referrer.artifact_type.as_deref(),
+        annotations: &referrer.annotations,
+    };
+    Ok(serde_json::to_vec(&descriptor).attempt(|| "write a referrer's descriptor")?)
+}
+
+/// A number as stored; a value of another length can only be damage, and no blob has the size it
 /// then gives.
-pub(super) fn decode_size(value: &[u8]) -> u64 {
+pub(super) fn decode_number(value: &[u8]) -> u64 {
     value.first_chunk().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes))
 }
 
 pub(super) fn decode_digest(value: &[u8]) -> Result<Digest> {
     let text = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-    text.ok_or_else(|| Error::damaged("a tag in the metadata", "it is no digest; stop rhub and run `rhub rebuild`"))
+    text.ok_or_else(|| unreadable("a tag"))
 }
 
-fn encode_manifest(size: u64, media_type: &str) -> Vec<u8> {
-    [&size.to_be_bytes(), media_type.as_bytes()].concat()
+pub(super) fn decode_references(json: &[u8]) -> Result<References> {
+    serde_json::from_slice(json).map_err(|_| unreadable("what a manifest refers to"))
+}
+
+fn unreadable(what: &str) -> Error {
+    Error::damaged(format!("{what} in the metadata"), "it is not readable; stop rhub and run `rhub rebuild`")
 }
 
 /// The size and media type of a manifest as stored.
 pub(super) fn decode_manifest(value: &[u8]) -> (u64, String) {
     let media_type = value.get(8..).unwrap_or_default();
-    (decode_size(value), String::from_utf8_lossy(media_type).into_owned())
+    (decode_number(value), String::from_utf8_lossy(media_type).into_owned())
 }
 
 /// Names as the text they are parsed from.
@@ -260,23 +318,5 @@ mod text {
         deserializer: D,
     ) -> Result<T, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// The same where there may be none.
-mod optional_text {
-    use super::{Display, FromStr, text};
-
-    pub(super) fn serialize<T: Display, S: serde::Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => serializer.collect_str(value),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<T>, D::Error> {
-        text::deserialize(deserializer).map(Some)
     }
 }

@@ -4,16 +4,17 @@
 //! abrupt stop. The journal is flushed before a change is acknowledged; a start replays what came
 //! after the database's last flush; a database that lost its format mark is refused.
 
-use std::ops::Bound;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use longshore_runtime::name::{Digest, RepoName, Tag};
-
-use super::commit::{Committer, note};
-use super::journal::Journal;
-use super::record::{Change, Record, View, decode_digest, decode_manifest, decode_size, failed};
-use super::{ManifestEntry, ManifestName, Metadata, Page, keys};
+use super::clock::now_ms;
+use super::commit::note;
+use super::journal::{Journal, Log};
+use super::keys;
+use super::lease::Leases;
+use super::record::{Record, decode_number};
+use super::store::Store;
+use super::table::{Table, View, failed};
 use crate::blob::FsBlobStore;
 use crate::data_dir::DataDir;
 use crate::error::{Error, Result};
@@ -25,14 +26,8 @@ const REPLAY_STEP: usize = 1024;
 /// How long a database that was closed may stay locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The embedded metadata store.
-#[derive(Debug)]
-pub struct SledMetadata {
-    tree: sled::Tree,
-    /// Dropped, and with it flushed, before the database.
-    committer: Committer,
-    _database: sled::Db,
-}
+/// The embedded metadata store. The tree keeps the database it is in open.
+pub type SledMetadata = Store<sled::Tree>;
 
 impl SledMetadata {
     /// Opens the database of a data directory, creating it in a new one.
@@ -49,14 +44,14 @@ impl SledMetadata {
         })?;
         let tree = (*database).clone();
         let format = tree.get(keys::FORMAT).map_err(failed)?;
-        let start = tree.get(keys::CHECKPOINT).map_err(failed)?.map_or(0, |value| decode_size(&value));
+        let start = tree.get(keys::CHECKPOINT).map_err(failed)?.map_or(0, |value| decode_number(&value));
         match format.as_deref() {
             Some(keys::FORMAT_VERSION) if !has_blobs && start > 0 => {
                 let why = "the metadata knows content, but there is none; is the right file system mounted?";
                 return Err(Error::damaged(data.path().join("blobs").display(), why));
             }
             Some(keys::FORMAT_VERSION) => {}
-            Some(_) => return Err(Error::damaged(path.display(), "it was written by a newer version; use that one")),
+            Some(_) => return Err(Error::damaged(path.display(), "it was written by another version of rhub; use that one")),
             None if has_blobs => {
                 let why = "it is empty, but the blob store is not; run `rhub rebuild` to make it anew from the journal";
                 return Err(Error::damaged(path.display(), why));
@@ -67,12 +62,7 @@ impl SledMetadata {
             }
         }
         let journal = replay(&tree, data, start)?;
-        Ok(Self { committer: Committer::start(tree.clone(), journal), tree, _database: database })
-    }
-
-    async fn read<T: Send + 'static>(&self, query: impl FnOnce(&sled::Tree) -> Result<T> + Send + 'static) -> Result<T> {
-        let tree = self.tree.clone();
-        crate::blocking(move || query(&tree)).await
+        Ok(Self::new(tree, journal, Leases::open(data.leases())?))
     }
 }
 
@@ -102,15 +92,15 @@ fn replay(tree: &sled::Tree, data: &DataDir, start: u64) -> Result<Journal> {
 }
 
 /// Records on their way from the journal to the database.
-pub(super) struct Replay<'a> {
-    tree: &'a sled::Tree,
-    view: View<'a>,
+pub(super) struct Replay<'a, T> {
+    table: &'a T,
+    view: View<'a, T>,
     count: usize,
 }
 
-impl<'a> Replay<'a> {
-    pub(super) fn new(tree: &'a sled::Tree) -> Self {
-        Self { tree, view: View::new(tree), count: 0 }
+impl<'a, T: Table> Replay<'a, T> {
+    pub(super) fn new(table: &'a T) -> Self {
+        Self { table, view: View::new(table, now_ms()), count: 0 }
     }
 
     pub(super) fn take(&mut self, record: &Record) -> Result<()> {
@@ -123,8 +113,8 @@ impl<'a> Replay<'a> {
     }
 
     fn step(&mut self) -> Result<()> {
-        let view = std::mem::replace(&mut self.view, View::new(self.tree));
-        self.tree.apply_batch(view.into_batch()).map_err(failed)
+        let view = std::mem::replace(&mut self.view, View::new(self.table, now_ms()));
+        self.table.apply(view.into_changes())
     }
 
     /// The number of records taken.
@@ -134,101 +124,13 @@ impl<'a> Replay<'a> {
     }
 }
 
-impl Metadata for SledMetadata {
-    async fn link_blob(&self, repo: &RepoName, digest: &Digest, size: u64) -> Result<()> {
-        let record = Record::LinkBlob { repo: repo.clone(), digest: digest.clone(), size };
-        self.committer.commit(Change::Record(record)).await.map(drop)
-    }
-
-    async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<bool> {
-        self.committer.commit(Change::MountBlob { from: from.clone(), to: to.clone(), digest: digest.clone() }).await
-    }
-
-    async fn blob(&self, repo: &RepoName, digest: &Digest) -> Result<Option<u64>> {
-        let key = keys::blob(repo, digest);
-        self.read(move |tree| Ok(tree.get(key).map_err(failed)?.map(|value| decode_size(&value)))).await
-    }
-
-    async fn unlink_blob(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
-        let record = Record::UnlinkBlob { repo: repo.clone(), digest: digest.clone() };
-        self.committer.commit(Change::Record(record)).await
-    }
-
-    async fn put_manifest(
-        &self,
-        repo: &RepoName,
-        entry: &ManifestEntry,
-        tag: Option<&Tag>,
-        blobs: &[Digest],
-        manifests: &[Digest],
-    ) -> Result<()> {
-        let (blobs, manifests) = (blobs.to_vec(), manifests.to_vec());
-        let change = Change::PutManifest { record: (repo, entry, tag).into(), repo: repo.clone(), blobs, manifests };
-        self.committer.commit(change).await.map(drop)
-    }
-
-    async fn manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<Option<ManifestEntry>> {
-        let (repo, name) = (repo.clone(), name.clone());
-        self.read(move |tree| {
-            let digest = match name {
-                ManifestName::Digest(digest) => digest,
-                ManifestName::Tag(tag) => match tree.get(keys::tag(&repo, tag.as_str())).map_err(failed)? {
-                    Some(value) => decode_digest(&value)?,
-                    None => return Ok(None),
-                },
-            };
-            let value = tree.get(keys::manifest(&repo, &digest)).map_err(failed)?;
-            Ok(value.map(|value| {
-                let (size, media_type) = decode_manifest(&value);
-                ManifestEntry { digest, media_type, size }
-            }))
-        })
-        .await
-    }
-
-    async fn delete_manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<bool> {
-        self.committer.commit(Change::Record((repo, name).into())).await
-    }
-
-    async fn tags(&self, repo: &RepoName, after: Option<&str>, limit: usize) -> Result<Option<Page>> {
-        let (repo, after) = (repo.clone(), after.map(str::to_owned));
-        self.read(move |tree| {
-            if !tree.contains_key(keys::repository(repo.as_str())).map_err(failed)? {
-                return Ok(None);
-            }
-            let start = after.map(|after| keys::tag(&repo, &after));
-            page(tree, &keys::tag(&repo, ""), start, limit).map(Some)
-        })
-        .await
-    }
-
-    async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Page> {
-        let start = after.map(keys::repository);
-        self.read(move |tree| page(tree, &keys::repository(""), start, limit)).await
-    }
-}
-
-/// At most `limit` names under `prefix`, after the key `start`.
-fn page(tree: &sled::Tree, prefix: &[u8], start: Option<Vec<u8>>, limit: usize) -> Result<Page> {
-    let start = start.map_or(Bound::Included(prefix.to_vec()), Bound::Excluded);
-    let mut page = Page { entries: Vec::new(), more: false };
-    for key in tree.range((start, Bound::Unbounded)).keys() {
-        let key = key.map_err(failed)?;
-        let Some(name) = key.strip_prefix(prefix) else { break };
-        if page.entries.len() == limit {
-            page.more = true;
-            break;
-        }
-        page.entries.push(String::from_utf8_lossy(name).into_owned());
-    }
-    Ok(page)
-}
-
 #[cfg(test)]
 mod tests {
+    use longshore_runtime::name::Digest;
+
     use super::*;
     use crate::meta::contract::every_promise_is_kept;
-    use crate::meta::rebuild;
+    use crate::meta::{ManifestEntry, ManifestName, Metadata, PutOptions, References, rebuild};
 
     fn new_data() -> (tempfile::TempDir, DataDir) {
         let dir = tempfile::tempdir().unwrap();
@@ -272,7 +174,9 @@ mod tests {
         metadata.link_blob(&repo, &digest, 1).await.unwrap();
         metadata.link_blob(&repo, &lost, 9).await.unwrap();
         for tag in ["one", "two"] {
-            metadata.put_manifest(&repo, &entry, Some(&tag.parse().unwrap()), &[], &[]).await.unwrap();
+            let tags = [tag.parse().unwrap()];
+            let options = PutOptions { overwrite: true, sparse: false };
+            metadata.put_manifest(&repo, &entry, &References::default(), &tags, options).await.unwrap();
         }
         drop(metadata);
         for _ in 0..2 {

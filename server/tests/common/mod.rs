@@ -28,10 +28,21 @@ pub struct Rhub {
 
 impl Rhub {
     pub fn start(data: &Path) -> Self {
-        let mut child = command(data).stdout(Stdio::piped()).spawn().unwrap();
+        Self::start_command(command(data))
+    }
+
+    /// With further flags of `rhub serve`.
+    pub fn start_with(data: &Path, flags: &[&str]) -> Self {
+        let mut command = command(data);
+        command.args(flags);
+        Self::start_command(command)
+    }
+
+    pub fn start_command(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split(',').next());
+        let address = line.split("://").nth(1).and_then(|rest| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("rhub said {line:?}")).to_owned();
         Self { child, address }
     }
