@@ -112,6 +112,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// Bytes of an upload gathered before they are handed to a thread that hashes and writes them. An
 /// upload holds at most two such batches and one frame.
 pub const WRITE_BATCH_BYTES: usize = 1 << 20;
+/// Bytes of an upload after which the kernel is told to begin writing them to the disk.
+pub const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// Body frames smaller than this are copied together; larger ones are passed on as they are.
 pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// Bytes of a blob read at once. A download holds at most two such chunks.

@@ -217,7 +217,7 @@ impl BlobStore for FsBlobStore {
         // Whoever had the session may have ended it.
         self.shared.session(repo, id)?;
         let (shared, path) = (Arc::clone(&self.shared), self.shared.upload_path(repo, id));
-        blocking(move || FsUpload::open(shared, id, path, progress)).await
+        FsUpload::open(shared, id, path, progress).await
     }
 
     async fn expire_uploads(&self, age: Duration) -> Result<u64> {
@@ -403,7 +403,7 @@ fn find_sessions(uploads: &Path, expiry: Duration) -> Result<HashMap<UploadId, S
                 remove_if_there(&entry.path())?;
                 continue;
             }
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
             sessions.insert(id, Session { repo, progress });
         }
     }
@@ -427,7 +427,7 @@ mod tests {
         let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         let repo: RepoName = "a".parse().unwrap();
         for _ in 0..Limits::default().uploads {
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
             store.shared.add(UploadId::random().unwrap(), Session { repo: repo.clone(), progress }).unwrap();
         }
         assert!(matches!(store.start_upload(&repo, Algorithm::Sha256).await, Err(Error::TooMany(_))));
