@@ -22,6 +22,7 @@ use crate::limits::{WRITE_BACK_BYTES, WRITE_BATCH_BYTES};
 
 /// What is known of the bytes in a session's file.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "every session begins with the large one")]
 pub(super) enum Progress {
     /// How many there are, and the hash of all of them.
     Known { length: u64, hasher: Hasher, algorithm: Algorithm },
