@@ -431,6 +431,31 @@ fn cve_2024_39897_a_blob_of_another_repository_is_neither_mounted_nor_seen() {
 }
 
 #[test]
+fn cve_2024_39897_a_blob_is_mounted_from_anywhere_the_caller_may_pull_from() {
+    let hub = hub();
+    let mount = |authorization: &str, content: &str| {
+        let to = format!("/v2/team/new-{content}/blobs/uploads/?mount={}", blob(content));
+        hub.rhub.send("POST", &to, &[("authorization", authorization)], b"").status
+    };
+    let bearer = |content: &str, scope: &str| {
+        format!("Bearer {}", hub.token(Some(("admin", PASSWORD)), &format!("repository:team/new-{content}:push {scope}")))
+    };
+    // Each content once: what was mounted is in one more place.
+    for (content, repo, authorization, expected) in [
+        ("a", "public/app", basic("creator", PASSWORD), 201),
+        ("b", "team/app", basic("creator", PASSWORD), 201),
+        ("c", "secret/app", basic("creator", PASSWORD), 202),
+        ("d", "secret/app", basic("admin", PASSWORD), 201),
+        ("e", "secret/app", bearer("e", ""), 202),
+        ("f", "secret/app", bearer("f", "repository:secret/app:pull"), 201),
+    ] {
+        hub.push_blob(repo, content.as_bytes());
+        assert_eq!(mount(&authorization, content), expected, "{content} of {repo}");
+    }
+    assert_eq!(mount(&basic("admin", PASSWORD), "nowhere"), 202);
+}
+
+#[test]
 fn cve_2026_31801_who_may_create_may_not_move_a_tag() {
     let hub = filled();
     let creator = Caller { hub: &hub, role: "creator", scheme: Scheme::Basic };
