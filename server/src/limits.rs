@@ -102,6 +102,8 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const READY_LIFETIME: Duration = Duration::from_secs(1);
 /// Bytes of log lines waiting to be written; further lines are lost, and their number is told.
 pub const LOG_QUEUE_BYTES: usize = 4 << 20;
+/// From one write of log lines to the next.
+pub const LOG_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of log lines gathered for one write.
 pub const LOG_BATCH_BYTES: usize = 64 << 10;
 /// The longest text in a log line, in bytes; the rest is cut off.

@@ -270,8 +270,8 @@ fn who_takes_nothing_over_tls_is_cut_off() {
         return;
     }
     let server = Server::start(&["limits.idle_timeout_s=1"]);
-    std::fs::write(server.path("content"), vec![7; 8 << 20]).unwrap();
-    let digest = longshore_runtime::name::Digest::of(&vec![7; 8 << 20]);
+    std::fs::write(server.path("content"), vec![7; 64 << 20]).unwrap();
+    let digest = longshore_runtime::name::Digest::of(&vec![7; 64 << 20]);
     let from = format!("@{}", server.path("content").display());
     server.curl("tls", &format!("/v2/a/blobs/uploads/?digest={digest}"), &["--data-binary", &from]).unwrap();
     // Both a download larger than every buffer on the way, and one that fits in them.

@@ -20,7 +20,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{self, Format};
-use crate::limits::{LOG_BATCH_BYTES, LOG_QUEUE_BYTES, LOG_TEXT_LIMIT_BYTES};
+use crate::limits::{LOG_BATCH_BYTES, LOG_PAUSE, LOG_QUEUE_BYTES, LOG_TEXT_LIMIT_BYTES};
 
 static QUEUE: OnceLock<Sender<Entry>> = OnceLock::new();
 /// Bytes of lines in the queue.
@@ -95,6 +95,8 @@ fn write_all(entries: &Receiver<Entry>, format: Format) {
             // Whoever asked may have given up waiting.
             let _ = answer.try_send(());
         }
+        // Lines gather meanwhile: on a busy server waking up for each would cost more than the line.
+        std::thread::sleep(LOG_PAUSE);
     }
 }
 

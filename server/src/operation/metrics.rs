@@ -112,7 +112,7 @@ impl Metrics {
             requests.write_durations(page, name, &labels);
         }
         for (name, kind, help, number) in [
-            ("rhub_requests_in_progress", "gauge", "Requests being worked on.", &self.in_progress),
+            ("rhub_requests_in_progress", "gauge", "Requests being worked on, but for probes.", &self.in_progress),
             ("rhub_requests_refused_total", "counter", "Requests refused because limits.requests was reached.", &self.refused),
             ("rhub_received_bytes_total", "counter", "Bytes of request bodies.", &self.received_bytes),
             ("rhub_sent_bytes_total", "counter", "Bytes of response bodies.", &self.sent_bytes),

@@ -127,6 +127,17 @@ impl Watch {
         Connection { watch: Arc::clone(self), peer }
     }
 
+    fn place(&self, path: &str) -> Place {
+        if matches!(path, "/livez" | "/readyz" | "/metrics") {
+            return Place::NotNeeded;
+        }
+        if self.metrics.in_progress.enter() < self.requests_limit {
+            return Place::Taken;
+        }
+        self.metrics.in_progress.leave();
+        Place::Refused
+    }
+
     /// The client's own identifier if it is a decent one, else a new one.
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let decent = |id: &&HeaderValue| {
@@ -159,16 +170,11 @@ impl Connection {
     /// its answer is dropped.
     pub(crate) fn begin<B: HttpBody>(&self, request: Request<B>) -> (Request<Counted<B>>, InProgress) {
         let watch = &self.watch;
-        let admitted = watch.metrics.in_progress.enter() < watch.requests_limit || is_probe(request.uri().path());
-        if !admitted {
-            // Those turned away must not keep others out.
-            watch.metrics.in_progress.leave();
-        }
         let received = (!request.body().is_end_stream()).then(Arc::<Number>::default);
         let in_progress = InProgress(Some(Box::new(Record {
             watch: Arc::clone(watch),
             start: Instant::now(),
-            admitted,
+            place: watch.place(request.uri().path()),
             id: watch.request_id(request.headers()),
             peer: self.peer,
             method: request.method().clone(),
@@ -188,9 +194,14 @@ impl Drop for Connection {
     }
 }
 
-/// Whoever asks whether the server is alive is told so however busy it is.
-fn is_probe(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz" | "/metrics")
+/// What became of a request's wish for one of the places there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Taken,
+    /// There was none left.
+    Refused,
+    /// Whoever asks whether the server is alive is told so however busy it is, and keeps nobody out.
+    NotNeeded,
 }
 
 /// A request that is being worked on. Ends when it is dropped, which the body of its answer sees to.
@@ -201,7 +212,7 @@ pub(crate) struct InProgress(Option<Box<Record>>);
 struct Record {
     watch: Arc<Watch>,
     start: Instant,
-    admitted: bool,
+    place: Place,
     id: HeaderValue,
     peer: SocketAddr,
     method: Method,
@@ -216,7 +227,7 @@ struct Record {
 impl InProgress {
     /// The answer, when this is one request too many.
     pub(crate) fn refusal(&self) -> Option<Response<Body>> {
-        let record = self.0.as_ref().filter(|record| !record.admitted)?;
+        let record = self.0.as_ref().filter(|record| record.place == Place::Refused)?;
         record.watch.metrics.refused.add(1);
         Some(api::error_response(&Error::TooMany("requests")))
     }
@@ -246,7 +257,7 @@ impl Record {
         let took = self.start.elapsed();
         let received = self.received.as_ref().map_or(0, |received| received.get());
         let metrics = &self.watch.metrics;
-        if self.admitted {
+        if self.place == Place::Taken {
             metrics.in_progress.leave();
         }
         metrics.received_bytes.add(received);
