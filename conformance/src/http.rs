@@ -126,6 +126,14 @@ impl Exchange {
         self.answer.as_ref().ok()?.headers.get(name)?.to_str().ok()
     }
 
+    /// A header that may be there several times, as the one list it stands for (RFC 9110 section 5.3);
+    /// `None` when it is not there.
+    pub fn all_of(&self, name: &str) -> Option<String> {
+        let values = self.answer.as_ref().ok()?.headers.get_all(name);
+        let values: Vec<_> = values.iter().filter_map(|value| value.to_str().ok()).collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    }
+
     /// The body of the answer.
     pub fn body(&self) -> &[u8] {
         self.answer.as_ref().map_or(&[], |a| &a.body)

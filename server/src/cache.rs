@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn nothing_stale_is_ever_read() {
         const KEYS: usize = 4;
-        const CHANGES: u64 = 200_000;
+        const CHANGES: u64 = 50_000;
         let cache = Cache::new(LIMIT_BYTES);
         let (source, told) = ([const { AtomicU64::new(0) }; KEYS], [const { AtomicU64::new(0) }; KEYS]);
         let (done, hits) = (AtomicBool::new(false), AtomicU64::new(0));

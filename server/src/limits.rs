@@ -78,8 +78,6 @@ impl Limits {
 
 /// The longest media type kept, in bytes (RFC 6838: 127 + 1 + 127).
 pub const MEDIA_TYPE_LIMIT_BYTES: usize = 255;
-/// Repositories looked through for one the caller may have a blob from, where the request names none.
-pub const MOUNT_SOURCES_LIMIT: usize = 100;
 /// Tags one request may put on a manifest.
 pub const TAG_PARAMETERS_LIMIT: usize = 100;
 /// The longest request path accepted, in bytes: a name of 255, a sha512 digest, and what is around
@@ -90,6 +88,8 @@ pub const REQUEST_ID_LIMIT_BYTES: usize = 64;
 /// The longest repository name that can be pushed to, in bytes: an upload session's file name
 /// carries it beside the session's identifier, and file names end at 255.
 pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
+/// Repositories looked at for a blob that is to be mounted from anywhere.
+pub const MOUNT_SOURCES_LIMIT: usize = 100;
 /// The longest a request waits for another one that is writing to the same upload session.
 pub const UPLOAD_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest certificate or key file read, in bytes.
@@ -112,6 +112,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// Bytes of an upload gathered before they are handed to a thread that hashes and writes them. An
 /// upload holds at most two such batches and one frame.
 pub const WRITE_BATCH_BYTES: usize = 1 << 20;
+/// Bytes of an upload after which the kernel is told to begin writing them to the disk.
+pub const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// Body frames smaller than this are copied together; larger ones are passed on as they are.
 pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// Bytes of a blob read at once. A download holds at most two such chunks.

@@ -8,7 +8,7 @@ use longshore_runtime::name::{Algorithm, Digest, RepoName, Tag};
 
 use crate::blob::{BlobBody, BlobStore, Upload, UploadId};
 use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, MOUNT_SOURCES_LIMIT};
 use crate::manifest::Manifest;
 use crate::meta::{ManifestEntry, ManifestName, Metadata, Page, PutOptions, Referrers};
 use crate::pins::Pins;
@@ -102,6 +102,23 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
     /// Puts a blob of repository `from` into `to`; `false` when `from` does not have it.
     pub async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<bool> {
         self.metadata.mount_blob(from, to, digest).await
+    }
+
+    /// Puts a blob into `to` from any repository that has it and `is_open` to the caller; `false` when
+    /// there is none among the first [`MOUNT_SOURCES_LIMIT`].
+    pub async fn mount_blob_from_any(
+        &self,
+        to: &RepoName,
+        digest: &Digest,
+        is_open: impl Fn(&RepoName) -> bool + Send,
+    ) -> Result<bool> {
+        for from in self.metadata.holders(digest, None, MOUNT_SOURCES_LIMIT).await? {
+            // It may be there as a manifest, or gone since.
+            if is_open(&from) && self.metadata.mount_blob(&from, to, digest).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A manifest's entry.

@@ -117,7 +117,6 @@ fn a_blob_is_mounted_from_where_it_is_and_uploaded_otherwise() {
     let (_dir, rhub) = rhub();
     let digest = rhub.push_blob("from", b"shared");
     let mount = |query: &str| rhub.send("POST", &format!("/v2/to/blobs/uploads/?{query}"), &[], b"");
-    assert_eq!(mount(&format!("mount={digest}")).status, 202, "without from, nothing is mounted");
     let elsewhere = mount(&format!("mount={digest}&from=nowhere"));
     assert_eq!(elsewhere.status, 202);
     assert!(elsewhere.header("location").starts_with("/v2/to/blobs/uploads/"));
@@ -125,6 +124,14 @@ fn a_blob_is_mounted_from_where_it_is_and_uploaded_otherwise() {
     let mounted = mount(&format!("mount={digest}&from=from"));
     assert_eq!((mounted.status, mounted.header("location")), (201, format!("/v2/to/blobs/{digest}").as_str()));
     assert_eq!(rhub.get(&format!("/v2/to/blobs/{digest}")).body, b"shared");
+
+    // Without from, wherever it is; a manifest of that digest is no blob.
+    let anonymous = rhub.send("POST", &format!("/v2/other/blobs/uploads/?mount={digest}"), &[], b"");
+    assert_eq!((anonymous.status, anonymous.header("location")), (201, format!("/v2/other/blobs/{digest}").as_str()));
+    assert_eq!(rhub.get(&format!("/v2/other/blobs/{digest}")).body, b"shared");
+    let manifest = Digest::of(rhub.push_image("images", "v1", "layer").as_bytes());
+    assert_eq!(mount(&format!("mount={manifest}")).status, 202);
+    assert_eq!(mount(&format!("mount={}", Digest::of(b"nobody has it"))).status, 202);
 }
 
 #[test]

@@ -4,10 +4,8 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::{Method, Url};
-use sha2::{Digest as _, Sha512};
 
-use crate::digest::hex;
-pub(super) use crate::digest::sha256;
+pub(super) use crate::digest::{sha256, sha512};
 use crate::http::{Exchange, Registry, Request};
 use crate::outcome::{Finding, Outcome};
 
@@ -127,6 +125,11 @@ impl<'a> Context<'a> {
 
     /// Puts a manifest under a tag or digest (end-7).
     pub fn put_manifest(&self, reference: &str, manifest: &[u8]) -> Outcome<Exchange> {
+        self.put_manifest_as(MANIFEST_TYPE, reference, manifest)
+    }
+
+    /// Puts a manifest of any type; a query may follow the reference.
+    pub fn put_manifest_as(&self, media_type: &str, reference: &str, manifest: &[u8]) -> Outcome<Exchange> {
         let mut guard = self.litter.borrow_mut();
         let litter = &mut *guard;
         // A wrong digest too: a registry that takes it has something to delete.
@@ -134,7 +137,7 @@ impl<'a> Context<'a> {
         kind.push(self.path(&format!("manifests/{reference}")));
         litter.manifests.push(self.path(&format!("manifests/{}", sha256(manifest))));
         drop(guard);
-        self.send(Request::new(Method::PUT, self.path(&format!("manifests/{reference}"))).body(MANIFEST_TYPE, manifest))
+        self.send(Request::new(Method::PUT, self.path(&format!("manifests/{reference}"))).body(media_type, manifest))
     }
 
     /// A manifest never pushed before, over blobs that are there. `extra` is JSON put before the
@@ -208,7 +211,7 @@ impl<'a> Context<'a> {
 pub(super) fn must_match(exchange: &Exchange, header: &str, bytes: &[u8]) -> Outcome {
     let actual = match header.split_once(':') {
         Some(("sha256", _)) => sha256(bytes),
-        Some(("sha512", _)) => hex("sha512:", &Sha512::digest(bytes)),
+        Some(("sha512", _)) => sha512(bytes),
         _ => return Err(Finding::Differs(format!("Docker-Content-Digest: {header:?} is of an unregistered algorithm"))),
     };
     exchange.must(header == actual, format_args!("Docker-Content-Digest: {actual}"))

@@ -10,6 +10,7 @@ use crate::limits::LARGE_MANIFEST_BYTES;
 use crate::outcome::{Finding, Outcome};
 
 const MANIFESTS: &str = "Pushing Manifests (end-7)";
+const TAGS: &str = "Pushing Manifests (end-7b)";
 
 pub(super) const TABLE: &[Requirement] = &[
     must("push-manifest-tag", MANIFESTS, "a manifest goes in under a tag: 201 and a Location that serves it", by_tag),
@@ -17,6 +18,7 @@ pub(super) const TABLE: &[Requirement] = &[
     must("push-manifest-digest-mismatch", MANIFESTS, "a manifest under another digest than its own is refused", digest_mismatch),
     must("push-manifest-digest-true", MANIFESTS, "Docker-Content-Digest is the digest of the manifest pushed", digest_true),
     must("push-manifest-exact", MANIFESTS, "a manifest is kept byte for byte", exact),
+    must("push-manifest-tags", TAGS, "each tag that OCI-Tag names stands for the manifest pushed by digest", tags),
     must("push-manifest-moves-tag", "Definitions: Tag", "a tag pushed again stands for the new manifest at once", moves_tag),
     must("push-manifest-keeps-old", MANIFESTS, "the manifest a tag stood for stays under its digest", keeps_old),
     must("push-manifest-blob-unknown", "Push", "a manifest refused for a missing blob is MANIFEST_BLOB_UNKNOWN", blob_unknown),
@@ -70,6 +72,22 @@ fn exact(cx: &Context<'_>) -> Outcome {
     let answer = cx.ask(Method::GET, &format!("manifests/{tag}"))?;
     answer.must_be(&[200])?;
     answer.must(answer.body() == manifest, "the manifest's bytes as pushed")
+}
+
+fn tags(cx: &Context<'_>) -> Outcome {
+    let manifest = cx.fresh_manifest("")?;
+    let wanted: Vec<_> = (0..10).map(|_| cx.fresh_name()).collect();
+    let put = cx.put_manifest_as(MANIFEST_TYPE, &format!("{}?tag={}", sha256(&manifest), wanted.join("&tag=")), &manifest)?;
+    put.must_be(&[201])?;
+    let Some(made) = put.all_of("OCI-Tag") else {
+        return Err(Finding::NotOffered("tags as parameters: there is no OCI-Tag".into()));
+    };
+    for tag in made.split(',').map(str::trim) {
+        put.must(wanted.iter().any(|wanted| wanted == tag), format_args!("OCI-Tag with tags that were asked for, not {tag:?}"))?;
+        let answer = cx.ask(Method::GET, &format!("manifests/{tag}"))?;
+        answer.must(answer.body() == manifest, "the manifest that was pushed under the tag")?;
+    }
+    Ok(())
 }
 
 /// A tag pushed twice: the tag, and the first and second manifest.

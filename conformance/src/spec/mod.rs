@@ -6,6 +6,7 @@ mod errors;
 mod manifests;
 mod pull;
 mod push;
+mod referrers;
 mod tags;
 
 use anyhow::{Context as _, bail};
@@ -46,7 +47,8 @@ const fn should(id: &'static str, section: &'static str, title: &'static str, ch
 
 /// The whole table, in the order in which it is judged.
 pub fn requirements() -> impl Iterator<Item = &'static Requirement> {
-    [pull::TABLE, push::TABLE, chunks::TABLE, manifests::TABLE, tags::TABLE, errors::TABLE].into_iter().flatten()
+    let groups = [pull::TABLE, push::TABLE, chunks::TABLE, manifests::TABLE, tags::TABLE, referrers::TABLE, errors::TABLE];
+    groups.into_iter().flatten()
 }
 
 /// The rows whose id is one of `only` or begins with one of them and a dash; all when `only` is empty.

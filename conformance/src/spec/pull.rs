@@ -9,6 +9,7 @@ use crate::outcome::{Finding, Outcome};
 
 const MANIFESTS: &str = "Pulling manifests (end-3)";
 const BLOBS: &str = "Pulling blobs (end-2)";
+const HTTP: &str = "API; RFC 9110 section 13.1.2";
 const CHECKING: &str = "Checking if content exists in the registry";
 
 /// A digest that is well formed and of nothing anyone has.
@@ -30,6 +31,7 @@ pub(super) const TABLE: &[Requirement] = &[
     should("pull-blob-range", BLOBS, "a range of a blob comes as 206 with just those bytes", blob_range),
     should("pull-blob-range-suffix", BLOBS, "the last bytes of a blob can be asked for", blob_range_suffix),
     should("pull-blob-range-unsatisfiable", BLOBS, "a range beyond the end is 416", blob_range_unsatisfiable),
+    should("pull-unmodified", HTTP, "what the client has by its ETag is not sent again: 304", unmodified),
     must("pull-head-manifest", CHECKING, "HEAD of a manifest is 200", head_manifest),
     must("pull-head-blob", CHECKING, "HEAD of a blob is 200", head_blob),
     should("pull-head-length", CHECKING, "HEAD tells the size in Content-Length", head_length),
@@ -145,6 +147,24 @@ fn blob_range_suffix(cx: &Context<'_>) -> Outcome {
 fn blob_range_unsatisfiable(cx: &Context<'_>) -> Outcome {
     let size = cx.image()?.layer.len();
     get_range(cx, &format!("bytes={size}-"))?.must_be(&[416])
+}
+
+fn unmodified(cx: &Context<'_>) -> Outcome {
+    let (manifest, blob) = (format!("manifests/{}", cx.image()?.tag), format!("blobs/{}", cx.image()?.layer_digest));
+    for path in [manifest, blob] {
+        let answer = cx.ask(Method::GET, &path)?;
+        let Some(tag) = answer.header("ETag") else {
+            return Err(Finding::NotOffered("entity tags: there is no ETag".into()));
+        };
+        let conditional = |tags: &str| {
+            cx.send(Request::new(Method::GET, cx.path(&path)).header("Accept", MANIFEST_TYPE).header("If-None-Match", tags))
+        };
+        let same = conditional(&format!("\"of-nothing-here\", {tag}"))?;
+        same.must_be(&[304])?;
+        same.must(same.body().is_empty(), "no body")?;
+        conditional("\"of-nothing-here\"")?.must_be(&[200])?;
+    }
+    Ok(())
 }
 
 fn head_both(cx: &Context<'_>) -> Outcome<[(Exchange, usize); 2]> {

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 
-use super::context::{BYTES_TYPE, sha256};
+use super::context::{BYTES_TYPE, sha256, sha512};
 use super::pull::UNKNOWN_DIGEST;
 use super::{Context, Requirement, must, should};
 use crate::http::{Exchange, Request};
@@ -10,6 +10,8 @@ use crate::outcome::{Finding, Outcome};
 
 const POST_PUT: &str = "POST then PUT (end-4a, end-6)";
 const SINGLE_POST: &str = "Single POST (end-4b)";
+const CANCELLING: &str = "Cancel a blob upload (end-14)";
+const ALGORITHM: &str = "Pushing a blob in chunks (end-4c)";
 const MOUNTING: &str = "Mounting a blob from another repository (end-11)";
 
 pub(super) const TABLE: &[Requirement] = &[
@@ -23,7 +25,10 @@ pub(super) const TABLE: &[Requirement] = &[
         "one POST with other bytes than the digest's is refused",
         single_post_mismatch,
     ),
+    should("push-algorithm", ALGORITHM, "a blob goes in by sha512, announced with digest-algorithm", algorithm),
+    should("push-cancel", CANCELLING, "an upload is cancelled: 204, and it is no more", cancel),
     must("push-mount", MOUNTING, "a blob of another repository is mounted: 201 and a Location", mount),
+    must("push-mount-anywhere", MOUNTING, "mounting without a source is 201 and serves the blob, or 202", mount_anywhere),
     should("push-mount-unknown", MOUNTING, "mounting what is not there begins an upload: 202", mount_unknown),
 ];
 
@@ -85,6 +90,49 @@ fn single_post_mismatch(cx: &Context<'_>) -> Outcome {
     let digest = sha256(&cx.fresh_bytes());
     let answer = post_whole(cx, &digest, &cx.fresh_bytes())?;
     must_refuse(cx, &answer, &digest)
+}
+
+fn algorithm(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let digest = sha512(&bytes);
+    let begun = cx.send(Request::new(Method::POST, cx.path("blobs/uploads/?digest-algorithm=sha512")))?;
+    if begun.status() == 400 {
+        return Err(Finding::NotOffered("sha512: it is answered with 400".into()));
+    }
+    begun.must_be(&[202])?;
+    let upload = begun.resolve(begun.must_have("Location")?)?.to_string();
+    cx.will_have_session(upload.clone());
+    let chunk = cx.send(Request::new(Method::PATCH, upload).body(BYTES_TYPE, &bytes[..500]))?;
+    chunk.must_be(&[202])?;
+    let upload = chunk.resolve(chunk.must_have("Location")?)?.to_string();
+    let closed = cx.send(cx.close_request(&upload, &digest, &bytes[500..]))?;
+    if closed.status() == 400 {
+        return Err(Finding::NotOffered("sha512: it is answered with 400".into()));
+    }
+    closed.must_be(&[201])?;
+    must_serve(cx, &closed, &bytes)?;
+    let answer = cx.ask(Method::GET, &format!("blobs/{digest}"))?;
+    answer.must(answer.body() == bytes, "the blob's bytes as pushed")
+}
+
+fn cancel(cx: &Context<'_>) -> Outcome {
+    let upload = cx.begin_upload()?;
+    cx.send(Request::new(Method::DELETE, &upload))?.must_be(&[204])?;
+    cx.send(Request::new(Method::GET, &upload))?.must_be(&[404])
+}
+
+fn mount_anywhere(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let digest = cx.push_blob(&bytes)?;
+    cx.will_have_mounted(&digest);
+    let path = format!("/v2/{}/blobs/uploads/?mount={digest}", cx.other_repository);
+    let answer = cx.send(Request::new(Method::POST, path))?;
+    if answer.status() == 202 {
+        cx.will_have_session(answer.resolve(answer.must_have("Location")?)?.into());
+        return Err(Finding::NotOffered("mounting without a source: it is answered with 202".into()));
+    }
+    answer.must_be(&[201])?;
+    must_serve(cx, &answer, &bytes)
 }
 
 fn post_mount(cx: &Context<'_>, digest: &str) -> Outcome<Exchange> {

@@ -1,6 +1,6 @@
 //! What the small registry answers.
 
-use super::{Fault, Request, Response, State, digest_of};
+use super::{Fault, Request, Response, State, digest_like, digest_of, referrers};
 
 /// One request, one response.
 pub(super) fn handle(state: &mut State, request: &Request) -> Response {
@@ -15,6 +15,8 @@ pub(super) fn handle(state: &mut State, request: &Request) -> Response {
         blob(state, request, repository, last)
     } else if let Some(repository) = rest.strip_suffix("/manifests") {
         manifest(state, request, repository, last)
+    } else if let Some(repository) = rest.strip_suffix("/referrers") {
+        referrers::list(state, request, repository, last)
     } else if let Some(repository) = rest.strip_suffix("/tags") {
         tags(state, request, repository)
     } else {
@@ -23,14 +25,23 @@ pub(super) fn handle(state: &mut State, request: &Request) -> Response {
     if state.has(Fault::InventsErrorCodes) && response.status >= 400 { error(response.status, "OH_NO") } else { response }
 }
 
-fn error(status: u16, code: &str) -> Response {
+pub(super) fn error(status: u16, code: &str) -> Response {
     let mut response = Response::new(status).with("Content-Type", "application/json");
     response.body = format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#).into_bytes();
     response
 }
 
-fn well_formed(digest: &str) -> bool {
-    digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+pub(super) fn well_formed(digest: &str) -> bool {
+    let hex = |prefix, length| {
+        digest.strip_prefix(prefix).is_some_and(|hex: &str| hex.len() == length && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    hex("sha256:", 64) || hex("sha512:", 128)
+}
+
+/// Whether the client has what is there, by its entity tag.
+fn is_unmodified(state: &State, request: &Request, digest: &str) -> bool {
+    let tags = request.headers.get("if-none-match").filter(|_| !state.has(Fault::AnswersUnmodifiedWithAll));
+    tags.is_some_and(|tags| tags.contains(&format!("\"{digest}\"")))
 }
 
 fn upload(state: &mut State, request: &Request, repository: &str, id: &str) -> Response {
@@ -39,8 +50,10 @@ fn upload(state: &mut State, request: &Request, repository: &str, id: &str) -> R
         if let Some(digest) = digest {
             return store_blob(state, repository, digest, request.body.clone());
         }
-        if let (Some(mount), Some(from)) = (request.query.get("mount"), request.query.get("from"))
-            && let Some(bytes) = state.blobs.get(&(from.clone(), mount.clone())).cloned()
+        if let Some(mount) = request.query.get("mount")
+            && let from = request.query.get("from")
+            && let Some(bytes) =
+                state.blobs.iter().find(|((r, d), _)| from.is_none_or(|from| from == r) && d == mount).map(|(_, b)| b.clone())
         {
             if !state.has(Fault::MountsNothing) {
                 state.blobs.insert((repository.to_owned(), mount.clone()), bytes);
@@ -68,7 +81,9 @@ fn upload(state: &mut State, request: &Request, repository: &str, id: &str) -> R
             store_blob(state, repository, digest, bytes)
         }
         ("DELETE", _) => {
-            state.uploads.remove(id);
+            if !state.has(Fault::KeepsCancelledUploads) {
+                state.uploads.remove(id);
+            }
             Response::new(204)
         }
         _ => error(405, "UNSUPPORTED"),
@@ -81,7 +96,7 @@ fn progress(status: u16, repository: &str, id: &str, length: usize) -> Response 
 }
 
 fn store_blob(state: &mut State, repository: &str, digest: &str, bytes: Vec<u8>) -> Response {
-    if !well_formed(digest) || (digest_of(&bytes) != digest && !state.has(Fault::AcceptsWrongDigest)) {
+    if !well_formed(digest) || (digest_like(digest, &bytes) != digest && !state.has(Fault::AcceptsWrongDigest)) {
         return error(400, "DIGEST_INVALID");
     }
     state.blobs.insert((repository.to_owned(), digest.to_owned()), bytes);
@@ -110,10 +125,16 @@ fn blob(state: &mut State, request: &Request, repository: &str, digest: &str) ->
         None if state.has(Fault::UnknownBlobIsEmpty) => Vec::new(),
         None => return error(404, "BLOB_UNKNOWN"),
     };
+    if is_unmodified(state, request, digest) {
+        return Response::new(304);
+    }
     if state.has(Fault::CorruptsBlobs) && request.method == "GET" {
         bytes[0] ^= 1;
     }
-    let response = Response::new(200).with("Docker-Content-Digest", digest).with("Content-Type", "application/octet-stream");
+    let response = Response::new(200)
+        .with("Docker-Content-Digest", digest)
+        .with("ETag", format!("\"{digest}\""))
+        .with("Content-Type", "application/octet-stream");
     match request.headers.get("range").and_then(|r| r.strip_prefix("bytes=")) {
         Some(range) => part(state, response, &bytes, range),
         None => Response { body: bytes, ..response },
@@ -148,12 +169,19 @@ fn manifest(state: &mut State, request: &Request, repository: &str, reference: &
             let there =
                 if reference.contains(':') { state.manifests.remove(&key).is_some() } else { state.tags.remove(&key).is_some() };
             state.tags.retain(|(r, _), digest| r != repository || digest != reference);
+            if !state.has(Fault::ListsDeletedReferrers) {
+                state.once_listed.clear();
+            }
             if there { Response::new(202) } else { error(404, "MANIFEST_UNKNOWN") }
         }
         _ => {
             let found = digest.and_then(|digest| Some((state.manifests.get(&(repository.to_owned(), digest.clone()))?, digest)));
             let Some(((media_type, bytes), digest)) = found else { return error(404, "MANIFEST_UNKNOWN") };
-            let response = Response { body: bytes.clone(), ..Response::new(200).with("Content-Type", media_type) };
+            if is_unmodified(state, request, &digest) {
+                return Response::new(304);
+            }
+            let response = Response::new(200).with("Content-Type", media_type).with("ETag", format!("\"{digest}\""));
+            let response = Response { body: bytes.clone(), ..response };
             if state.has(Fault::OmitsDigestHeader) {
                 response
             } else if state.has(Fault::LiesAboutDigest) {
@@ -172,7 +200,7 @@ fn put_manifest(state: &mut State, request: &Request, repository: &str, referenc
     }
     let Ok(document) = serde_json::from_slice::<serde_json::Value>(&request.body) else { return error(400, "MANIFEST_INVALID") };
     let config = document["config"]["digest"].as_str().unwrap_or_default();
-    if !state.blobs.contains_key(&(repository.to_owned(), config.to_owned())) {
+    if document.get("manifests").is_none() && !state.blobs.contains_key(&(repository.to_owned(), config.to_owned())) {
         return error(404, "MANIFEST_BLOB_UNKNOWN");
     }
     let mut digest = digest_of(&request.body);
@@ -193,7 +221,18 @@ fn put_manifest(state: &mut State, request: &Request, repository: &str, referenc
         }
     }
     let location = format!("/v2/{repository}/manifests/{reference}");
-    Response::new(201).with("Location", location).with("Docker-Content-Digest", digest)
+    let mut response = Response::new(201).with("Location", location).with("Docker-Content-Digest", digest.clone());
+    let made = if state.has(Fault::MakesOneTagOfMany) { 1 } else { request.tags.len() };
+    for tag in request.tags.iter().take(made) {
+        state.tags.insert((repository.to_owned(), tag.clone()), digest.clone());
+    }
+    if !request.tags.is_empty() {
+        response = response.with("OCI-Tag", request.tags.join(", "));
+    }
+    match document["subject"]["digest"].as_str().filter(|_| !state.has(Fault::OmitsSubjectHeader)) {
+        Some(subject) => response.with("OCI-Subject", subject),
+        None => response,
+    }
 }
 
 fn tags(state: &State, request: &Request, repository: &str) -> Response {

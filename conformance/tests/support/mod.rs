@@ -1,6 +1,7 @@
 //! A small registry in memory, correct but for one fault that can be switched on.
 
 mod handlers;
+mod referrers;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -8,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 /// One thing done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,19 +17,28 @@ pub(crate) enum Fault {
     AcceptsWrongDigest,
     AcceptsManifestUnderWrongDigest,
     AcceptsDisorderedChunks,
+    AnswersUnmodifiedWithAll,
     BreaksConnectionOnUnsatisfiableRange,
     CorruptsBlobs,
     EndlessTagPages,
+    FiltersNothing,
+    ForgetsArtifactTypes,
+    ForgetsEarlyReferrers,
     ForgetsReplacedManifests,
     HeadWithoutLength,
     IgnoresTagLimit,
+    KeepsCancelledUploads,
+    ListsDeletedReferrers,
+    ListsReferrersAsJson,
     InventsErrorCodes,
     LiesAboutDigest,
     MalformedDigestIsServerError,
+    MakesOneTagOfMany,
     MountsNothing,
     OffByOneRange,
     OmitsBlobLocation,
     OmitsDigestHeader,
+    OmitsSubjectHeader,
     RepeatsTagsAcrossPages,
     RewritesManifests,
     StaleTag,
@@ -43,6 +53,8 @@ pub(crate) struct State {
     blobs: BTreeMap<(String, String), Vec<u8>>,
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     tags: BTreeMap<(String, String), String>,
+    /// Referrers that were listed once, by repository and subject; for who does not forget.
+    once_listed: BTreeMap<(String, String), Vec<serde_json::Value>>,
     uploads: BTreeMap<String, Vec<u8>>,
     upload_count: u32,
 }
@@ -63,6 +75,8 @@ struct Request {
     method: String,
     path: String,
     query: BTreeMap<String, String>,
+    /// Every value of the parameter `tag`.
+    tags: Vec<String>,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
 }
@@ -132,7 +146,9 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut words = line.split_whitespace().map(str::to_owned);
     let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let query = query.split('&').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let pairs = || query.split('&').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let tags = pairs().filter(|(key, _)| key == "tag").map(|(_, tag)| tag).collect();
+    let query = pairs().collect();
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -143,9 +159,18 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let length = headers.get("content-length").and_then(|l: &String| l.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { method, path: path.to_owned(), query, headers, body }))
+    Ok(Some(Request { method, path: path.to_owned(), query, tags, headers, body }))
 }
 
 fn digest_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    hex("sha256:", &Sha256::digest(bytes))
+}
+
+/// The digest by the algorithm that another one has.
+fn digest_like(digest: &str, bytes: &[u8]) -> String {
+    if digest.starts_with("sha512:") { hex("sha512:", &Sha512::digest(bytes)) } else { digest_of(bytes) }
+}
+
+fn hex(prefix: &str, raw: &[u8]) -> String {
+    raw.iter().fold(prefix.to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }

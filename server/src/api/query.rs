@@ -39,20 +39,23 @@ pub(super) fn percent_encode(text: &str) -> String {
 /// [`Error::Parameter`] when it is not readable, or is there more than once: who judges the request
 /// and who carries it out must not read two different ones.
 pub(super) fn parameter(uri: &Uri, name: &str) -> Result<Option<String>> {
-    let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
-    let (value, more) = (found.next(), found.next());
-    if more.is_some() {
+    let mut found = values(uri, name);
+    let value = found.next().transpose()?;
+    if found.next().is_some() {
         return Err(Error::Parameter(format!("query parameter {name} is there more than once")));
     }
-    value.map(|value| percent_decode(value).ok_or_else(|| unreadable(name))).transpose()
+    Ok(value)
 }
 
 /// Every value of a query parameter, decoded, in order.
 pub(super) fn parameters(uri: &Uri, name: &str) -> Result<Vec<String>> {
-    let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let values = pairs.filter(|(key, _)| *key == name);
-    values.map(|(_, value)| percent_decode(value).ok_or_else(|| unreadable(name))).collect()
+    values(uri, name).collect()
+}
+
+fn values(uri: &Uri, name: &str) -> impl Iterator<Item = Result<String>> {
+    let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let values = pairs.filter(move |(key, _)| *key == name);
+    values.map(move |(_, value)| percent_decode(value).ok_or_else(|| unreadable(name)))
 }
 
 /// A query parameter that is a number of entries. One too large to hold is as good as any large one.

@@ -16,7 +16,6 @@ use super::response::{CHUNK_MIN_LENGTH, CONTENT_DIGEST, UPLOAD_ID, empty, error_
 use crate::access::{Action, Caller, SessionName};
 use crate::blob::{BlobStore, Upload};
 use crate::error::{Error, Result};
-use crate::limits::MOUNT_SOURCES_LIMIT;
 use crate::meta::Metadata;
 use crate::registry::Registry;
 
@@ -33,14 +32,16 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
     }
     if let Some(digest) = parameter(&parts.uri, "mount")? {
         let digest: Digest = digest.parse()?;
-        let from = match parameter(&parts.uri, "from")? {
-            // What the caller may not see is answered like what is not there.
-            Some(from) => Some(from.parse()?).filter(|from| caller.may(Action::Pull, from)),
-            None => source(registry, caller, &digest).await?,
+        // What the caller may not see is answered like what is not there.
+        let open = |repo: &RepoName| caller.may(Action::Pull, repo);
+        let mounted = match parameter(&parts.uri, "from")? {
+            Some(from) => {
+                let from = from.parse()?;
+                open(&from) && registry.mount_blob(&from, repo, &digest).await?
+            }
+            None => registry.mount_blob_from_any(repo, &digest, open).await?,
         };
-        if let Some(from) = from
-            && registry.mount_blob(&from, repo, &digest).await?
-        {
+        if mounted {
             return Ok(created(repo, &digest));
         }
         return started(registry, caller, repo, digest.algorithm()).await;
@@ -48,16 +49,6 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
     // Another one that it ends with costs a second reading (end-4c).
     let algorithm = parameter(&parts.uri, "digest-algorithm")?;
     started(registry, caller, repo, algorithm.map_or(Ok(Algorithm::Sha256), |name| name.parse())?).await
-}
-
-/// A repository that has a blob, and that the caller may pull from; among the first that have it.
-async fn source<B: BlobStore, M: Metadata>(
-    registry: &Registry<B, M>,
-    caller: &Caller<'_>,
-    digest: &Digest,
-) -> Result<Option<RepoName>> {
-    let holders = registry.holders(digest, None, MOUNT_SOURCES_LIMIT).await?;
-    Ok(holders.into_iter().find(|holder| caller.may(Action::Pull, holder)))
 }
 
 async fn started<B: BlobStore, M: Metadata>(
@@ -215,19 +206,14 @@ mod tests {
 
     use super::*;
     use crate::access::Access;
-    use crate::blob::FsBlobStore;
-    use crate::data_dir::DataDir;
+    use crate::blob::MemoryBlobStore;
     use crate::limits::Limits;
-    use crate::meta::SledMetadata;
+    use crate::meta::MemoryLog;
 
     #[tokio::test]
     async fn who_configures_a_smallest_chunk_has_clients_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::open(dir.path()).unwrap();
         let limits = Arc::new(Limits { chunk_min_bytes: 5 << 20, ..Limits::default() });
-        let metadata = SledMetadata::open(&data).unwrap();
-        let blobs = FsBlobStore::open(data.blobs(), &limits).unwrap();
-        let registry = Registry::new(blobs, metadata, limits);
+        let registry = Registry::new(MemoryBlobStore::default(), MemoryLog::default().open(), limits);
         let parts = Request::post("/v2/a/blobs/uploads/").body(()).unwrap().into_parts().0;
         let access = Access::open();
         let caller = access.caller(&parts).await.unwrap();

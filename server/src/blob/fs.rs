@@ -137,6 +137,11 @@ impl BlobStore for FsBlobStore {
         blocking(move || Ok(BlobBody::file(FileSpan::new(shared.open_blob(&digest, size)?, range)))).await
     }
 
+    async fn read_stored(&self, digest: &Digest, size: u64) -> Result<BlobBody> {
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || Ok(BlobBody::file(FileSpan::new(shared.open_blob(&digest, size)?, 0..size)))).await
+    }
+
     async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
         let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
         blocking(move || shared.put(&digest, &bytes)).await
@@ -212,7 +217,7 @@ impl BlobStore for FsBlobStore {
         // Whoever had the session may have ended it.
         self.shared.session(repo, id)?;
         let (shared, path) = (Arc::clone(&self.shared), self.shared.upload_path(repo, id));
-        blocking(move || FsUpload::open(shared, id, path, progress)).await
+        FsUpload::open(shared, id, path, progress).await
     }
 
     async fn expire_uploads(&self, age: Duration) -> Result<u64> {
@@ -346,9 +351,7 @@ impl Shared {
 const TEMPORARY: &str = "tmp-";
 
 fn verify(digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let mut hasher = digest.algorithm().hasher();
-    hasher.update(bytes);
-    let got = hasher.finish();
+    let got = digest.algorithm().digest(bytes);
     if got == *digest {
         return Ok(());
     }
@@ -400,7 +403,7 @@ fn find_sessions(uploads: &Path, expiry: Duration) -> Result<HashMap<UploadId, S
                 remove_if_there(&entry.path())?;
                 continue;
             }
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
             sessions.insert(id, Session { repo, progress });
         }
     }
@@ -424,7 +427,7 @@ mod tests {
         let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         let repo: RepoName = "a".parse().unwrap();
         for _ in 0..Limits::default().uploads {
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
             store.shared.add(UploadId::random().unwrap(), Session { repo: repo.clone(), progress }).unwrap();
         }
         assert!(matches!(store.start_upload(&repo, Algorithm::Sha256).await, Err(Error::TooMany(_))));

@@ -1,6 +1,6 @@
 //! `rhub user`: who may log in. The registry takes a change up within a moment, without a restart.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -112,7 +112,7 @@ fn ask(prompt: &str) -> anyhow::Result<String> {
 
 /// What is typed up to the end of the line. The terminal hands on every key: were it to end the
 /// process at Ctrl-C, it would stay without an echo.
-fn read_typed(input: impl Read) -> anyhow::Result<String> {
+fn read_typed(input: impl BufRead) -> anyhow::Result<String> {
     let mut typed = Vec::new();
     for byte in input.bytes() {
         match byte.context("read from the terminal")? {

@@ -148,3 +148,27 @@ async fn check<B: BlobStore, M: Metadata>(registry: &Registry<B, M>) -> Result<(
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::MemoryBlobStore;
+    use crate::faults::{Fault, Faults};
+    use crate::limits::Limits;
+    use crate::meta::MemoryLog;
+
+    #[tokio::test]
+    async fn metadata_that_takes_no_changes_is_not_ready_until_a_restart() {
+        let faults = Arc::new(Faults::plan([(0, Fault::Freeze { kept: 3 })]));
+        let (blobs, log) = (MemoryBlobStore::default(), MemoryLog::with(&faults));
+        let registry = Registry::new(blobs, log.open(), Arc::new(Limits::default()));
+        check(&registry).await.unwrap();
+        assert_eq!(faults.calls(), 0, "the check changes nothing");
+        let repo: RepoName = "a".parse().unwrap();
+        let id = registry.start_upload(&repo, Algorithm::Sha256).await.unwrap();
+        let upload = registry.open_upload(&repo, id).await.unwrap();
+        registry.finish_upload(&repo, upload, &Digest::of(b"")).await.unwrap_err();
+        let why = check(&registry).await.unwrap_err();
+        assert!(why.public().contains("until it is restarted"), "{why}");
+    }
+}

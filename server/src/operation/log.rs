@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_text_line_is_read_by_eye_and_by_cut() {
         let line = logged(Format::Text, || tracing::warn!(target: "request", path = "/v2/", user = "a b", empty = "", n = 1));
-        assert!(line.contains(" WARN request path=/v2/ user=\"a b\" empty=\"\" n=1"), "{line}");
+        assert!(line.contains(" WARN  request path=/v2/ user=\"a b\" empty=\"\" n=1"), "{line}");
         let line = logged(Format::Text, || tracing::info!("it's \"fine\""));
         assert!(line.contains(" INFO  it's \"fine\"\n"), "{line}");
     }

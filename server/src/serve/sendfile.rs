@@ -168,3 +168,79 @@ impl Body for FileBody {
         SizeHint::with_exact(self.unsent.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use http_body_util::BodyExt;
+    use rustix::fs::{Advice, fadvise};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connection() -> (TcpStream, Sending, Files) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let files = Files::default();
+        (peer, Sending::new(listener.accept().await.unwrap().0, files.clone()), files)
+    }
+
+    fn file(content: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[tokio::test]
+    async fn a_placeholder_without_a_file_ends_the_connection_and_reaches_nobody() {
+        for before in [b"".as_slice(), b"head"] {
+            let (mut peer, mut sending, _files) = connection().await;
+            let slices = [IoSlice::new(before), IoSlice::new(&PLACEHOLDER[..9])];
+            let slices = &slices[usize::from(before.is_empty())..];
+            if !before.is_empty() {
+                assert_eq!(sending.write_vectored(slices).await.unwrap(), before.len());
+            }
+            assert!(sending.write_vectored(&slices[slices.len() - 1..]).await.is_err());
+            assert!(sending.write(&PLACEHOLDER[3..4]).await.is_err());
+            drop(sending);
+            let mut got = Vec::new();
+            peer.read_to_end(&mut got).await.unwrap();
+            assert_eq!(got, before);
+        }
+    }
+
+    #[tokio::test]
+    async fn placeholders_are_replaced_each_by_its_file() {
+        let (mut peer, mut sending, files) = connection().await;
+        files.push(FileSpan::new(file(b"0123456789"), 2..5));
+        files.push(FileSpan::new(file(b"abc"), 0..3));
+        let slices = [IoSlice::new(b"<"), IoSlice::new(&PLACEHOLDER[..3]), IoSlice::new(&PLACEHOLDER[..3]), IoSlice::new(b">")];
+        for (n, length) in [1, 3, 3, 1].into_iter().enumerate() {
+            assert_eq!(sending.write_vectored(&slices[n..]).await.unwrap(), length);
+        }
+        drop(sending);
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"<234abc>");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_in_the_page_cache_is_read_and_what_is_there_is_not() {
+        let content: Vec<u8> = (0..SENDFILE_WINDOW_BYTES + 9).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let file = file(&content);
+        let body = || FileBody::new(Files::default(), FileSpan::new(file.try_clone().unwrap(), 0..content.len() as u64));
+        let placeholders = body().collect().await.unwrap().to_bytes();
+        assert_eq!(placeholders.len(), content.len());
+        assert!(placeholders.iter().all(|&byte| byte == 0), "it was just written, so it is cached");
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        let span = FileSpan::new(file.try_clone().unwrap(), 0..1);
+        // A file system in memory drops nothing.
+        if !span.is_cached() {
+            assert!(body().frame().await.unwrap().unwrap().into_data().unwrap() == content[..SENDFILE_WINDOW_BYTES]);
+        }
+    }
+}
