@@ -170,8 +170,6 @@ pub const HTPASSWD_LIMIT_BYTES: u64 = 4 << 20;
 pub const HTPASSWD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long a password that was found right is not hashed again.
 pub const VERDICT_LIFETIME: Duration = Duration::from_secs(60);
-/// Passwords hashed at one time: each takes a core for itself.
-pub const LOGINS_LIMIT: usize = 2;
 /// Passwords being hashed or waiting for it; further ones are told to come again.
 pub const LOGINS_WAITING_LIMIT: usize = 64;
 /// How far the clocks of two runs of the server may differ, in seconds.
