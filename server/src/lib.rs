@@ -35,6 +35,7 @@ pub mod error;
 #[cfg(test)]
 mod faults;
 pub mod file_span;
+mod file_stamp;
 pub mod limits;
 pub mod maintain;
 pub mod manifest;

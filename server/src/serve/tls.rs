@@ -2,7 +2,6 @@
 //! connections without a restart, and one that cannot be used changes nothing.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config;
 use crate::error::{Error, Result};
+use crate::file_stamp::FileStamp;
 use crate::limits::{CERTIFICATE_LIMIT_BYTES, CERTIFICATE_LOOK_INTERVAL};
 
 /// Takes connections into TLS; a cheap handle.
@@ -37,7 +37,7 @@ struct Files {
     /// Locked to clone it or to put another in its place.
     current: RwLock<Arc<CertifiedKey>>,
     /// What the files looked like when they were last read.
-    seen: Mutex<Stamps>,
+    seen: Mutex<(FileStamp, FileStamp)>,
 }
 
 impl Tls {
@@ -47,7 +47,7 @@ impl Tls {
     /// When one of the files cannot be read or used, or they do not fit each other.
     pub fn open(settings: &config::Tls) -> Result<Self> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let seen = Mutex::new(Stamps::of(settings));
+        let seen = Mutex::new(stamps(settings));
         let current = RwLock::new(Arc::new(load(settings, &provider)?));
         let files = Arc::new(Files { settings: settings.clone(), provider: Arc::clone(&provider), current, seen });
         let builder = ServerConfig::builder_with_provider(provider)
@@ -79,7 +79,7 @@ impl Tls {
 
 impl Files {
     fn look(&self) {
-        let now = Stamps::of(&self.settings);
+        let now = stamps(&self.settings);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen == now {
             return;
@@ -122,22 +122,7 @@ fn unusable(what: impl std::fmt::Display, why: &dyn std::fmt::Display) -> Error 
     longshore_runtime::Error::invalid(what, why).into()
 }
 
-/// What tells whether a file is another one than before: device, inode, size, times of change of
-/// content and of anything; nothing, where there is none.
-type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
-
-#[derive(Debug, PartialEq, Eq)]
-struct Stamps {
-    certificate: Stamp,
-    key: Stamp,
-}
-
-impl Stamps {
-    fn of(settings: &config::Tls) -> Self {
-        let stamp = |path: &Path| {
-            let file = std::fs::metadata(path).ok()?;
-            Some((file.dev(), file.ino(), file.len(), (file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec())))
-        };
-        Self { certificate: stamp(&settings.certificate), key: stamp(&settings.key) }
-    }
+/// The certificate's and the key's.
+fn stamps(settings: &config::Tls) -> (FileStamp, FileStamp) {
+    (FileStamp::at(&settings.certificate), FileStamp::at(&settings.key))
 }

@@ -6,9 +6,8 @@ mod file;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -22,6 +21,7 @@ pub use self::file::check_user_name;
 use self::file::{Hash, highest_cost, parse, unusable};
 use super::key::random_key;
 use crate::error::{Attempt, Error, Result};
+use crate::file_stamp::FileStamp;
 use crate::limits::{BCRYPT_COST, HTPASSWD_LIMIT_BYTES, HTPASSWD_LOOK_INTERVAL, LOGINS_WAITING_LIMIT, VERDICT_LIFETIME};
 
 /// The users there are now.
@@ -32,7 +32,7 @@ pub(super) struct Users {
     next_look_ms: AtomicU64,
     current: RwLock<Arc<Snapshot>>,
     /// Which file was read last, be it good or bad.
-    seen: Mutex<Stamp>,
+    seen: Mutex<FileStamp>,
     /// Of this process: under it a password leaves no trace that another one could be tried against.
     verdicts_key: hmac::Key,
     /// Those whose password is being hashed now, and those and the ones who wait for it.
@@ -66,9 +66,6 @@ impl fmt::Debug for User {
         write!(f, "User({:?}, ...)", self.name)
     }
 }
-
-/// What tells one version of a file from another.
-type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Users {
     /// Reads the file.
@@ -140,7 +137,7 @@ impl Users {
     /// Takes a changed file. One that cannot be used is said once, and the users stay as they are.
     fn look(&self) {
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = std::fs::metadata(&self.path).map(|metadata| stamp(&metadata)).unwrap_or_default();
+        let there = FileStamp::at(&self.path);
         if there == seen {
             return;
         }
@@ -175,10 +172,10 @@ impl User {
 }
 
 /// The users of a file, or why there are none, and which version of the file that is.
-fn load(path: &Path) -> Result<(Result<Snapshot>, Stamp)> {
+fn load(path: &Path) -> Result<(Result<Snapshot>, FileStamp)> {
     let attempted = || format!("read htpasswd file {}", path.display());
     let file = File::open(path).attempt(attempted)?;
-    let stamp = stamp(&file.metadata().attempt(attempted)?);
+    let stamp = FileStamp::of(&file.metadata().attempt(attempted)?);
     let users = read_text(path, &file).and_then(|text| parse(path, &text));
     let snapshot = users.map(|users| {
         let nobody = User::new("", Hash::of_nobody(highest_cost(users.values()).unwrap_or(BCRYPT_COST)));
@@ -202,11 +199,6 @@ fn read_text(path: &Path, file: &File) -> Result<String> {
         return Err(unusable(path.display(), format_args!("it is longer than {HTPASSWD_LIMIT_BYTES} bytes")));
     }
     String::from_utf8(bytes).map_err(|_| unusable(path.display(), "it is no text in UTF-8"))
-}
-
-fn stamp(metadata: &Metadata) -> Stamp {
-    let modified = (metadata.mtime(), metadata.mtime_nsec());
-    (metadata.dev(), metadata.ino(), metadata.size(), modified, (metadata.ctime(), metadata.ctime_nsec()))
 }
 
 #[cfg(test)]
