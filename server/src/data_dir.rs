@@ -9,6 +9,7 @@
 //! DATA/quarantine/                content that is not what its digest says, put aside by a check
 //! DATA/control                    the socket on which the serving process takes maintenance
 //! DATA/metadata/                  the database made of the journal
+//! DATA/token.key                  what access tokens are signed with
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -68,6 +69,11 @@ impl DataDir {
     /// Where leases are while no process has them.
     pub fn leases(&self) -> PathBuf {
         self.path.join("leases")
+    }
+
+    /// The signing key's file.
+    pub fn token_key(&self) -> PathBuf {
+        self.path.join("token.key")
     }
 
     /// The metadata database's directory.

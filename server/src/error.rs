@@ -30,6 +30,17 @@ pub enum Error {
     /// or a refusal of the operating system.
     #[error(transparent)]
     Common(#[from] Common),
+    /// The request needs credentials, or other ones.
+    #[error("authentication is needed: {why}")]
+    Unauthorized {
+        /// Why those it has, if any, do not do.
+        why: &'static str,
+        /// The `WWW-Authenticate` header.
+        challenge: String,
+    },
+    /// Whoever asks has not the right.
+    #[error("you have not the right to do this here; ask those who run this registry for it")]
+    Denied,
     /// A query parameter is missing or does not follow its grammar.
     #[error("{0}")]
     Parameter(String),
@@ -128,6 +139,16 @@ impl Error {
         Self::Damaged { what: what.to_string(), why: why.to_string() }
     }
 
+    /// What a client is told. What failed inside is for the log.
+    pub fn public(&self) -> String {
+        match (self, self.status().0) {
+            (Self::Stopped(_), _) => "the server's storage failed; it accepts no changes until it is restarted".into(),
+            (_, StatusCode::INSUFFICIENT_STORAGE) => "the server's storage is full".into(),
+            (_, status) if status.is_server_error() => "the server failed; its log says why".into(),
+            _ => self.to_string(),
+        }
+    }
+
     /// The HTTP status and the distribution-spec's code.
     pub fn status(&self) -> (StatusCode, &'static str) {
         match self {
@@ -140,6 +161,8 @@ impl Error {
             Self::Common(Common::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
                 (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN")
             }
+            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::Denied => (StatusCode::FORBIDDEN, "DENIED"),
             Self::Parameter(_) => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
             Self::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),

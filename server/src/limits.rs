@@ -83,6 +83,8 @@ pub const TAG_PARAMETERS_LIMIT: usize = 100;
 /// The longest request path accepted, in bytes: a name of 255, a sha512 digest, and what is around
 /// them, each byte percent-encoded.
 pub const PATH_LIMIT_BYTES: usize = 2048;
+/// The longest identifier of a request taken from its client, in bytes.
+pub const REQUEST_ID_LIMIT_BYTES: usize = 64;
 /// The longest repository name that can be pushed to, in bytes: an upload session's file name
 /// carries it beside the session's identifier, and file names end at 255.
 pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
@@ -90,17 +92,35 @@ pub const UPLOAD_REPOSITORY_LIMIT_BYTES: usize = 220;
 pub const MOUNT_SOURCES_LIMIT: usize = 100;
 /// The longest a request waits for another one that is writing to the same upload session.
 pub const UPLOAD_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest certificate or key file read, in bytes.
+pub const CERTIFICATE_LIMIT_BYTES: u64 = 1 << 20;
+/// How often the certificate files are looked at.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest the check whether storage works may take.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// For how long its outcome is good.
+pub const READY_LIFETIME: Duration = Duration::from_secs(1);
+/// Bytes of log lines waiting to be written; further lines are lost, and their number is told.
+pub const LOG_QUEUE_BYTES: usize = 4 << 20;
+/// Bytes of log lines gathered for one write.
+pub const LOG_BATCH_BYTES: usize = 64 << 10;
+/// The longest text in a log line, in bytes; the rest is cut off.
+pub const LOG_TEXT_LIMIT_BYTES: usize = 4 << 10;
 /// The longest a shutdown waits for requests in flight.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
 /// Bytes of an upload gathered before they are handed to a thread that hashes and writes them. An
 /// upload holds at most two such batches and one frame.
 pub const WRITE_BATCH_BYTES: usize = 1 << 20;
+/// Bytes of an upload after which the kernel is told to begin writing them to the disk.
+pub const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// Body frames smaller than this are copied together; larger ones are passed on as they are.
 pub const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// Bytes of a blob read at once. A download holds at most two such chunks.
 pub const READ_CHUNK_BYTES: usize = 256 << 10;
-/// Blobs up to this size are read whole.
+/// Bytes of a file handed to the kernel at once, where it sends them by itself.
+pub const SENDFILE_WINDOW_BYTES: usize = 1 << 20;
+/// Blobs up to this size are read whole, verified, and kept for a while.
 pub const SMALL_BLOB_BYTES: u64 = 64 << 10;
 
 /// Threads for file and database calls.
@@ -122,5 +142,40 @@ pub const REFERRERS_PAGE_BYTES: usize = 4 << 20;
 /// How often the metadata database is flushed while it changes. A crash replays at most what the
 /// journal took in since.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
+/// Recently used blobs and manifests of at most [`SMALL_BLOB_BYTES`], kept in memory.
+pub const CONTENT_CACHE_BYTES: usize = 8 << 20;
+/// Recently read values of the metadata database, kept in memory.
+pub const METADATA_VALUES_BYTES: usize = 8 << 20;
 /// The metadata database's page cache.
 pub const METADATA_CACHE_BYTES: u64 = 8 << 20;
+
+/// The longest `Authorization` header, in bytes.
+pub const AUTHORIZATION_LIMIT_BYTES: usize = 16 << 10;
+/// The longest user name, in bytes.
+pub const USER_NAME_LIMIT_BYTES: usize = 128;
+/// The longest password that can be set, in bytes: bcrypt takes no more in.
+pub const PASSWORD_LIMIT_BYTES: usize = 72;
+/// The cost of new bcrypt hashes: 2^10 rounds.
+pub const BCRYPT_COST: u32 = 10;
+/// The highest cost taken from an htpasswd file: a few seconds for one login.
+pub const BCRYPT_COST_LIMIT: u32 = 16;
+/// The longest htpasswd file, in bytes.
+pub const HTPASSWD_LIMIT_BYTES: u64 = 4 << 20;
+/// How often it is looked whether the htpasswd file has changed, while there are requests.
+pub const HTPASSWD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long a password that was found right is not hashed again.
+pub const VERDICT_LIFETIME: Duration = Duration::from_secs(60);
+/// Passwords hashed at one time: each takes a core for itself.
+pub const LOGINS_LIMIT: usize = 2;
+/// Passwords being hashed or waiting for it; further ones are told to come again.
+pub const LOGINS_WAITING_LIMIT: usize = 64;
+/// How far the clocks of two runs of the server may differ, in seconds.
+pub const TOKEN_LEEWAY_S: u64 = 5;
+/// Scopes one access token is asked for.
+pub const TOKEN_SCOPES_LIMIT: usize = 32;
+/// The longest form in which a token is asked for, in bytes.
+pub const TOKEN_FORM_LIMIT_BYTES: usize = 16 << 10;
+/// Access rules.
+pub const ACCESS_RULES_LIMIT: usize = 1000;
+/// Pages of repositories looked at for one page of those the caller may see.
+pub const CATALOG_SCAN_PAGES: usize = 10;

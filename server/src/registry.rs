@@ -44,15 +44,6 @@ pub struct Stored {
     pub tags: Vec<Tag>,
 }
 
-/// What came of the wish to mount a blob.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Mounted {
-    /// It is in the repository now.
-    Yes,
-    /// It could not be; here is an upload session instead (distribution-spec end-11).
-    No(UploadId),
-}
-
 impl<B: BlobStore, M: Metadata> Registry<B, M> {
     /// A registry over its two stores.
     pub fn new(blobs: B, metadata: M, limits: Arc<Limits>) -> Self {
@@ -103,29 +94,31 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         self.metadata.link_blob(repo, digest, size).await
     }
 
-    /// Puts a blob of repository `from` into `to`, or starts an upload.
-    pub async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<Mounted> {
-        if self.metadata.mount_blob(from, to, digest).await? {
-            return Ok(Mounted::Yes);
-        }
-        self.start_upload(to, digest.algorithm()).await.map(Mounted::No)
+    /// Upload sessions that are open.
+    pub fn uploads_open(&self) -> usize {
+        self.blobs.uploads().len()
     }
 
-    /// Puts a blob into `to` from any repository that has it and `is_open` to the caller, or starts an
-    /// upload. Looks at no more than [`MOUNT_SOURCES_LIMIT`] of them.
+    /// Puts a blob of repository `from` into `to`; `false` when `from` does not have it.
+    pub async fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<bool> {
+        self.metadata.mount_blob(from, to, digest).await
+    }
+
+    /// Puts a blob into `to` from any repository that has it and `is_open` to the caller; `false` when
+    /// there is none among the first [`MOUNT_SOURCES_LIMIT`].
     pub async fn mount_blob_from_any(
         &self,
         to: &RepoName,
         digest: &Digest,
         is_open: impl Fn(&RepoName) -> bool + Send,
-    ) -> Result<Mounted> {
+    ) -> Result<bool> {
         for from in self.metadata.holders(digest, None, MOUNT_SOURCES_LIMIT).await? {
             // It may be there as a manifest, or gone since.
             if is_open(&from) && self.metadata.mount_blob(&from, to, digest).await? {
-                return Ok(Mounted::Yes);
+                return Ok(true);
             }
         }
-        self.start_upload(to, digest.algorithm()).await.map(Mounted::No)
+        Ok(false)
     }
 
     /// A manifest's entry.

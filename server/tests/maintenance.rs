@@ -126,16 +126,19 @@ fn a_check_finds_and_repairs_damage() {
     server.push_image("app", "flipped", "a flipped layer");
     server.push_image("app", "lost", "a lost layer");
     let lost = server.get("/v2/app/manifests/lost").body;
+    let torn = Digest::of(server.push_image("app", "torn", "a layer of a torn manifest").as_bytes());
     assert!(said(data, &["check"]).contains("everything is well"));
     let (flipped, gone) = (Digest::of(b"a flipped layer"), Digest::of(b"a lost layer"));
     std::fs::write(blob_path(data, &flipped), b"a flopped layer").unwrap();
+    let bytes = std::fs::read_to_string(blob_path(data, &torn)).unwrap();
+    std::fs::write(blob_path(data, &torn), bytes.replace("schemaVersion", "schemaVersio_")).unwrap();
     std::fs::remove_file(blob_path(data, &gone)).unwrap();
     std::fs::remove_file(blob_path(data, &Digest::of(&lost))).unwrap();
     let server = both(data, server, || {
         let output = rhub(data, &["check"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(!output.status.success());
-        assert!(text.contains(&format!("{flipped} is damaged")) && text.contains("3 problems found"), "{text}");
+        assert!(text.contains(&format!("{flipped} is damaged")) && text.contains("4 problems found"), "{text}");
     });
     assert!(!rhub(data, &["check", "--repair"]).status.success());
     assert!(data.join("quarantine").join(format!("sha256-{}", flipped.hex())).exists());
@@ -146,6 +149,7 @@ fn a_check_finds_and_repairs_damage() {
     assert_eq!(server.get("/v2/app/manifests/lost").status, 500);
     server.push_image("app", "flipped", "a flipped layer");
     server.push_image("app", "lost", "a lost layer");
+    server.push_image("app", "torn", "a layer of a torn manifest");
     assert!(said(data, &["check"]).contains("everything is well"));
     assert_eq!(server.get("/v2/app/manifests/lost").body, lost);
 }

@@ -18,6 +18,13 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// The digest of `bytes`.
+    pub fn digest(self, bytes: &[u8]) -> Digest {
+        let mut hasher = self.hasher();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
     /// The algorithm's registered identifier.
     pub fn as_str(self) -> &'static str {
         match self {

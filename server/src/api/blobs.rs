@@ -32,7 +32,12 @@ pub(super) async fn get<B: BlobStore, M: Metadata>(
         Wanted::Unsatisfiable => return Err(Error::RangeNotSatisfiable { size }),
     };
     let body = registry.read_blob(repo, digest, size, range.clone()).await?;
+    // Where the connection can hand a file to the peer, it does that instead of polling the body.
+    let span = body.span().cloned();
     let mut response = described(status, digest, range.end - range.start, Body::new(body));
+    if let Some(span) = span {
+        response.extensions_mut().insert(span);
+    }
     if status == StatusCode::PARTIAL_CONTENT {
         let (first, last) = (range.start, range.end - 1);
         response.headers_mut().insert(CONTENT_RANGE, value(format_args!("bytes {first}-{last}/{size}")));

@@ -10,8 +10,10 @@ use serde_json::value::RawValue;
 
 use super::query::{count, parameter, percent_encode};
 use super::response::{FILTERS_APPLIED, json, value};
+use crate::access::Caller;
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
+use crate::limits::CATALOG_SCAN_PAGES;
 use crate::meta::{Metadata, Page};
 use crate::registry::Registry;
 
@@ -49,12 +51,57 @@ pub(super) async fn tags<B: BlobStore, M: Metadata>(
     Ok(linked(response, &format!("/v2/{repo}/tags/list"), n, &page))
 }
 
-pub(super) async fn repositories<B: BlobStore, M: Metadata>(registry: &Registry<B, M>, parts: &Parts) -> Result<Response<Body>> {
-    let last = parameter(&parts.uri, "last")?;
+/// The repositories the caller may pull from.
+pub(super) async fn repositories<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    caller: &Caller<'_>,
+    parts: &Parts,
+) -> Result<Response<Body>> {
+    let last = caller.list_start(parameter(&parts.uri, "last")?)?;
     let n = page_size(parts, registry.limits().catalog_entries)?;
-    let page = registry.repositories(last.as_deref(), n).await?;
-    let response = json(StatusCode::OK, &Repositories { repositories: &page.entries });
-    Ok(linked(response, "/v2/_catalog", n, &page))
+    if caller.is_unrestricted() {
+        let page = registry.repositories(last.as_deref(), n).await?;
+        let response = json(StatusCode::OK, &Repositories { repositories: &page.entries });
+        return Ok(linked(response, "/v2/_catalog", n, &page));
+    }
+    let (entries, next) = visible(registry, caller, last, n).await?;
+    let mut response = json(StatusCode::OK, &Repositories { repositories: &entries });
+    if let Some(next) = next {
+        let marker = if entries.last() == Some(&next) { next } else { caller.list_marker(&next)? };
+        response.headers_mut().insert(LINK, value(format_args!("</v2/_catalog?n={n}&last={marker}>; rel=\"next\"")));
+    }
+    Ok(response)
+}
+
+/// At most `n` repositories after `last` that the caller may see, and after which one to go on if there
+/// are more. After a bounded number of those it may not see the page ends early.
+async fn visible<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    caller: &Caller<'_>,
+    mut last: Option<String>,
+    n: usize,
+) -> Result<(Vec<String>, Option<String>)> {
+    if n == 0 {
+        return Ok((Vec::new(), None));
+    }
+    let mut entries = Vec::new();
+    for _ in 0..CATALOG_SCAN_PAGES {
+        let mut page = registry.repositories(last.as_deref(), registry.limits().catalog_entries).await?;
+        let end = page.entries.last().cloned();
+        page.entries.retain(|repository| caller.sees(repository));
+        for repository in page.entries {
+            if entries.len() == n {
+                let next = entries.last().cloned();
+                return Ok((entries, next));
+            }
+            entries.push(repository);
+        }
+        if !page.more {
+            return Ok((entries, None));
+        }
+        last = end;
+    }
+    Ok((entries, last))
 }
 
 /// Always a list: a subject need not exist, and neither need its repository.

@@ -42,12 +42,14 @@ pub(super) async fn head<B: BlobStore, M: Metadata>(
     Ok(described(&entry, Body::empty()))
 }
 
+/// PUT. `overwrite`: whether a tag that is there may be moved.
 pub(super) async fn put<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
     name: &ManifestName,
     parts: &Parts,
     body: Body,
+    overwrite: bool,
 ) -> Result<Response<Body>> {
     let content_type = match parts.headers.get(CONTENT_TYPE) {
         None => None,
@@ -61,7 +63,7 @@ pub(super) async fn put<B: BlobStore, M: Metadata>(
         return Err(Error::TooManyTags { limit: TAG_PARAMETERS_LIMIT });
     }
     let tags = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>()?;
-    let options = PutOptions { overwrite: true, sparse: registry.limits().sparse_manifests };
+    let options = PutOptions { overwrite, sparse: registry.limits().sparse_manifests };
     let bytes = incoming::manifest(&parts.headers, body, registry.limits()).await?;
     let stored = registry.put_manifest(repo, name, NewManifest { bytes, content_type, tags }, options).await?;
     let mut response = empty(StatusCode::CREATED);

@@ -1,7 +1,7 @@
 //! Responses, errors among them (distribution-spec, "Error Codes").
 
 use axum::body::Body;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use longshore_runtime::name::Digest;
 use serde::Serialize;
@@ -66,18 +66,12 @@ struct Detail<'a> {
 }
 
 /// The response to a request that failed. What failed inside is for the log, not for the client.
-pub(super) fn error_response(error: &Error) -> Response<Body> {
+pub(crate) fn error_response(error: &Error) -> Response<Body> {
     let (status, code) = error.status();
-    let message = if status.is_server_error() {
+    let message = error.public();
+    if status.is_server_error() {
         tracing::error!("{error}");
-        match error {
-            Error::Stopped(_) => "the server's storage failed; it accepts no changes until it is restarted".into(),
-            _ if status == StatusCode::INSUFFICIENT_STORAGE => "the server's storage is full".into(),
-            _ => "the server failed; its log says why".into(),
-        }
-    } else {
-        error.to_string()
-    };
+    }
     let errors = match error {
         Error::ManifestBlobUnknown(missing) => {
             missing.iter().map(|digest| OneError { code, message: message.clone(), detail: Some(Detail { digest }) }).collect()
@@ -89,8 +83,14 @@ pub(super) fn error_response(error: &Error) -> Response<Body> {
         Error::Method { allow, .. } => {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
+        Error::Unauthorized { challenge, .. } => {
+            response.headers_mut().insert(WWW_AUTHENTICATE, value(challenge));
+        }
         Error::RangeNotSatisfiable { size } => {
             response.headers_mut().insert(CONTENT_RANGE, value(format_args!("bytes */{size}")));
+        }
+        Error::TooMany(_) => {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
     }

@@ -5,16 +5,19 @@ use http::{Method, Uri};
 use longshore_runtime::name::{Digest, RepoName};
 
 use super::query::percent_decode;
-use crate::blob::UploadId;
+use crate::access::SessionName;
 use crate::error::{Error, Result};
 use crate::limits::PATH_LIMIT_BYTES;
 use crate::meta::ManifestName;
+use crate::operation::EndpointKind;
 
 /// An endpoint of the API, its names parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// `/v2/` (end-1).
     Base,
+    /// `/v2/token`: where access tokens are made.
+    Token,
     /// `/v2/_catalog`.
     Catalog,
     /// `/v2/<name>/tags/list` (end-8).
@@ -24,7 +27,7 @@ pub(super) enum Endpoint {
     /// `/v2/<name>/blobs/uploads/` (end-4, end-11).
     Uploads(RepoName),
     /// `/v2/<name>/blobs/uploads/<id>` (end-5, end-6, end-13).
-    Upload(RepoName, UploadId),
+    Upload(RepoName, SessionName),
     /// `/v2/<name>/referrers/<digest>` (end-12).
     Referrers(RepoName, Digest),
     /// `/v2/<name>/manifests/<reference>` (end-3, end-7, end-9).
@@ -42,6 +45,7 @@ impl Endpoint {
         let path = percent_decode(uri.path()).ok_or_else(nowhere)?;
         let rest = match path.strip_prefix("/v2") {
             Some("" | "/") => return Ok(Self::Base),
+            Some("/token") => return Ok(Self::Token),
             Some("/_catalog") => return Ok(Self::Catalog),
             Some(rest) => rest.strip_prefix('/').ok_or_else(nowhere)?,
             None => return Err(nowhere()),
@@ -66,10 +70,25 @@ impl Endpoint {
         }
     }
 
+    /// What the log and the metrics call it.
+    pub(super) fn kind(&self) -> EndpointKind {
+        match self {
+            Self::Base => EndpointKind::Base,
+            Self::Token => EndpointKind::Token,
+            Self::Catalog => EndpointKind::Catalog,
+            Self::Tags(_) => EndpointKind::Tags,
+            Self::Blob(..) => EndpointKind::Blob,
+            Self::Uploads(_) | Self::Upload(..) => EndpointKind::Upload,
+            Self::Manifest(..) => EndpointKind::Manifest,
+            Self::Referrers(..) => EndpointKind::Referrers,
+        }
+    }
+
     /// The methods it answers to, as the `Allow` header lists them.
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Base => "GET, HEAD",
+            Self::Token => "GET, POST",
             Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET",
             Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Uploads(_) => "POST",
@@ -115,6 +134,7 @@ mod tests {
         let digest: Digest = format!("sha256:{HEX}").parse().unwrap();
         assert_eq!(parse("/v2/").unwrap(), Endpoint::Base);
         assert_eq!(parse("/v2").unwrap(), Endpoint::Base);
+        assert_eq!(parse("/v2/token?service=x").unwrap(), Endpoint::Token);
         assert_eq!(parse("/v2/_catalog?n=1").unwrap(), Endpoint::Catalog);
         assert_eq!(parse("/v2/a/b/tags/list").unwrap(), Endpoint::Tags(repo("a/b")));
         assert_eq!(parse(&format!("/v2/a/blobs/{digest}")).unwrap(), Endpoint::Blob(repo("a"), digest.clone()));

@@ -13,14 +13,16 @@ use super::incoming::receive;
 use super::query::parameter;
 use super::range;
 use super::response::{CHUNK_MIN_LENGTH, CONTENT_DIGEST, UPLOAD_ID, empty, error_response, value};
-use crate::blob::{BlobStore, Upload, UploadId};
+use crate::access::{Action, Caller, SessionName};
+use crate::blob::{BlobStore, Upload};
 use crate::error::{Error, Result};
 use crate::meta::Metadata;
-use crate::registry::{Mounted, Registry};
+use crate::registry::Registry;
 
 /// POST: a session, or at once a blob (`?digest=`), or a blob from another repository (`?mount=`).
 pub(super) async fn start<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
+    caller: &Caller<'_>,
     repo: &RepoName,
     parts: &Parts,
     body: Body,
@@ -28,25 +30,35 @@ pub(super) async fn start<B: BlobStore, M: Metadata>(
     if let Some(digest) = parameter(&parts.uri, "digest")? {
         return monolithic(registry, repo, &digest.parse()?, parts, body).await;
     }
-    let id = match parameter(&parts.uri, "mount")? {
-        Some(digest) => {
-            let digest = digest.parse()?;
-            let mounted = match parameter(&parts.uri, "from")? {
-                Some(from) => registry.mount_blob(&from.parse()?, repo, &digest).await?,
-                None => registry.mount_blob_from_any(repo, &digest, |_| true).await?,
-            };
-            match mounted {
-                Mounted::Yes => return Ok(created(repo, &digest)),
-                Mounted::No(id) => id,
+    if let Some(digest) = parameter(&parts.uri, "mount")? {
+        let digest: Digest = digest.parse()?;
+        // What the caller may not see is answered like what is not there.
+        let open = |repo: &RepoName| caller.may(Action::Pull, repo);
+        let mounted = match parameter(&parts.uri, "from")? {
+            Some(from) => {
+                let from = from.parse()?;
+                open(&from) && registry.mount_blob(&from, repo, &digest).await?
             }
+            None => registry.mount_blob_from_any(repo, &digest, open).await?,
+        };
+        if mounted {
+            return Ok(created(repo, &digest));
         }
-        // Another algorithm that it ends with costs a second reading (end-4c).
-        None => {
-            let algorithm = parameter(&parts.uri, "digest-algorithm")?;
-            registry.start_upload(repo, algorithm.map_or(Ok(Algorithm::Sha256), |name| name.parse())?).await?
-        }
-    };
-    let mut response = session(StatusCode::ACCEPTED, repo, id, 0);
+        return started(registry, caller, repo, digest.algorithm()).await;
+    }
+    // Another one that it ends with costs a second reading (end-4c).
+    let algorithm = parameter(&parts.uri, "digest-algorithm")?;
+    started(registry, caller, repo, algorithm.map_or(Ok(Algorithm::Sha256), |name| name.parse())?).await
+}
+
+async fn started<B: BlobStore, M: Metadata>(
+    registry: &Registry<B, M>,
+    caller: &Caller<'_>,
+    repo: &RepoName,
+    algorithm: Algorithm,
+) -> Result<Response<Body>> {
+    let id = registry.start_upload(repo, algorithm).await?;
+    let mut response = session(StatusCode::ACCEPTED, repo, caller.session(id), 0);
     let chunk_min_bytes = registry.limits().chunk_min_bytes;
     if chunk_min_bytes > 0 {
         response.headers_mut().insert(CHUNK_MIN_LENGTH, chunk_min_bytes.into());
@@ -85,36 +97,36 @@ async fn monolithic<B: BlobStore, M: Metadata>(
 pub(super) async fn status<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
 ) -> Result<Response<Body>> {
-    let offset = registry.open_upload(repo, id).await?.offset();
-    Ok(session(StatusCode::NO_CONTENT, repo, id, offset))
+    let offset = registry.open_upload(repo, name.id()).await?.offset();
+    Ok(session(StatusCode::NO_CONTENT, repo, name, offset))
 }
 
 /// PATCH: a chunk with its `Content-Range`, or a stream without.
 pub(super) async fn append<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
     parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
-    let mut upload = registry.open_upload(repo, id).await?;
+    let mut upload = registry.open_upload(repo, name.id()).await?;
     let expected = match expected_length(parts, upload.offset()) {
-        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
+        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, name, offset)),
         other => other?,
     };
     receive(&mut upload, body, expected, registry.limits()).await?;
     let offset = upload.offset();
     upload.suspend().await?;
-    Ok(session(StatusCode::ACCEPTED, repo, id, offset))
+    Ok(session(StatusCode::ACCEPTED, repo, name, offset))
 }
 
 /// PUT with `?digest=`: the last chunk, if there is one more, and the end.
 pub(super) async fn finish<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
     parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>> {
@@ -122,9 +134,9 @@ pub(super) async fn finish<B: BlobStore, M: Metadata>(
         Some(digest) => digest.parse()?,
         None => return Err(Name { what: "digest", input: String::new(), why: "the query parameter is missing" }.into()),
     };
-    let mut upload = registry.open_upload(repo, id).await?;
+    let mut upload = registry.open_upload(repo, name.id()).await?;
     let expected = match expected_length(parts, upload.offset()) {
-        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, id, offset)),
+        Err(e @ Error::UploadOutOfOrder { offset, .. }) => return Ok(out_of_order(&e, repo, name, offset)),
         other => other?,
     };
     receive(&mut upload, body, expected, registry.limits()).await?;
@@ -136,9 +148,9 @@ pub(super) async fn finish<B: BlobStore, M: Metadata>(
 pub(super) async fn cancel<B: BlobStore, M: Metadata>(
     registry: &Registry<B, M>,
     repo: &RepoName,
-    id: UploadId,
+    name: SessionName,
 ) -> Result<Response<Body>> {
-    registry.open_upload(repo, id).await?.cancel().await?;
+    registry.open_upload(repo, name.id()).await?.cancel().await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -158,24 +170,24 @@ fn expected_length(parts: &Parts, offset: u64) -> Result<Option<u64>> {
     Ok(Some(end - start))
 }
 
-fn out_of_order(error: &Error, repo: &RepoName, id: UploadId, offset: u64) -> Response<Body> {
+fn out_of_order(error: &Error, repo: &RepoName, name: SessionName, offset: u64) -> Response<Body> {
     let mut response = error_response(error);
-    describe(&mut response, repo, id, offset);
+    describe(&mut response, repo, name, offset);
     response
 }
 
-fn session(status: StatusCode, repo: &RepoName, id: UploadId, offset: u64) -> Response<Body> {
+fn session(status: StatusCode, repo: &RepoName, name: SessionName, offset: u64) -> Response<Body> {
     let mut response = empty(status);
-    describe(&mut response, repo, id, offset);
+    describe(&mut response, repo, name, offset);
     response
 }
 
 /// Where an upload is, and how far. An empty one reads `0-0`, as clients know it.
-fn describe(response: &mut Response<Body>, repo: &RepoName, id: UploadId, offset: u64) {
+fn describe(response: &mut Response<Body>, repo: &RepoName, name: SessionName, offset: u64) {
     let headers = response.headers_mut();
-    headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/uploads/{id}")));
+    headers.insert(LOCATION, value(format_args!("/v2/{repo}/blobs/uploads/{name}")));
     headers.insert(RANGE, value(format_args!("0-{}", offset.saturating_sub(1))));
-    headers.insert(UPLOAD_ID, value(id));
+    headers.insert(UPLOAD_ID, value(name));
 }
 
 fn created(repo: &RepoName, digest: &Digest) -> Response<Body> {
@@ -193,6 +205,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::access::Access;
     use crate::blob::MemoryBlobStore;
     use crate::limits::Limits;
     use crate::meta::MemoryLog;
@@ -202,7 +215,9 @@ mod tests {
         let limits = Arc::new(Limits { chunk_min_bytes: 5 << 20, ..Limits::default() });
         let registry = Registry::new(MemoryBlobStore::default(), MemoryLog::default().open(), limits);
         let parts = Request::post("/v2/a/blobs/uploads/").body(()).unwrap().into_parts().0;
-        let response = start(&registry, &"a".parse().unwrap(), &parts, Body::empty()).await.unwrap();
+        let access = Access::open();
+        let caller = access.caller(&parts).await.unwrap();
+        let response = start(&registry, &caller, &"a".parse().unwrap(), &parts, Body::empty()).await.unwrap();
         assert_eq!(response.headers()["oci-chunk-min-length"], "5242880");
     }
 }

@@ -1,18 +1,15 @@
 //! A stored blob as a response body: read in large chunks, one ahead of the one being sent.
 
-use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use rustix::buffer::spare_capacity;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::file_span::FileSpan;
 use crate::limits::READ_CHUNK_BYTES;
 
 /// Bytes of a blob, on their way out.
@@ -28,49 +25,39 @@ pub enum BlobBody {
 /// A file being read chunk by chunk.
 #[derive(Debug)]
 pub struct Chunks {
-    file: Arc<File>,
     /// What no read has been started for.
-    unread: Range<u64>,
+    unread: FileSpan,
     /// The read under way, and how many bytes it gives.
     ahead: Option<(JoinHandle<io::Result<Bytes>>, u64)>,
 }
 
 impl BlobBody {
-    /// `range` of `file`, the first chunk's read already started.
-    pub(super) fn of_file(file: File, range: Range<u64>) -> Self {
-        let mut chunks = Chunks { file: Arc::new(file), unread: range, ahead: None };
-        chunks.start_read();
-        Self::Chunks(chunks)
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes))
+    }
+
+    pub(super) fn file(span: FileSpan) -> Self {
+        Self::Chunks(Chunks { unread: span, ahead: None })
+    }
+
+    /// The open file all of this body comes from, for whoever has a shorter way from a file to the
+    /// peer than reading it.
+    pub fn span(&self) -> Option<&FileSpan> {
+        match self {
+            Self::Chunks(Chunks { unread, ahead: None }) => Some(unread),
+            _ => None,
+        }
     }
 }
 
 impl Chunks {
     fn start_read(&mut self) {
-        let Range { start, end } = self.unread;
-        let length = (end - start).min(READ_CHUNK_BYTES as u64);
-        if length > 0 {
-            let file = Arc::clone(&self.file);
-            self.unread.start += length;
-            self.ahead = Some((spawn_blocking(move || read_exact_at(&file, start, length)), length));
+        let chunk = self.unread.split_front(READ_CHUNK_BYTES);
+        if !chunk.is_empty() {
+            let length = chunk.len();
+            self.ahead = Some((spawn_blocking(move || chunk.read()), length));
         }
     }
-}
-
-/// Exactly `length` bytes of `file` from `offset` on, without clearing the buffer first.
-pub(super) fn read_exact_at(file: &File, offset: u64, length: u64) -> io::Result<Bytes> {
-    let length = usize::try_from(length).map_err(io::Error::other)?;
-    let mut buffer = Vec::with_capacity(length);
-    while buffer.len() < length {
-        let at = offset + buffer.len() as u64;
-        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    // The allocator may have given more room than was asked for.
-    buffer.truncate(length);
-    Ok(buffer.into())
 }
 
 impl Body for BlobBody {
@@ -82,6 +69,9 @@ impl Body for BlobBody {
             Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Chunks(chunks) => chunks,
         };
+        if chunks.ahead.is_none() {
+            chunks.start_read();
+        }
         let Some((read, _)) = &mut chunks.ahead else { return Poll::Ready(None) };
         let read = std::task::ready!(Pin::new(read).poll(cx));
         chunks.ahead = None;
@@ -92,13 +82,17 @@ impl Body for BlobBody {
         Poll::Ready(Some(chunk.map(Frame::data)))
     }
 
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Chunks(chunks) => chunks.ahead.is_none() && chunks.unread.is_empty(),
+        }
+    }
+
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             Self::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Self::Chunks(chunks) => {
-                let ahead = chunks.ahead.as_ref().map_or(0, |(_, length)| *length);
-                ahead + (chunks.unread.end - chunks.unread.start)
-            }
+            Self::Chunks(chunks) => chunks.ahead.as_ref().map_or(0, |(_, length)| *length) + chunks.unread.len(),
         })
     }
 }

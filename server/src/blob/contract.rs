@@ -35,9 +35,7 @@ fn bytes(len: usize, seed: u8) -> Bytes {
 }
 
 fn sha512(content: &[u8]) -> Digest {
-    let mut hasher = Algorithm::Sha512.hasher();
-    hasher.update(content);
-    hasher.finish()
+    Algorithm::Sha512.digest(content)
 }
 
 async fn read<S: BlobStore>(store: &S, digest: &Digest, size: u64, range: Range<u64>) -> Bytes {

@@ -15,13 +15,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
 
-use super::body::read_exact_at;
 use super::fs_upload::{FsUpload, Progress};
 use super::{BlobBody, BlobStore, UploadId};
 use crate::blocking;
+use crate::cache::Cache;
 use crate::data_dir::{remove_if_there, sync_directory};
 use crate::error::{Attempt, Error, Result};
-use crate::limits::{Limits, SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_REPOSITORY_LIMIT_BYTES};
+use crate::file_span::FileSpan;
+use crate::limits::{CONTENT_CACHE_BYTES, Limits, SMALL_BLOB_BYTES, UPLOAD_BUSY_TIMEOUT, UPLOAD_REPOSITORY_LIMIT_BYTES};
 
 /// Content and uploads in a directory; a cheap handle.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct FsBlobStore {
 pub(super) struct Shared {
     root: PathBuf,
     uploads_limit: usize,
+    /// Recently read small blobs. Who may read one is for the metadata to say, every time.
+    small: Cache<Digest, Bytes>,
     /// Every upload session there is. Locked for look-ups only, never across I/O.
     sessions: Mutex<HashMap<UploadId, Session>>,
 }
@@ -67,7 +70,8 @@ impl FsBlobStore {
             sync_directory(root)?;
         }
         let sessions = Mutex::new(find_sessions(&root.join("uploads"), limits.upload_expiry())?);
-        Ok(Self { shared: Arc::new(Shared { root: root.to_owned(), sessions, uploads_limit: limits.uploads }) })
+        let small = Cache::new(CONTENT_CACHE_BYTES);
+        Ok(Self { shared: Arc::new(Shared { root: root.to_owned(), uploads_limit: limits.uploads, small, sessions }) })
     }
 
     /// Every directory that blobs are in, in order.
@@ -106,6 +110,17 @@ impl FsBlobStore {
     }
 }
 
+impl FsBlobStore {
+    /// The whole of a small blob: from memory, or read and verified.
+    async fn read_small(&self, digest: &Digest, size: u64) -> Result<Bytes> {
+        if let Some(bytes) = self.shared.small.get(digest).filter(|bytes| bytes.len() as u64 == size) {
+            return Ok(bytes);
+        }
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || shared.read_small(&digest, size)).await
+    }
+}
+
 impl BlobStore for FsBlobStore {
     type Upload = FsUpload;
 
@@ -115,27 +130,16 @@ impl BlobStore for FsBlobStore {
     }
 
     async fn read(&self, digest: &Digest, size: u64, range: Range<u64>) -> Result<BlobBody> {
-        let path = self.shared.blob_path(digest);
-        let what = format!("blob {digest}");
-        blocking(move || {
-            let file = match File::open(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    return Err(Error::damaged(what, "the metadata knows it, but its file is gone; push it again"));
-                }
-                other => other.attempt(|| format!("open {}", path.display()))?,
-            };
-            let stored = file.metadata().attempt(|| format!("look up {}", path.display()))?.len();
-            if stored != size {
-                return Err(Error::damaged(what, format!("its file has {stored} bytes, not {size}; push it again")));
-            }
-            let length = range.end - range.start;
-            if length > SMALL_BLOB_BYTES {
-                return Ok(BlobBody::of_file(file, range));
-            }
-            let bytes = read_exact_at(&file, range.start, length).attempt(|| format!("read {}", path.display()))?;
-            Ok(BlobBody::Whole(Some(bytes)))
-        })
-        .await
+        if size <= SMALL_BLOB_BYTES {
+            return self.read_small(digest, size).await.map(|bytes| BlobBody::whole(part(&bytes, range)));
+        }
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || Ok(BlobBody::file(FileSpan::new(shared.open_blob(&digest, size)?, range)))).await
+    }
+
+    async fn read_stored(&self, digest: &Digest, size: u64) -> Result<BlobBody> {
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || Ok(BlobBody::file(FileSpan::new(shared.open_blob(&digest, size)?, 0..size)))).await
     }
 
     async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
@@ -162,18 +166,20 @@ impl BlobStore for FsBlobStore {
 
     async fn delete(&self, digest: &Digest) -> Result<bool> {
         let path = self.shared.blob_path(digest);
-        blocking(move || match fs::remove_file(&path) {
+        let deleted = blocking(move || match fs::remove_file(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             // A removal that a crash undoes is found and repeated: nothing has to be synced.
             removed => Ok(removed.attempt(|| format!("remove {}", path.display())).map(|()| true)?),
-        })
-        .await
+        });
+        let deleted = deleted.await;
+        self.shared.small.invalidate(digest);
+        deleted
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<bool> {
         let (path, directory) = (self.shared.blob_path(digest), self.shared.root.join("quarantine"));
         let aside = directory.join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()));
-        blocking(move || {
+        let moved = blocking(move || {
             create_directory(&directory)?;
             match fs::rename(&path, &aside) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -181,8 +187,10 @@ impl BlobStore for FsBlobStore {
             }
             sync_directory(&directory)?;
             sync_parent(&path).map(|()| true)
-        })
-        .await
+        });
+        let moved = moved.await;
+        self.shared.small.invalidate(digest);
+        moved
     }
 
     async fn start_upload(&self, repo: &RepoName, algorithm: Algorithm) -> Result<UploadId> {
@@ -209,7 +217,7 @@ impl BlobStore for FsBlobStore {
         // Whoever had the session may have ended it.
         self.shared.session(repo, id)?;
         let (shared, path) = (Arc::clone(&self.shared), self.shared.upload_path(repo, id));
-        blocking(move || FsUpload::open(shared, id, path, progress)).await
+        FsUpload::open(shared, id, path, progress).await
     }
 
     async fn expire_uploads(&self, age: Duration) -> Result<u64> {
@@ -252,6 +260,30 @@ impl Shared {
 
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.shard_path(Shard::of(digest)).join(digest.hex())
+    }
+
+    fn open_blob(&self, digest: &Digest, size: u64) -> Result<File> {
+        let (path, what) = (self.blob_path(digest), format_args!("blob {digest}"));
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::damaged(what, "the metadata knows it, but its file is gone; push it again"));
+            }
+            other => other.attempt(|| format!("open {}", path.display()))?,
+        };
+        let stored = file.metadata().attempt(|| format!("look up {}", path.display()))?.len();
+        if stored != size {
+            return Err(Error::damaged(what, format_args!("its file has {stored} bytes, not {size}; push it again")));
+        }
+        Ok(file)
+    }
+
+    fn read_small(&self, digest: &Digest, size: u64) -> Result<Bytes> {
+        let epoch = self.small.epoch(digest);
+        let bytes = FileSpan::new(self.open_blob(digest, size)?, 0..size).read();
+        let bytes = bytes.attempt(|| format!("read {}", self.blob_path(digest).display()))?;
+        verify(digest, &bytes).map_err(|e| Error::damaged(format_args!("blob {digest}"), e))?;
+        self.small.insert(digest.clone(), bytes.clone(), digest.as_str().len() + bytes.len(), epoch);
+        Ok(bytes)
     }
 
     /// The file of a session. `,` is in no repository name, so the name reads back.
@@ -319,14 +351,18 @@ impl Shared {
 const TEMPORARY: &str = "tmp-";
 
 fn verify(digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let mut hasher = digest.algorithm().hasher();
-    hasher.update(bytes);
-    let got = hasher.finish();
+    let got = digest.algorithm().digest(bytes);
     if got == *digest {
         return Ok(());
     }
     let expected = digest.clone();
     Err(longshore_runtime::Error::Mismatch { what: "content".into(), expected, got }.into())
+}
+
+/// A range that lies within `bytes`.
+fn part(bytes: &Bytes, range: Range<u64>) -> Bytes {
+    // What is in memory has a length that is a `usize`.
+    bytes.slice(range.start as usize..range.end as usize)
 }
 
 fn create_directory(path: &Path) -> Result<()> {
@@ -367,7 +403,7 @@ fn find_sessions(uploads: &Path, expiry: Duration) -> Result<HashMap<UploadId, S
                 remove_if_there(&entry.path())?;
                 continue;
             }
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
             sessions.insert(id, Session { repo, progress });
         }
     }
@@ -391,7 +427,7 @@ mod tests {
         let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         let repo: RepoName = "a".parse().unwrap();
         for _ in 0..Limits::default().uploads {
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::unknown()));
+            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
             store.shared.add(UploadId::random().unwrap(), Session { repo: repo.clone(), progress }).unwrap();
         }
         assert!(matches!(store.start_upload(&repo, Algorithm::Sha256).await, Err(Error::TooMany(_))));

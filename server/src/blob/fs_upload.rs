@@ -2,12 +2,14 @@
 //! the next ones arrive.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Read, Seek, Write};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, Hasher};
+use rustix::fs::{Advice, fadvise};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -16,73 +18,98 @@ use super::{Upload, UploadId};
 use crate::blocking;
 use crate::data_dir::remove_if_there;
 use crate::error::{Attempt, Error, Result};
-use crate::limits::WRITE_BATCH_BYTES;
+use crate::limits::{WRITE_BACK_BYTES, WRITE_BATCH_BYTES};
 
-/// What is known of the bytes in a session's file: the hash of all of them, or nothing, after a
-/// restart or a failed write. Then the file is read once more before it is finished.
+/// What is known of the bytes in a session's file.
 #[derive(Debug)]
-pub(super) struct Progress(Option<(Hasher, Algorithm)>);
+pub(super) enum Progress {
+    /// How many there are, and the hash of all of them.
+    Known { length: u64, hasher: Hasher, algorithm: Algorithm },
+    /// Nothing, after a restart or a failed write: the file is read once more before it is finished.
+    Unknown,
+}
 
 impl Progress {
     pub(super) fn start(algorithm: Algorithm) -> Self {
-        Self(Some((algorithm.hasher(), algorithm)))
-    }
-
-    pub(super) fn unknown() -> Self {
-        Self(None)
+        Self::Known { length: 0, hasher: algorithm.hasher(), algorithm }
     }
 }
 
 /// A session in the hands of one request.
+///
+/// Calls that may block cost a change of threads each, so there are as few as can be: what has
+/// arrived is gathered until it is a batch, and the last of it goes with the call that ends the
+/// request. A small upload takes one.
 #[derive(Debug)]
 pub struct FsUpload {
+    /// Bytes written and gathered.
     offset: u64,
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
     state: State,
 }
 
 /// One write is under way while the next batch is gathered.
 #[derive(Debug)]
 enum State {
-    Idle(OpenFile),
-    Writing(JoinHandle<Result<OpenFile>>),
+    Idle(SessionFile),
+    Writing(JoinHandle<Result<SessionFile>>),
     /// A write failed; the session has to be opened again.
     Failed,
 }
 
 #[derive(Debug)]
-struct OpenFile {
+pub(super) struct SessionFile {
     shared: Arc<Shared>,
     id: UploadId,
     path: PathBuf,
-    file: File,
+    /// Opened when it is first needed.
+    file: Option<File>,
+    /// Bytes written that the kernel was not told to write back yet.
+    unsynced: u64,
     /// Held as long as this is: the session's next request waits for it.
     progress: OwnedMutexGuard<Progress>,
 }
 
 impl FsUpload {
-    pub(super) fn open(shared: Arc<Shared>, id: UploadId, path: PathBuf, progress: OwnedMutexGuard<Progress>) -> Result<Self> {
-        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
-            // Moved to its place by a request that failed right after.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                shared.forget(id);
-                return Err(Error::UploadUnknown);
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        id: UploadId,
+        path: PathBuf,
+        progress: OwnedMutexGuard<Progress>,
+    ) -> Result<Self> {
+        let mut file = SessionFile { shared, id, path, file: None, unsynced: 0, progress };
+        let offset = match *file.progress {
+            Progress::Known { length, .. } => length,
+            Progress::Unknown => {
+                let measured = blocking(move || file.measure().map(|length| (file, length)));
+                let (measured, length) = measured.await?;
+                file = measured;
+                length
             }
-            opened => opened.attempt(|| format!("open {}", path.display()))?,
         };
-        let offset = file.seek(SeekFrom::End(0)).attempt(|| format!("seek in {}", path.display()))?;
-        Ok(Self { offset, state: State::Idle(OpenFile { shared, id, path, file, progress }) })
+        Ok(Self { offset, gathered: Vec::new(), gathered_bytes: 0, state: State::Idle(file) })
     }
 
-    /// Waits for the write under way.
-    async fn settle(&mut self) -> Result<OpenFile> {
-        match std::mem::replace(&mut self.state, State::Failed) {
-            State::Idle(file) => Ok(file),
+    /// Waits for the write under way; gives the file and what is gathered.
+    async fn settle(&mut self) -> Result<(SessionFile, Vec<Bytes>)> {
+        let file = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Idle(file) => file,
             State::Writing(task) => match task.await {
-                Ok(result) => result,
-                Err(e) => Err(longshore_runtime::Error::io("write an upload", io::Error::other(e)).into()),
+                Ok(result) => result?,
+                Err(e) => return Err(longshore_runtime::Error::io("write an upload", io::Error::other(e)).into()),
             },
-            State::Failed => Err(Error::UploadInvalid("an earlier write failed; ask for the upload's status".into())),
-        }
+            State::Failed => {
+                return Err(Error::UploadInvalid("an earlier write failed; ask for the upload's status".into()));
+            }
+        };
+        self.gathered_bytes = 0;
+        Ok((file, std::mem::take(&mut self.gathered)))
+    }
+
+    async fn end(mut self) -> Result<()> {
+        let (file, gathered) = self.settle().await?;
+        if gathered.is_empty() { Ok(()) } else { blocking(move || file.append(&gathered).map(drop)).await }
     }
 }
 
@@ -92,44 +119,102 @@ impl Upload for FsUpload {
     }
 
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
-        let file = self.settle().await?;
-        self.offset += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        self.state = State::Writing(spawn_blocking(move || file.append(&pieces)));
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        self.gathered.extend(pieces);
+        self.gathered_bytes += bytes;
+        self.offset += bytes as u64;
+        if self.gathered_bytes >= WRITE_BATCH_BYTES {
+            let (file, gathered) = self.settle().await?;
+            self.state = State::Writing(spawn_blocking(move || file.append(&gathered)));
+        }
         Ok(())
     }
 
-    async fn suspend(mut self) -> Result<()> {
-        self.settle().await.map(drop)
+    async fn suspend(self) -> Result<()> {
+        self.end().await
     }
 
     async fn finish(mut self, digest: &Digest) -> Result<u64> {
-        let (file, digest, size) = (self.settle().await?, digest.clone(), self.offset);
-        blocking(move || file.finish(&digest)).await?;
+        let ((file, gathered), digest, size) = (self.settle().await?, digest.clone(), self.offset);
+        blocking(move || file.append(&gathered)?.finish(&digest)).await?;
         Ok(size)
     }
 
     async fn cancel(mut self) -> Result<()> {
-        let file = self.settle().await?;
+        let (file, _) = self.settle().await?;
         blocking(move || file.discard()).await
     }
 }
 
-impl OpenFile {
+impl Drop for FsUpload {
+    /// What has arrived of a request that was broken off is kept.
+    fn drop(&mut self) {
+        if !self.gathered.is_empty()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let state = std::mem::replace(&mut self.state, State::Failed);
+            let gathered = std::mem::take(&mut self.gathered);
+            let rest = Self { offset: self.offset, gathered, gathered_bytes: 0, state };
+            // Whoever asks for the session's status sees what became of it.
+            runtime.spawn(async { rest.end().await.ok() });
+        }
+    }
+}
+
+impl SessionFile {
+    fn file(&mut self) -> Result<&mut File> {
+        if self.file.is_none() {
+            let file = match OpenOptions::new().read(true).append(true).open(&self.path) {
+                // Moved to its place by a request that failed right after.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.shared.forget(self.id);
+                    return Err(Error::UploadUnknown);
+                }
+                opened => opened.attempt(|| format!("open {}", self.path.display()))?,
+            };
+            self.file = Some(file);
+        }
+        self.file.as_mut().ok_or(Error::UploadUnknown)
+    }
+
+    /// The number of bytes there are.
+    fn measure(&mut self) -> Result<u64> {
+        let metadata = self.file()?.metadata();
+        Ok(metadata.attempt(|| format!("look up {}", self.path.display()))?.len())
+    }
+
     fn append(mut self, pieces: &[Bytes]) -> Result<Self> {
         // Taken out, so that a failure leaves it unknown.
-        let mut hash = self.progress.0.take();
-        if let Some((hasher, _)) = &mut hash {
-            pieces.iter().for_each(|piece| hasher.update(piece));
+        let mut progress = std::mem::replace(&mut *self.progress, Progress::Unknown);
+        if let Progress::Known { length, hasher, .. } = &mut progress {
+            for piece in pieces {
+                hasher.update(piece);
+                *length += piece.len() as u64;
+            }
         }
         let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        write_all_vectored(&mut self.file, &mut slices).attempt(|| format!("write {}", self.path.display()))?;
-        self.progress.0 = hash;
+        write_all_vectored(self.file()?, &mut slices).attempt(|| format!("write {}", self.path.display()))?;
+        self.write_back(pieces.iter().map(|piece| piece.len() as u64).sum())?;
+        *self.progress = progress;
         Ok(self)
     }
 
+    /// Has the kernel begin to write to the disk what was `written` since it last did, so that little
+    /// is left to wait for at the end: of a GiB, 0.15 s instead of 0.55 s.
+    fn write_back(&mut self, written: u64) -> Result<()> {
+        self.unsynced += written;
+        if self.unsynced >= WRITE_BACK_BYTES {
+            let (end, length) = (self.measure()?, std::mem::take(&mut self.unsynced));
+            // Of pages that are not on the disk yet, this call writes back all and drops none. A hint: it
+            // is the sync at the end that counts.
+            let _ = fadvise(self.file()?, end - length, NonZeroU64::new(length), Advice::DontNeed);
+        }
+        Ok(())
+    }
+
     fn finish(mut self, digest: &Digest) -> Result<()> {
-        let hasher = match self.progress.0.take() {
-            Some((hasher, algorithm)) if algorithm == digest.algorithm() => hasher,
+        let hasher = match std::mem::replace(&mut *self.progress, Progress::Unknown) {
+            Progress::Known { hasher, algorithm, .. } if algorithm == digest.algorithm() => hasher,
             _ => self.rehash(digest.algorithm())?,
         };
         let got = hasher.finish();
@@ -139,7 +224,7 @@ impl OpenFile {
             return Err(longshore_runtime::Error::Mismatch { what: "the upload".into(), expected, got }.into());
         }
         // A failure below leaves the session to be finished again, its hash read from the file.
-        self.file.sync_data().attempt(|| format!("sync {}", self.path.display()))?;
+        self.file()?.sync_data().attempt(|| format!("sync {}", self.path.display()))?;
         self.shared.publish(&self.path, digest)?;
         self.shared.forget(self.id);
         Ok(())
@@ -153,11 +238,12 @@ impl OpenFile {
 
     fn rehash(&mut self, algorithm: Algorithm) -> Result<Hasher> {
         let mut hasher = algorithm.hasher();
+        let file = self.file()?;
         let mut read_all = || {
-            self.file.rewind()?;
+            file.rewind()?;
             let mut buffer = vec![0; WRITE_BATCH_BYTES];
             loop {
-                match self.file.read(&mut buffer)? {
+                match file.read(&mut buffer)? {
                     0 => return Ok::<_, io::Error>(()),
                     n => hasher.update(&buffer[..n]),
                 }

@@ -44,6 +44,12 @@ pub trait BlobStore: Send + Sync + 'static {
     /// has been told by the metadata that it is there.
     fn read(&self, digest: &Digest, size: u64, range: Range<u64>) -> impl Future<Output = Result<BlobBody>> + Send;
 
+    /// All of a blob of `size` bytes as it is stored, be it right or wrong; never from memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_stored(&self, digest: &Digest, size: u64) -> impl Future<Output = Result<BlobBody>> + Send;
+
     /// Stores small content whole; it is on stable storage when this returns. Storing what is
     /// stored already is a success.
     ///

@@ -2,7 +2,9 @@
 
 use anyhow::bail;
 use clap::Subcommand;
-use longshore_server::config::{Problems, load};
+use longshore_server::access::Settings;
+use longshore_server::config::{Problem, Problems, load};
+use longshore_server::serve::Tls;
 
 use super::{Common, say, serve};
 
@@ -17,7 +19,13 @@ pub(super) enum Verb {
 pub(super) fn run(common: &Common, verb: &Verb) -> anyhow::Result<()> {
     let Verb::Check(flags) = verb;
     let loaded = load(&common.sources(flags.settings())?)?;
-    let problems: Vec<_> = loaded.config.exposed().into_iter().collect();
+    let mut problems: Vec<_> = loaded.config.exposed().into_iter().collect();
+    if let Some(Err(e)) = loaded.config.tls.as_ref().map(Tls::open) {
+        problems.push(Problem::of_key("tls", e.to_string()));
+    }
+    if let Some(Err(e)) = loaded.config.access.as_ref().map(Settings::check) {
+        problems.push(Problem::of_key("access", e.to_string()));
+    }
     if !problems.is_empty() {
         bail!(Problems(problems));
     }

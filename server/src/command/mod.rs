@@ -6,6 +6,7 @@ mod import;
 mod maintain;
 mod rebuild;
 mod serve;
+mod user;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use longshore_server::config::{Loaded, Sources, load};
 use longshore_server::maintain::Task;
+use longshore_server::operation::log;
 
 /// An OCI registry one hosts oneself.
 ///
@@ -45,6 +47,8 @@ enum Command {
     Export,
     /// Make the metadata database anew from an export and the blobs.
     Import(import::Flags),
+    /// Add, change, remove and list who may log in.
+    User(user::Flags),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(config::Verb),
@@ -79,8 +83,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(flags) => maintain::run(&common, &(&flags).into()),
         Command::Export => maintain::run(&common, &Task::Export),
         Command::Import(flags) => import::run(&common, &flags),
+        Command::User(flags) => user::run(&common, &flags),
         Command::Config(verb) => config::run(&common, &verb),
     };
+    log::flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -94,7 +100,7 @@ impl Common {
     /// The configuration, with a verb's own flags on top: flag, key and value each. Logging begins.
     fn load(&self, own: Vec<(&str, &str, String)>) -> anyhow::Result<Loaded> {
         let loaded = load(&self.sources(own)?)?;
-        start_log(&loaded.config.log);
+        log::start(&loaded.config.log);
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(loaded)
     }
@@ -110,17 +116,6 @@ impl Common {
         flags.extend(self.verbose.then(|| ("--verbose".into(), "log.level".into(), "debug".into())));
         Ok(Sources { file: self.config.clone(), environment: std::env::vars_os().collect(), flags })
     }
-}
-
-fn start_log(log: &longshore_server::config::Log) {
-    use longshore_server::config::Level;
-    let level = match log.level {
-        Level::Error => tracing::Level::ERROR,
-        Level::Warn => tracing::Level::WARN,
-        Level::Info => tracing::Level::INFO,
-        Level::Debug => tracing::Level::DEBUG,
-    };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
 }
 
 /// Writes a line; nobody being there to read it is no failure.

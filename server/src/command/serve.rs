@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use longshore_server::access::Access;
 use longshore_server::blob::FsBlobStore;
 use longshore_server::collect::Policy;
 use longshore_server::config::{Config, Problems};
@@ -12,7 +13,9 @@ use longshore_server::data_dir::DataDir;
 use longshore_server::limits::{BLOCKING_THREADS_LIMIT, SHUTDOWN_GRACE};
 use longshore_server::maintain::control;
 use longshore_server::meta::SledMetadata;
+use longshore_server::operation::{Watch, routes};
 use longshore_server::{Registry, api, serve};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -56,6 +59,7 @@ pub(super) fn run(common: &Common, flags: &Flags) -> anyhow::Result<()> {
     if let Some(problem) = config.exposed() {
         bail!(Problems(vec![problem]));
     }
+    raise_descriptor_limit(config.limits.connections);
     let data = DataDir::open(&config.data)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_LIMIT).enable_all().build()?;
@@ -70,18 +74,42 @@ pub(super) fn run(common: &Common, flags: &Flags) -> anyhow::Result<()> {
     }
 }
 
+/// Takes as many file descriptors as may be had: most systems give a process 1024 unless it asks.
+fn raise_descriptor_limit(connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("raise the limit of open files: {e}");
+    }
+    // A connection, and the file it reads or writes; and what the database needs.
+    let needed = connections.saturating_mul(2).saturating_add(128) as u64;
+    if getrlimit(Resource::Nofile).current.is_some_and(|most| most < needed) {
+        tracing::warn!("limits.connections = {connections} may need {needed} open files, more than this process may have");
+    }
+}
+
 async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<serve::Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let limits = Arc::new(config.limits.clone());
+    let tls = config.tls.as_ref().map(serve::Tls::open).transpose()?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     // The metadata first: it refuses what does not fit together before anything is created.
     let metadata = SledMetadata::open(data)?;
     let blobs = FsBlobStore::open(data.blobs(), &limits)?;
+    let access = match &config.access {
+        Some(settings) => Access::new(settings, &data.token_key())?,
+        None => Access::open(),
+    };
     let registry = Arc::new(Registry::new(blobs, metadata, Arc::clone(&limits)));
-    let app = api::router(Arc::clone(&registry));
+    let access = Arc::new(access);
+    let watch = Arc::new(Watch::new(limits.requests)?);
+    let app = api::router(Arc::clone(&registry), Arc::clone(&access));
+    let app = routes(app, Arc::clone(&registry), access, Arc::clone(&watch), data.path().to_owned());
     let maintenance = control::serve(control::listen(data)?, Arc::clone(&registry), Policy::from(config));
     let collector = collect_now_and_then(registry, config.into(), Duration::from_secs(config.gc.interval_s));
-    say(&format!("rhub listens on http://{}, data in {}", listener.local_addr()?, data.path().display()))?;
+    let renewal = renew(tls.clone());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    say(&format!("rhub listens on {scheme}://{}, data in {}", listener.local_addr()?, data.path().display()))?;
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -90,9 +118,18 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
     };
     // What is done beside the serving ends with it.
     tokio::select! {
-        ended = serve::run(listener, app, &limits, shutdown) => Ok(ended),
+        ended = serve::run(listener, serve::Front { app, tls, watch }, &limits, shutdown) => Ok(ended),
         () = maintenance => bail!("the control socket is gone"),
         () = collector => bail!("the garbage collector is gone"),
+        () = renewal => bail!("nobody looks at the certificate any more"),
+    }
+}
+
+/// Takes renewed certificates into use, if there are any.
+async fn renew(tls: Option<serve::Tls>) {
+    match tls {
+        Some(tls) => tls.keep_fresh().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -54,6 +54,7 @@ pub const KEYS: &[Key] = &[
     key("limits.uploads", Kind::Number(1, 1_000_000)),
     key("limits.chunk_min_bytes", Kind::Number(0, 1 << 30)),
     key("limits.upload_expiry_s", Kind::Number(1, 3650 * DAY_S)),
+    key("limits.chunk_min_bytes", Kind::Number(0, 1 << 40)),
     key("limits.connections", Kind::Number(1, 1_000_000)),
     key("limits.requests", Kind::Number(1, 1_000_000)),
     key("limits.streams", Kind::Number(1, 10_000)),

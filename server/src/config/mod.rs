@@ -4,7 +4,6 @@
 //! environment variables, the checks, and the list `rhub config check` prints. What the keys mean is
 //! written in `docs/configuration.md`.
 
-pub mod access;
 pub mod keys;
 mod layers;
 mod problem;
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::layers::{Effective, Loaded, Origin, Sources, load};
 pub use self::problem::{Problem, Problems};
+use crate::access;
 use crate::limits::Limits;
 
 /// Where the configuration is looked for when nobody says where; nothing there is fine.

@@ -11,7 +11,7 @@ use super::journal::{AppendError, Log, read};
 use super::lease::Leases;
 use super::sled::Replay;
 use super::store::Store;
-use super::table::{Changes, Entry, Table};
+use super::table::{Changes, Entry, Lookup, Table};
 use crate::error::Result;
 use crate::faults::{Fault, Faults};
 
@@ -19,7 +19,7 @@ use crate::faults::{Fault, Faults};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryTable(Arc<RwLock<std::collections::BTreeMap<Vec<u8>, Vec<u8>>>>);
 
-impl Table for MemoryTable {
+impl Lookup for MemoryTable {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.0.read().unwrap().get(key).cloned())
     }
@@ -27,7 +27,9 @@ impl Table for MemoryTable {
     fn has(&self, key: &[u8]) -> Result<bool> {
         Ok(self.0.read().unwrap().contains_key(key))
     }
+}
 
+impl Table for MemoryTable {
     fn scan<'t>(&'t self, prefix: &[u8], after: Option<&[u8]>) -> impl Iterator<Item = Result<Entry>> + use<'t> {
         let mut start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),

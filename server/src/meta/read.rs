@@ -7,17 +7,17 @@ use longshore_runtime::name::{Digest, RepoName};
 use super::change::has_subject;
 use super::lease::{Key, Leases};
 use super::record::{decode_digest, decode_manifest, decode_number, decode_references};
-use super::table::{Table, View};
+use super::table::{Lookup, Table, View};
 use super::{Keeper, Kind, ManifestEntry, ManifestName, Page, Referrers, Unreferenced, keys};
 use crate::error::Result;
 use crate::limits::REFERRERS_PAGE_BYTES;
 
-pub(super) fn blob<T: Table>(table: &T, leases: &Leases, repo: &RepoName, digest: &Digest) -> Result<Option<u64>> {
+pub(super) fn blob<T: Lookup>(table: &T, leases: &Leases, repo: &RepoName, digest: &Digest) -> Result<Option<u64>> {
     let get = || Ok(table.get(&keys::blob(repo, digest))?.map(|value| decode_number(&value)));
     leased(table, leases, (repo, digest, Kind::Blob), get)
 }
 
-pub(super) fn manifest<T: Table>(
+pub(super) fn manifest<T: Lookup>(
     table: &T,
     leases: &Leases,
     repo: &RepoName,
@@ -41,7 +41,7 @@ pub(super) fn manifest<T: Table>(
 }
 
 /// What `get` finds, its lease renewed when it is unreferenced.
-fn leased<T: Table, V>(
+fn leased<T: Lookup, V>(
     table: &T,
     leases: &Leases,
     (repo, digest, kind): (&RepoName, &Digest, Kind),

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 
+use super::cached::Cached;
 use super::change::{Change, Put};
 use super::commit::Committer;
 use super::journal::Log;
 use super::lease::Leases;
-use super::table::Table;
+use super::table::{Lookup, Table};
 use super::{
     Facts, Keeper, Kind, ManifestEntry, ManifestName, Metadata, Page, PutOptions, References, Referrers, Unreferenced, keys,
     read, rebuild,
@@ -20,7 +21,7 @@ use crate::error::Result;
 /// Metadata in a table, made of a log.
 #[derive(Debug)]
 pub struct Store<T> {
-    table: T,
+    table: Cached<T>,
     leases: Arc<Leases>,
     /// Dropped, and with it flushed, before whatever the table is part of.
     committer: Committer,
@@ -29,11 +30,11 @@ pub struct Store<T> {
 impl<T: Table> Store<T> {
     /// Over a table that has everything the log has.
     pub(super) fn new(table: T, log: impl Log, leases: Leases) -> Self {
-        let leases = Arc::new(leases);
+        let (table, leases) = (Cached::new(table), Arc::new(leases));
         Self { committer: Committer::start(table.clone(), log, Arc::clone(&leases)), table, leases }
     }
 
-    async fn read<V: Send + 'static>(&self, query: impl FnOnce(&T, &Leases) -> Result<V> + Send + 'static) -> Result<V> {
+    async fn read<V: Send + 'static>(&self, query: impl FnOnce(&Cached<T>, &Leases) -> Result<V> + Send + 'static) -> Result<V> {
         let (table, leases) = (self.table.clone(), Arc::clone(&self.leases));
         crate::blocking(move || query(&table, &leases)).await
     }
@@ -50,6 +51,9 @@ impl<T: Table> Metadata for Store<T> {
     }
 
     async fn blob(&self, repo: &RepoName, digest: &Digest) -> Result<Option<u64>> {
+        if let Some(answer) = self.table.remembered(|table| read::blob(table, &self.leases, repo, digest)) {
+            return answer;
+        }
         let (repo, digest) = (repo.clone(), digest.clone());
         self.read(move |table, leases| read::blob(table, leases, &repo, &digest)).await
     }
@@ -72,6 +76,9 @@ impl<T: Table> Metadata for Store<T> {
     }
 
     async fn manifest(&self, repo: &RepoName, name: &ManifestName) -> Result<Option<ManifestEntry>> {
+        if let Some(answer) = self.table.remembered(|table| read::manifest(table, &self.leases, repo, name)) {
+            return answer;
+        }
         let (repo, name) = (repo.clone(), name.clone());
         self.read(move |table, leases| read::manifest(table, leases, &repo, &name)).await
     }

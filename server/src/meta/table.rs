@@ -11,12 +11,16 @@ pub(super) type Entry = (Vec<u8>, Vec<u8>);
 /// Keys with their new values; `None` removes.
 pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Ordered keys and values.
-pub trait Table: Clone + Send + Sync + 'static {
+/// Values by key.
+pub trait Lookup {
     /// The value under a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Whether there is such a key.
     fn has(&self, key: &[u8]) -> Result<bool>;
+}
+
+/// Ordered keys and values.
+pub trait Table: Lookup + Clone + Send + Sync + 'static {
     /// The entries whose keys begin with `prefix`, in order, those after the key `after` only.
     fn scan<'t>(&'t self, prefix: &[u8], after: Option<&[u8]>) -> impl Iterator<Item = Result<Entry>> + use<'t, Self>;
     /// Makes the changes, all at once.
@@ -25,7 +29,7 @@ pub trait Table: Clone + Send + Sync + 'static {
     fn flush(&self) -> Result<()>;
 }
 
-impl Table for sled::Tree {
+impl Lookup for sled::Tree {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.get(key).map_err(failed)?.map(|value| value.to_vec()))
     }
@@ -33,7 +37,9 @@ impl Table for sled::Tree {
     fn has(&self, key: &[u8]) -> Result<bool> {
         self.contains_key(key).map_err(failed)
     }
+}
 
+impl Table for sled::Tree {
     fn scan<'t>(&'t self, prefix: &[u8], after: Option<&[u8]>) -> impl Iterator<Item = Result<Entry>> + use<'t> {
         let (prefix, start) = (prefix.to_vec(), start(prefix, after));
         let entries = self.range(start..).map(|entry| entry.map_err(failed));

@@ -38,6 +38,17 @@ impl Rhub {
         Self::start_command(command)
     }
 
+    /// A registry with these settings, in a directory of its own.
+    pub fn with(settings: &[&str]) -> (tempfile::TempDir, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = command(dir.path());
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let rhub = Self::start_command(command);
+        (dir, rhub)
+    }
+
     pub fn start_command(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -97,6 +108,13 @@ impl Rhub {
 
     pub fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], b"")
+    }
+
+    /// A metric that has one number.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = String::from_utf8(self.get("/metrics").body).unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        value.unwrap_or_else(|| panic!("{name} is not in {page}")).parse().unwrap()
     }
 
     /// Starts an upload and gives its location.
@@ -172,6 +190,14 @@ impl Reply {
 
     pub fn find_header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn count(&self, name: &str) -> usize {
+        self.headers.iter().filter(|(key, _)| key == name).count()
+    }
+
+    pub fn header_names(&self) -> Vec<String> {
+        self.headers.iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// The status and the first error's code.

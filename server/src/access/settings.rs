@@ -1,4 +1,4 @@
-//! `[access]`: who may do what.
+//! `[access]` of the configuration, as it is written.
 
 use std::path::PathBuf;
 
@@ -22,12 +22,12 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// `anonymous`, `authenticated`, `user:NAME`.
+    /// `anonymous` (which is everybody), `authenticated`, `user:NAME`.
     pub who: Vec<String>,
     /// Patterns of repository names.
     #[serde(default)]
     pub repositories: Vec<String>,
-    /// Actions.
+    /// `pull`, `create`, `overwrite`, `push` (create and overwrite), `delete`, `metrics`.
     pub allow: Vec<String>,
 }
 
