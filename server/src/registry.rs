@@ -175,8 +175,9 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         self.blobs.put(&entry.digest, bytes).await?;
         let put = self.metadata.put_manifest(repo, &entry, &references, &tags, options).await;
         drop(pin);
-        if put.is_err() {
-            // Refused, it must not stay where nobody would ever look for it.
+        // Refused, it must not stay where nobody would ever look for it. Where nobody knows whether the
+        // journal has it, it stays for the next start to find.
+        if put.as_ref().is_err_and(|e| !matches!(e, Error::Stopped(_))) {
             self.remove_unlinked(&entry.digest).await?;
         }
         put?;
