@@ -10,6 +10,7 @@
 # SECONDS_EACH  how long each work that has no end of its own is measured; 5 when not set
 # TAGS      tags a repository has for "tag PUT" and "tags/list"; 10000 when not set
 # MILLION   tags of a second repository, of rhub alone; 1000000 when not set, 0 for none
+# LARGE     the size of a large blob; 1GiB when not set
 # MANIFESTS manifests rhub holds when its start is timed; 100000 when not set
 #
 # Prints a row a work and registry: the median, its ratio to rhub's, p99, the server's CPU time and peak
@@ -22,7 +23,10 @@ set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=$(echo "$top"/target/*-linux-*/release)
 rounds=${ROUNDS:-3} seconds=${SECONDS_EACH:-5} tags=${TAGS:-10000} million=${MILLION:-1000000} manifests=${MANIFESTS:-100000}
+large_blob=${LARGE:-1GiB}
 work=$(mktemp -d)
+# nginx's workers may be another user's.
+chmod 711 "$work"
 declare -A commands ports pids
 names=()
 # stop_process PID: ends it and waits; it is no child of this shell.
@@ -35,6 +39,8 @@ clean() {
     rm -rf --one-file-system "$work"
 }
 trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # registry NAME COMMAND: what is to be measured.
 registry() {
@@ -110,7 +116,7 @@ measure() {
     shift 2
     sync
     found=$("$bin/rconform" load "http://127.0.0.1:${ports[$name]}" --pid "${pids[$name]}" --keep --format json "$@") || {
-        echo "FAILED: $of on $name: $found" >&2
+        echo "FAILED: $of on $name: $(grep first_failure <<< "$found")" >&2
     }
     [ -z "$found" ] || echo "$of|$name|$(tr -d '\n' <<< "$found")" >> "$work/figures"
 }
@@ -133,7 +139,7 @@ for name in "${names[@]}"; do start "$name"; done
 # Read by every round: pushed once, and copied from rhub to where nginx finds it.
 for name in "${names[@]}"; do
     [ "$name" != nginx ] || continue
-    for of in "large 1GiB 0" "small 1KiB 0" "tags 1KiB $tags"; do
+    for of in "large $large_blob 0" "small 1KiB 0" "tags 1KiB $tags"; do
         read -r repository size count <<< "$of"
         "$bin/rconform" load "http://127.0.0.1:${ports[$name]}" --kind blob-head -n 1 --warm-up 0 --repository "bench/$repository" \
             --size "$size" --existing-tags "$count" --keep > "$work/prepare.log" || cat "$work/prepare.log" >&2
@@ -148,12 +154,12 @@ for repository in large small; do
 done
 
 long=(--duration "$seconds")
-large=(--repository bench/large --size 1GiB --prepared --warm-up 0)
+large=(--repository bench/large --size "$large_blob" --prepared --warm-up 0)
 small=(--repository bench/small --size 1KiB --prepared -c 64 "${long[@]}")
 for round in $(seq "$rounds"); do
-    everywhere "1 GiB PUT" --kind upload -c 1 -n 1 --size 1GiB --repository bench/put
-    with_nginx "1 GiB GET x1" --kind blob-get -c 1 -n 8 "${large[@]}"
-    with_nginx "1 GiB GET x16" --kind blob-get -c 16 -n 16 "${large[@]}"
+    everywhere "$large_blob PUT" --kind upload -c 1 -n 1 --size "$large_blob" --repository bench/put
+    with_nginx "$large_blob GET x1" --kind blob-get -c 1 -n 8 "${large[@]}"
+    with_nginx "$large_blob GET x16" --kind blob-get -c 16 -n 16 "${large[@]}"
     with_nginx "manifest GET by tag, 64 connections" --kind manifest-get "${small[@]}"
     with_nginx "1 KiB blob GET, 64 connections" --kind blob-get "${small[@]}"
     with_nginx "1 KiB blob HEAD, 64 connections" --kind blob-head "${small[@]}"
@@ -199,7 +205,7 @@ for line in open(sys.argv[1]):
 def value(found, work):
     if "ms" in found:
         return found["ms"], "ms"
-    if "GiB" in work:
+    if found["size_bytes"] >= 1 << 20:
         return found["megabytes_per_second"], "MB/s"
     if "list" in work:
         return found["latency_ms"]["p50"], "ms"

@@ -78,6 +78,11 @@ impl Limits {
 
 /// The longest media type kept, in bytes (RFC 6838: 127 + 1 + 127).
 pub const MEDIA_TYPE_LIMIT_BYTES: usize = 255;
+/// Bytes of manifests that are being received and stored at one time; further ones wait. Small ones do
+/// not count.
+pub const MANIFESTS_IN_HAND_BYTES: usize = 16 << 20;
+/// Manifests up to this size are small.
+pub const SMALL_MANIFEST_BYTES: usize = 64 << 10;
 /// Tags one request may put on a manifest.
 pub const TAG_PARAMETERS_LIMIT: usize = 100;
 /// The longest request path accepted, in bytes: a name of 255, a sha512 digest, and what is around
@@ -167,8 +172,6 @@ pub const HTPASSWD_LIMIT_BYTES: u64 = 4 << 20;
 pub const HTPASSWD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long a password that was found right is not hashed again.
 pub const VERDICT_LIFETIME: Duration = Duration::from_secs(60);
-/// Passwords hashed at one time: each takes a core for itself.
-pub const LOGINS_LIMIT: usize = 2;
 /// Passwords being hashed or waiting for it; further ones are told to come again.
 pub const LOGINS_WAITING_LIMIT: usize = 64;
 /// How far the clocks of two runs of the server may differ, in seconds.

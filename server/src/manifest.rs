@@ -3,9 +3,12 @@
 //! kept and served as received.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Formatter};
+use std::marker::PhantomData;
 
 use longshore_runtime::name::Digest;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 use crate::limits::MEDIA_TYPE_LIMIT_BYTES;
@@ -26,21 +29,21 @@ pub struct Manifest {
     pub references: References,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
     schema_version: Option<u32>,
     media_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
+    config: Option<Object<Descriptor>>,
+    layers: Option<Vec<Object<Descriptor>>>,
+    manifests: Option<Vec<Object<Descriptor>>>,
     fs_layers: Option<serde::de::IgnoredAny>,
-    subject: Option<Descriptor>,
+    subject: Option<Object<Descriptor>>,
     artifact_type: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
     #[serde(default)]
@@ -59,6 +62,30 @@ impl Descriptor {
     }
 }
 
+/// What is written as a JSON object. An array of the same values, which serde would take for a struct,
+/// is nothing that another reader knows.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
+}
+
 impl Manifest {
     /// Reads a manifest of at most `descriptor_limit` descriptors. `content_type` is the request's
     /// header, without parameters.
@@ -68,7 +95,7 @@ impl Manifest {
     /// kinds (CVE-2021-41190), or its `mediaType` and the header disagree.
     pub fn parse(bytes: &[u8], content_type: Option<&str>, descriptor_limit: usize) -> Result<Self> {
         let invalid = |why: String| Error::ManifestInvalid(why);
-        let document: Document = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
+        let Object(document): Object<Document> = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
         let media_type = match (content_type, document.media_type.as_deref()) {
             (Some(header), Some(body)) if header != body => {
                 return Err(invalid(format!("Content-Type is {header:?}, but its mediaType is {body:?}")));
@@ -101,14 +128,14 @@ fn image(document: Document) -> Result<References> {
     if document.manifests.is_some() || document.fs_layers.is_some() {
         return Err(Error::ManifestInvalid("an image manifest must not have manifests or fsLayers".into()));
     }
-    let (Some(config), Some(layers)) = (document.config, document.layers) else {
+    let (Some(Object(config)), Some(layers)) = (document.config, document.layers) else {
         return Err(Error::ManifestInvalid("an image manifest must have config and layers".into()));
     };
     // What an artifact is, its config says where the manifest does not (distribution-spec,
     // "Listing Referrers").
     let artifact_type = document.artifact_type.filter(|text| !text.is_empty()).or(Some(config.media_type.clone()));
     let referrer = referrer(document.subject, artifact_type, document.annotations);
-    let here = layers.into_iter().filter(|layer| !layer.is_elsewhere());
+    let here = layers.into_iter().map(|Object(layer)| layer).filter(|layer| !layer.is_elsewhere());
     let blobs = std::iter::once(config).chain(here).map(|descriptor| descriptor.digest).collect();
     Ok(References { blobs, manifests: Vec::new(), referrer })
 }
@@ -121,17 +148,21 @@ fn index(document: Document) -> Result<References> {
         return Err(Error::ManifestInvalid("an index must have manifests".into()));
     };
     let referrer = referrer(document.subject, document.artifact_type, document.annotations);
-    let manifests = children.into_iter().map(|descriptor| descriptor.digest).collect();
+    let manifests = children.into_iter().map(|Object(descriptor)| descriptor.digest).collect();
     Ok(References { blobs: Vec::new(), manifests, referrer })
 }
 
 fn referrer(
-    subject: Option<Descriptor>,
+    subject: Option<Object<Descriptor>>,
     artifact_type: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
 ) -> Option<Referrer> {
     let artifact_type = artifact_type.filter(|text| !text.is_empty());
-    subject.map(|subject| Referrer { subject: subject.digest, artifact_type, annotations: annotations.unwrap_or_default() })
+    subject.map(|Object(subject)| Referrer {
+        subject: subject.digest,
+        artifact_type,
+        annotations: annotations.unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]
@@ -199,6 +230,18 @@ mod tests {
         assert!(parse(both.as_bytes(), Some(INDEX)).is_err());
         assert!(parse(image(r#","layers":[]"#).as_bytes(), Some(OCI)).is_err(), "duplicate key");
         assert!(parse(image(r#","fsLayers":[]"#).as_bytes(), Some(OCI)).is_err());
+    }
+
+    #[test]
+    fn fields_in_an_array_are_no_object() {
+        let digest = Digest::of(b"x");
+        let descriptor = format!(r#"["a/b","{digest}",null]"#);
+        let document = format!(r#"[2,"{OCI}",{descriptor},[{descriptor}],null,null,null,null,null]"#);
+        let config = format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[]}}"#);
+        let layer = image("").replace(r#""layers":["#, &format!(r#""layers":[{descriptor},"#));
+        for bad in [document, config, layer, image(&format!(r#","subject":{descriptor}"#))] {
+            assert!(parse(bad.as_bytes(), Some(OCI)).is_err(), "{bad}");
+        }
     }
 
     #[test]

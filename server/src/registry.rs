@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, RepoName, Tag};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blob::{BlobBody, BlobStore, Upload, UploadId};
 use crate::error::{Error, Result};
-use crate::limits::{Limits, MOUNT_SOURCES_LIMIT};
+use crate::limits::{Limits, MANIFESTS_IN_HAND_BYTES, MOUNT_SOURCES_LIMIT, SMALL_MANIFEST_BYTES};
 use crate::manifest::Manifest;
 use crate::meta::{ManifestEntry, ManifestName, Metadata, Page, PutOptions, Referrers};
 use crate::pins::Pins;
@@ -20,6 +21,8 @@ pub struct Registry<B, M> {
     pub(crate) metadata: M,
     pub(crate) pins: Pins,
     limits: Arc<Limits>,
+    /// A permit a byte of manifests in hand.
+    manifest_room: Semaphore,
 }
 
 /// A manifest as it was received.
@@ -47,12 +50,23 @@ pub struct Stored {
 impl<B: BlobStore, M: Metadata> Registry<B, M> {
     /// A registry over its two stores.
     pub fn new(blobs: B, metadata: M, limits: Arc<Limits>) -> Self {
-        Self { blobs, metadata, pins: Pins::default(), limits }
+        Self { blobs, metadata, pins: Pins::default(), limits, manifest_room: Semaphore::new(MANIFESTS_IN_HAND_BYTES) }
     }
 
     /// What it is limited by.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Waits until there is room in memory for a manifest of so many bytes; the room is taken as long
+    /// as the returned value lives.
+    pub async fn manifest_room(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        if bytes <= SMALL_MANIFEST_BYTES {
+            return None;
+        }
+        let permits = u32::try_from(bytes.min(MANIFESTS_IN_HAND_BYTES)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        self.manifest_room.acquire_many(permits).await.ok()
     }
 
     /// The size in bytes of a blob of a repository.
@@ -161,8 +175,9 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
         self.blobs.put(&entry.digest, bytes).await?;
         let put = self.metadata.put_manifest(repo, &entry, &references, &tags, options).await;
         drop(pin);
-        if put.is_err() {
-            // Refused, it must not stay where nobody would ever look for it.
+        // Refused, it must not stay where nobody would ever look for it. Where nobody knows whether the
+        // journal has it, it stays for the next start to find.
+        if put.as_ref().is_err_and(|e| !matches!(e, Error::Stopped(_))) {
             self.remove_unlinked(&entry.digest).await?;
         }
         put?;

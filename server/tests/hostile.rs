@@ -1,4 +1,5 @@
-//! What has gone wrong for other registries, and input nobody sends in good faith.
+//! What has gone wrong for other registries, and input nobody sends in good faith. `docs/security.md`
+//! lists what is tested where.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
@@ -48,6 +49,32 @@ fn cve_2017_11468_memory_stays_bounded_on_huge_manifests() {
     assert!(grown < 48 << 20, "grew by {grown} bytes");
 }
 
+/// What 64 clients who each send the largest manifest there may be take at most: two copies each while
+/// it arrives (a buffer that doubles), and what parsing makes of those being parsed.
+const MANY_MANIFESTS_BYTES: u64 = 64 * 2 * (4 << 20) + (64 << 20);
+
+#[test]
+fn cve_2017_11468_memory_stays_bounded_on_many_manifests_at_once() {
+    let (_dir, rhub) = rhub();
+    let valid = rhub.push_image("a", "warm", "layer");
+    let before = rhub.peak_memory_bytes();
+    let annotations: Vec<_> = (0..5_000).map(|n| format!(r#""{n}":"""#)).collect();
+    let mut large = valid.replacen('{', &format!(r#"{{"annotations":{{{}}},"#, annotations.join(",")), 1);
+    large += &" ".repeat((4 << 20) - large.len());
+    std::thread::scope(|scope| {
+        for n in 0..64 {
+            let (rhub, large) = (&rhub, &large);
+            scope.spawn(move || {
+                let put = rhub.put_manifest("a", &format!("t{n}"), OCI_MANIFEST, large.as_bytes());
+                assert!(matches!(put.status, 201 | 429), "{put:?}");
+            });
+        }
+    });
+    let grown = rhub.peak_memory_bytes() - before;
+    eprintln!("64 manifests of 4 MiB at once: grew by {} MiB", grown >> 20);
+    assert!(grown < MANY_MANIFESTS_BYTES, "grew by {grown} bytes");
+}
+
 #[test]
 fn cve_2023_2253_a_huge_page_size_is_cut_to_the_limit() {
     let (_dir, rhub) = rhub();
@@ -83,6 +110,10 @@ fn cve_2026_35172_a_blob_deleted_here_is_not_readable_although_others_have_it() 
     let digest = rhub.push_blob("a", b"secret");
     rhub.push_blob("b", b"secret");
     assert_eq!(rhub.get(&format!("/v2/c/blobs/{digest}")).status, 404);
+    // In every cache there is, by way of both.
+    for repo in ["a", "b", "a"] {
+        assert_eq!(rhub.get(&format!("/v2/{repo}/blobs/{digest}")).body, b"secret");
+    }
     rhub.send("DELETE", &format!("/v2/a/blobs/{digest}"), &[], b"");
     for method in ["GET", "HEAD"] {
         assert_eq!(rhub.send(method, &format!("/v2/a/blobs/{digest}"), &[], b"").status, 404);
@@ -195,6 +226,20 @@ fn a_request_of_two_lengths_is_not_smuggled() {
     }
 }
 
+/// hyper frames by the chunks, as RFC 9112 section 6.3 has it, and drops the length before anyone sees it.
+#[test]
+fn a_length_beside_chunks_does_not_count() {
+    let (_dir, rhub) = rhub();
+    let chunked = "transfer-encoding: chunked\r\n";
+    for framing in [format!("content-length: 60\r\n{chunked}"), format!("{chunked}content-length: 1\r\n")] {
+        let location = rhub.start_upload("a");
+        let body = "3\r\nabc\r\n0\r\n\r\n";
+        let head = format!("PATCH {location} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{framing}\r\n{body}");
+        assert!(Reply::read(rhub.raw(&head)).is_some_and(|reply| matches!(reply.status, 202 | 400)), "{framing}");
+        assert!(matches!(rhub.get(&location).header("range"), "0-2" | "0-0"), "{framing}");
+    }
+}
+
 #[test]
 fn headers_without_end_are_refused() {
     let (_dir, rhub) = rhub();
@@ -241,4 +286,17 @@ fn an_error_inside_does_not_tell_of_the_inside() {
     assert!(!String::from_utf8_lossy(&reply.body).contains(dir.path().to_str().unwrap()));
     rhub.push_blob("a", b"content");
     assert_eq!(rhub.get(&format!("/v2/a/blobs/{digest}")).body, b"content", "pushing it again heals it");
+}
+
+#[test]
+fn the_list_of_what_is_tested_names_tests_there_are() {
+    let server = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = std::fs::read_to_string(server.join("../docs/security.md")).unwrap();
+    let named: Vec<_> = list.split('`').filter_map(|word| word.split_once("::")).filter(|(_, name)| *name != "name").collect();
+    assert!(named.len() > 25, "{named:?}");
+    for (file, name) in named {
+        let path = if file.contains('/') { format!("{file}.rs") } else { format!("tests/{file}.rs") };
+        let text = std::fs::read_to_string(server.join(&path)).unwrap();
+        assert!(text.contains(&format!("fn {name}(")), "{path} has no {name}");
+    }
 }

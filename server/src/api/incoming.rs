@@ -44,18 +44,21 @@ pub(super) async fn receive<U: Upload>(upload: &mut U, mut body: Body, expected:
     }
 }
 
-/// Takes a manifest's body into memory.
-pub(super) async fn manifest(headers: &HeaderMap, mut body: Body, limits: &Limits) -> Result<Bytes> {
+/// The most bytes a manifest's body will have.
+pub(super) fn manifest_length(headers: &HeaderMap, limits: &Limits) -> Result<usize> {
     let limit_bytes = limits.manifest_bytes;
-    let too_large = || Error::ManifestTooLarge { limit_bytes };
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit_bytes as u64) {
-        return Err(too_large());
-    }
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = announced.unwrap_or(limit_bytes);
+    if length > limit_bytes { Err(Error::ManifestTooLarge { limit_bytes }) } else { Ok(length) }
+}
+
+/// Takes a manifest's body into memory.
+pub(super) async fn manifest(mut body: Body, limits: &Limits) -> Result<Bytes> {
+    let limit_bytes = limits.manifest_bytes;
     let mut bytes = BytesMut::new();
     while let Some(frame) = next(&mut body, limits).await? {
         if bytes.len() + frame.len() > limit_bytes {
-            return Err(too_large());
+            return Err(Error::ManifestTooLarge { limit_bytes });
         }
         bytes.extend_from_slice(&frame);
     }

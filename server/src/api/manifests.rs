@@ -64,7 +64,8 @@ pub(super) async fn put<B: BlobStore, M: Metadata>(
     }
     let tags = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>()?;
     let options = PutOptions { overwrite, sparse: registry.limits().sparse_manifests };
-    let bytes = incoming::manifest(&parts.headers, body, registry.limits()).await?;
+    let _room = registry.manifest_room(incoming::manifest_length(&parts.headers, registry.limits())?).await;
+    let bytes = incoming::manifest(body, registry.limits()).await?;
     let stored = registry.put_manifest(repo, name, NewManifest { bytes, content_type, tags }, options).await?;
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();

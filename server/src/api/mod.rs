@@ -3,6 +3,9 @@
 
 mod blobs;
 mod conditional;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod incoming;
 mod lists;
 mod manifests;

@@ -16,6 +16,9 @@ mod clock;
 mod commit;
 #[cfg(test)]
 mod contract;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
 mod keys;
 mod lease;

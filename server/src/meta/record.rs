@@ -148,13 +148,15 @@ fn put_manifest<T: Table>(view: &mut View<'_, T>, repo: &RepoName, entry: &Manif
 
 fn delete_manifest<T: Table>(view: &mut View<'_, T>, repo: &RepoName, digest: &Digest) -> Result<()> {
     let key = keys::manifest(repo, digest);
-    if !view.has(&key)? {
-        return Ok(());
-    }
+    // Its tags even if it is gone: replayed over a database that is further on, the record before this
+    // one has put a tag on a manifest that this one has taken out already.
     let prefix = keys::tags_of(repo, digest);
     for key in view.keys(&prefix)? {
         view.remove(keys::tag(repo, &String::from_utf8_lossy(&key[prefix.len()..])));
         view.remove(key);
+    }
+    if !view.has(&key)? {
+        return leave(view, repo);
     }
     let references = references(view, repo, digest)?;
     view.remove(keys::references(repo, digest));
@@ -318,5 +320,99 @@ mod text {
         deserializer: D,
     ) -> Result<T, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Referrer;
+    use super::super::memory::MemoryTable;
+    use super::super::table::Lookup;
+    use super::*;
+
+    fn digest(n: u8) -> Digest {
+        Digest::of(&[n])
+    }
+
+    /// One of few records, so that they meet: digests 0 to 2 are blobs, 3 is an image of the first
+    /// two, 4 an index of it, 5 a referrer of that.
+    fn record((kind, repo, n, tag): (u8, bool, u8, bool)) -> Record {
+        let repo: RepoName = if repo { "a" } else { "b/c" }.parse().unwrap();
+        let tag: Tag = if tag { "v1" } else { "v2" }.parse().unwrap();
+        let (blob, manifest) = (digest(n % 3), digest(3 + n % 3));
+        let references = match n % 3 {
+            0 => References { blobs: vec![digest(0), digest(1), digest(0)], ..References::default() },
+            1 => References { manifests: vec![digest(3)], ..References::default() },
+            _ => {
+                let referrer = Referrer { subject: digest(4), artifact_type: Some("a/b".into()), annotations: [].into() };
+                References { blobs: vec![digest(2)], referrer: Some(referrer), ..References::default() }
+            }
+        };
+        match kind {
+            0 => Record::LinkBlob { repo, digest: blob, size: 1 },
+            1 => Record::UnlinkBlob { repo, digest: blob },
+            2 => Record::PutManifest { repo, digest: manifest, size: 1, media_type: "m/t".into(), references },
+            3 => Record::DeleteManifest { repo, digest: manifest },
+            4 => Record::SetTag { repo, tag, digest: manifest },
+            5 => Record::DeleteTag { repo, tag },
+            _ => Record::Forget { digest: digest(n) },
+        }
+    }
+
+    /// Whether the registry would write it down in this state.
+    fn can_happen(record: &Record, table: &MemoryTable) -> bool {
+        let has = |key: Vec<u8>| table.has(&key).unwrap();
+        match record {
+            Record::LinkBlob { .. } => true,
+            Record::PutManifest { repo, references, .. } => {
+                references.blobs.iter().all(|blob| has(keys::blob(repo, blob)))
+                    && references.manifests.iter().all(|child| has(keys::manifest(repo, child)))
+            }
+            Record::UnlinkBlob { repo, digest } => has(keys::blob(repo, digest)),
+            Record::DeleteManifest { repo, digest } | Record::SetTag { repo, digest, .. } => has(keys::manifest(repo, digest)),
+            Record::DeleteTag { repo, tag } => has(keys::tag(repo, tag.as_str())),
+            Record::Forget { digest } => has(keys::unlinked(digest)),
+        }
+    }
+
+    fn apply(record: &Record, table: &MemoryTable) {
+        let mut view = View::new(table, 0);
+        record.apply(&mut view).unwrap();
+        table.apply(view.into_changes()).unwrap();
+    }
+
+    fn entries(table: &MemoryTable) -> Vec<(Vec<u8>, Vec<u8>)> {
+        table.scan(b"", None).map(Result::unwrap).collect()
+    }
+
+    fn table(records: &[Record]) -> MemoryTable {
+        let table = MemoryTable::default();
+        records.iter().for_each(|record| apply(record, &table));
+        table
+    }
+
+    proptest! {
+        /// A database that a crash left further on than its note of the journal says.
+        #[test]
+        fn replaying_what_the_database_has_already_changes_nothing(
+            wishes in prop::collection::vec((0..7u8, any::<bool>(), 0..6u8, any::<bool>()), 1..40),
+        ) {
+            let (state, mut records) = (MemoryTable::default(), Vec::new());
+            for record in wishes.into_iter().map(record) {
+                if can_happen(&record, &state) {
+                    apply(&record, &state);
+                    records.push(record);
+                }
+            }
+            for reached in 0..=records.len() {
+                for noted in 0..reached {
+                    let database = table(&records[..reached]);
+                    records[noted..].iter().for_each(|record| apply(record, &database));
+                    prop_assert_eq!(entries(&database), entries(&state), "noted {}, reached {}: {:?}", noted, reached, records);
+                }
+            }
+        }
     }
 }

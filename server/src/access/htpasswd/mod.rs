@@ -22,9 +22,7 @@ use self::file::{Hash, highest_cost, parse, unusable};
 use super::key::random_key;
 use crate::error::{Attempt, Error, Result};
 use crate::file_stamp::FileStamp;
-use crate::limits::{
-    BCRYPT_COST, HTPASSWD_LIMIT_BYTES, HTPASSWD_LOOK_INTERVAL, LOGINS_LIMIT, LOGINS_WAITING_LIMIT, VERDICT_LIFETIME,
-};
+use crate::limits::{BCRYPT_COST, HTPASSWD_LIMIT_BYTES, HTPASSWD_LOOK_INTERVAL, LOGINS_WAITING_LIMIT, VERDICT_LIFETIME};
 
 /// The users there are now.
 pub(super) struct Users {
@@ -76,6 +74,8 @@ impl Users {
     /// When it is not there, or a line of it is no user with a bcrypt hash.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let (snapshot, seen) = load(path)?;
+        // A password takes a core for itself: half of them are left for what is served meanwhile.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             path: path.to_owned(),
             opened: Instant::now(),
@@ -83,7 +83,7 @@ impl Users {
             current: RwLock::new(Arc::new(snapshot?)),
             seen: Mutex::new(seen),
             verdicts_key: random_key()?,
-            hashing: Semaphore::new(LOGINS_LIMIT),
+            hashing: Semaphore::new((cores / 2).max(1)),
             waiting: Semaphore::new(LOGINS_WAITING_LIMIT),
         })
     }
