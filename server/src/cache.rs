@@ -147,7 +147,7 @@ impl<K: Hash + Eq, V> Generation<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use proptest::prelude::*;
 
@@ -235,42 +235,37 @@ mod tests {
         assert_eq!(cache.get(&1), None);
     }
 
-    /// Threads that read while others change: nobody sees a value older than the last one somebody
+    /// Threads that read while another changes: nobody sees a value older than the last one somebody
     /// was told of before the look.
     #[test]
     fn nothing_stale_is_ever_read() {
         const KEYS: usize = 4;
-        const CHANGES: u64 = 50_000;
         let cache = Cache::new(LIMIT_BYTES);
         let (source, told) = ([const { AtomicU64::new(0) }; KEYS], [const { AtomicU64::new(0) }; KEYS]);
-        let (done, hits) = (AtomicBool::new(false), AtomicU64::new(0));
+        let hits = AtomicU64::new(0);
+        let read = |key: usize| {
+            let at_least = told[key].load(Ordering::SeqCst);
+            let value = cache.get(&key).inspect(|_| _ = hits.fetch_add(1, Ordering::Relaxed)).unwrap_or_else(|| {
+                let epoch = cache.epoch(&key);
+                let value = source[key].load(Ordering::SeqCst);
+                // Time for a change.
+                std::thread::yield_now();
+                cache.insert(key, value, 0, epoch);
+                value
+            });
+            assert!(value >= at_least, "{value} was read after {at_least} was told");
+        };
         std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    for key in (0..KEYS).cycle() {
-                        if done.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let at_least = told[key].load(Ordering::SeqCst);
-                        let read = cache.get(&key).inspect(|_| _ = hits.fetch_add(1, Ordering::Relaxed)).unwrap_or_else(|| {
-                            let epoch = cache.epoch(&key);
-                            let value = source[key].load(Ordering::SeqCst);
-                            // Time for a change.
-                            std::thread::yield_now();
-                            cache.insert(key, value, 0, epoch);
-                            value
-                        });
-                        assert!(read >= at_least, "{read} was read after {at_least} was told");
-                    }
-                });
-            }
-            for change in 1..=CHANGES {
-                let key = usize::try_from(change).unwrap() % KEYS;
+            let readers: Vec<_> = (0..3).map(|_| scope.spawn(|| (0..30_000).for_each(|n| read(n % KEYS)))).collect();
+            for (change, key) in (1..).zip((0..KEYS).cycle()) {
                 source[key].store(change, Ordering::SeqCst);
                 cache.invalidate(&key);
                 told[key].store(change, Ordering::SeqCst);
+                if readers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                    break;
+                }
+                std::thread::yield_now();
             }
-            done.store(true, Ordering::Relaxed);
         });
         assert!(hits.load(Ordering::Relaxed) > 0, "nothing was ever read from the cache");
     }

@@ -2,24 +2,24 @@
 
 use axum::body::Body;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use longshore_runtime::name::Digest;
 use serde::Serialize;
 
 use crate::error::Error;
 
 /// Names of headers that are not HTTP's own.
-pub(super) const CONTENT_DIGEST: &str = "docker-content-digest";
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// The manifest that one just stored refers to as its subject (distribution-spec end-7).
-pub(super) const SUBJECT: &str = "oci-subject";
+pub(super) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// A tag that a manifest put by digest has now (distribution-spec end-7b).
-pub(super) const TAG: &str = "oci-tag";
+pub(super) const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// The filters a list of referrers was made with (distribution-spec end-12b).
-pub(super) const FILTERS_APPLIED: &str = "oci-filters-applied";
+pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// What chunks of an upload should at least have, in bytes.
-pub(super) const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
+pub(super) const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 /// The upload session's identifier.
-pub(super) const UPLOAD_ID: &str = "docker-upload-uuid";
+pub(super) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Body> {

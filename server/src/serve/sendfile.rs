@@ -10,6 +10,16 @@
 //!
 //! A worker thread must not wait for a disk. So what is not in the page cache is read by a thread of
 //! the blocking pool, and goes out as ordinary bytes; meanwhile the kernel reads on.
+//!
+//! Measured against reading (`crate::blob`, 256 KiB at once) and nginx with sendfile on, client and
+//! server on the same two cores, medians of alternating runs, nginx = 1:
+//!
+//! | 1 GiB to | | reading | this, windows of 256 KiB, 1, 2, 4 MiB |
+//! |---|---|---|---|
+//! | 1 client | server CPU | 2.3 to 3.6 | 0.83 to 0.87, all the same |
+//! | 16 clients | server CPU | 1.6 to 2.1 | 0.63, 0.58, 0.60, 0.58 |
+//! | 16 clients | CPU with the clients' | 1.3 | 0.66 to 0.78 |
+//! | 16 clients | peak memory, MiB | 40 | 8 to 12 |
 
 use std::collections::VecDeque;
 use std::future::Future;
