@@ -96,8 +96,10 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
             return Ok(None);
         }
         let size = self.blobs.size(digest).await?;
-        self.blobs.delete(digest).await?;
+        // The metadata first: it refuses when it does not know what of its journal is stored, and then
+        // somebody may have been about to get this back. A crash in between leaves it to a check.
         self.metadata.forget(digest).await?;
+        self.blobs.delete(digest).await?;
         Ok(size)
     }
 
