@@ -194,3 +194,33 @@ fn a_file_cut_short_while_it_is_sent_ends_the_connection_with_no_byte_made_up() 
     assert!(content.starts_with(&body));
     drop(rhub);
 }
+
+#[test]
+fn what_is_remembered_follows_every_change_at_once() {
+    let (_dir, rhub) = rhub();
+    let config = b"{}".to_vec();
+    for content in [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()] {
+        let manifest = rhub.push_image("a", "latest", std::str::from_utf8(&content).unwrap());
+        for _ in 0..3 {
+            assert_eq!(rhub.get("/v2/a/manifests/latest").body, manifest.as_bytes());
+            assert_eq!(rhub.get(&path(&Digest::of(&content))).body, content);
+        }
+    }
+    // Cached, and still wanted by another repository.
+    let elsewhere = format!("/v2/b/blobs/{}", Digest::of(&config));
+    assert_eq!(rhub.get(&elsewhere).status, 404, "content is in memory, but b never had it");
+    rhub.push_blob("b", &config);
+    assert_eq!(rhub.get(&elsewhere).body, config);
+    let unused = rhub.push_blob("a", b"referred to by nothing");
+    rhub.push_blob("b", b"referred to by nothing");
+    for method in ["GET", "HEAD"] {
+        assert_eq!(rhub.send(method, &path(&unused), &[], b"").status, 200);
+    }
+    assert_eq!(rhub.send("DELETE", &path(&unused), &[], b"").status, 202);
+    for method in ["GET", "HEAD"] {
+        assert_eq!(rhub.send(method, &path(&unused), &[], b"").status, 404, "cve_2026_35172");
+        assert_eq!(rhub.send(method, &format!("/v2/b/blobs/{unused}"), &[], b"").status, 200);
+    }
+    assert_eq!(rhub.send("DELETE", "/v2/a/manifests/latest", &[], b"").status, 202);
+    assert_eq!(rhub.get("/v2/a/manifests/latest").status, 404);
+}
