@@ -116,9 +116,11 @@ pub const LOG_TEXT_LIMIT_BYTES: usize = 4 << 10;
 /// The longest a shutdown waits for requests in flight.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
-/// Bytes of an upload gathered before they are handed to a thread that hashes and writes them. An
-/// upload holds at most two such batches and one frame.
-pub const WRITE_BATCH_BYTES: usize = 1 << 20;
+/// Bytes of an upload gathered before they are handed to the threads that hash and write them. An
+/// upload holds one such batch, those that wait or are worked on, and one frame.
+pub const WRITE_BATCH_BYTES: usize = 512 << 10;
+/// Batches of an upload that wait or are worked on.
+pub const STAGE_DEPTH: usize = 3;
 /// Bytes of an upload after which the kernel is told to begin writing them to the disk.
 pub const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// Body frames smaller than this are copied together; larger ones are passed on as they are.

@@ -17,6 +17,7 @@ pub(crate) async fn every_promise_is_kept<S: BlobStore>(open: impl Fn() -> S) {
     an_upload_is_cancelled(&open()).await;
     what_is_stored_is_listed_and_removed(&open()).await;
     stale_uploads_expire(&open()).await;
+    a_large_upload_that_is_broken_off_goes_on(&open()).await;
     one_request_at_a_time_has_an_upload(&open()).await;
     an_upload_survives_a_restart(&open).await;
 }
@@ -173,6 +174,26 @@ async fn one_request_at_a_time_has_an_upload<S: BlobStore>(store: &S) {
     first.write(vec![Bytes::from_static(b"abc")]).await.unwrap();
     drop(first);
     assert_eq!(second.await.unwrap().offset(), 3, "dropped while writing, the session stands with what came");
+}
+
+async fn a_large_upload_that_is_broken_off_goes_on<S: BlobStore>(store: &S) {
+    let content = bytes(9_000_001, 5);
+    let digest = Digest::of(&content);
+    let id = store.start_upload(&repo(), Algorithm::Sha256).await.unwrap();
+    let mut at = 0;
+    while at < content.len() {
+        let mut upload = store.open_upload(&repo(), id).await.unwrap();
+        assert_eq!(upload.offset(), at as u64, "nothing of what came is lost");
+        // The last of them ends between two batches, or in the middle of one.
+        for _ in 0..7 {
+            let end = content.len().min(at + 300_000);
+            upload.write(vec![content.slice(at..end)]).await.unwrap();
+            at = end;
+        }
+    }
+    let upload = store.open_upload(&repo(), id).await.unwrap();
+    assert_eq!(upload.finish(&digest).await.unwrap(), 9_000_001);
+    assert!(read(store, &digest, 9_000_001, 0..9_000_001).await == content);
 }
 
 async fn an_upload_survives_a_restart<S: BlobStore>(open: &impl Fn() -> S) {

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, Hasher};
 use rustix::fs::{Advice, fadvise};
 use tokio::sync::OwnedMutexGuard;
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::fs::Shared;
+use super::stage::Stage;
 use super::{Upload, UploadId};
 use crate::blocking;
 use crate::data_dir::remove_if_there;
@@ -34,6 +34,17 @@ impl Progress {
     pub(super) fn start(algorithm: Algorithm) -> Self {
         Self::Known { length: 0, hasher: algorithm.hasher(), algorithm }
     }
+
+    /// What is known once `pieces` were appended.
+    fn follow(&mut self, pieces: &[Bytes]) -> Result<()> {
+        if let Self::Known { length, hasher, .. } = self {
+            for piece in pieces {
+                hasher.update(piece);
+                *length += piece.len() as u64;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A session in the hands of one request.
@@ -50,11 +61,15 @@ pub struct FsUpload {
     state: State,
 }
 
-/// One write is under way while the next batch is gathered.
 #[derive(Debug)]
 enum State {
     Idle(SessionFile),
-    Writing(JoinHandle<Result<SessionFile>>),
+    /// One thread hashes, another writes, while the next batch is gathered: a large upload is as quick
+    /// as the slowest of the three.
+    Following {
+        hash: Stage<Progress>,
+        write: Stage<SessionFile>,
+    },
     /// A write failed; the session has to be opened again.
     Failed,
 }
@@ -92,17 +107,35 @@ impl FsUpload {
         Ok(Self { offset, gathered: Vec::new(), gathered_bytes: 0, state: State::Idle(file) })
     }
 
-    /// Waits for the write under way; gives the file and what is gathered.
+    /// Hands on what is gathered. A request that is broken off meanwhile leaves it gathered.
+    async fn follow(&mut self) -> Result<()> {
+        self.state = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Idle(mut file) => {
+                let progress = std::mem::replace(&mut *file.progress, Progress::Unknown);
+                let (hash, write) = (Stage::new(progress, Progress::follow), Stage::new(file, SessionFile::write));
+                State::Following { hash, write }
+            }
+            other => other,
+        };
+        let State::Following { hash, write } = &self.state else { return Err(failed_before()) };
+        let (to_hash, to_write) = tokio::try_join!(hash.room(), write.room())?;
+        let batch = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        hash.put(batch.clone(), to_hash);
+        write.put(batch, to_write);
+        Ok(())
+    }
+
+    /// Waits for what was handed on; gives the file and what is gathered.
     async fn settle(&mut self) -> Result<(SessionFile, Vec<Bytes>)> {
         let file = match std::mem::replace(&mut self.state, State::Failed) {
             State::Idle(file) => file,
-            State::Writing(task) => match task.await {
-                Ok(result) => result?,
-                Err(e) => return Err(longshore_runtime::Error::io("write an upload", io::Error::other(e)).into()),
-            },
-            State::Failed => {
-                return Err(Error::UploadInvalid("an earlier write failed; ask for the upload's status".into()));
+            State::Following { hash, write } => {
+                let mut file = write.end().await?;
+                *file.progress = hash.end().await?;
+                file
             }
+            State::Failed => return Err(failed_before()),
         };
         self.gathered_bytes = 0;
         Ok((file, std::mem::take(&mut self.gathered)))
@@ -125,8 +158,7 @@ impl Upload for FsUpload {
         self.gathered_bytes += bytes;
         self.offset += bytes as u64;
         if self.gathered_bytes >= WRITE_BATCH_BYTES {
-            let (file, gathered) = self.settle().await?;
-            self.state = State::Writing(spawn_blocking(move || file.append(&gathered)));
+            self.follow().await?;
         }
         Ok(())
     }
@@ -147,10 +179,14 @@ impl Upload for FsUpload {
     }
 }
 
+fn failed_before() -> Error {
+    Error::UploadInvalid("an earlier write failed; ask for the upload's status".into())
+}
+
 impl Drop for FsUpload {
     /// What has arrived of a request that was broken off is kept.
     fn drop(&mut self) {
-        if !self.gathered.is_empty()
+        if (!self.gathered.is_empty() || matches!(self.state, State::Following { .. }))
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             let state = std::mem::replace(&mut self.state, State::Failed);
@@ -187,17 +223,17 @@ impl SessionFile {
     fn append(mut self, pieces: &[Bytes]) -> Result<Self> {
         // Taken out, so that a failure leaves it unknown.
         let mut progress = std::mem::replace(&mut *self.progress, Progress::Unknown);
-        for piece in pieces {
-            // Hashed and written while it is in the processor's cache.
-            if let Progress::Known { length, hasher, .. } = &mut progress {
-                hasher.update(piece);
-                *length += piece.len() as u64;
-            }
-            self.file()?.write_all(piece).attempt(|| format!("write {}", self.path.display()))?;
-        }
-        self.write_back(pieces.iter().map(|piece| piece.len() as u64).sum())?;
+        progress.follow(pieces)?;
+        self.write(pieces)?;
         *self.progress = progress;
         Ok(self)
+    }
+
+    fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
+        for piece in pieces {
+            self.file()?.write_all(piece).attempt(|| format!("write {}", self.path.display()))?;
+        }
+        self.write_back(pieces.iter().map(|piece| piece.len() as u64).sum())
     }
 
     /// Has the kernel begin to write to the disk what was `written` since it last did, so that little

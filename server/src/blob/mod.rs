@@ -11,6 +11,7 @@ mod fs;
 mod fs_upload;
 #[cfg(test)]
 mod memory;
+mod stage;
 
 use std::fmt;
 use std::future::Future;
