@@ -155,6 +155,9 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 pub const CONTENT_CACHE_BYTES: usize = 8 << 20;
 /// Recently read values of the metadata database, kept in memory.
 pub const METADATA_VALUES_BYTES: usize = 8 << 20;
+/// Keys and values that share an item of the metadata database. More of them make a start quicker and a
+/// change slower.
+pub const METADATA_RUN_BYTES: usize = 4 << 10;
 /// The metadata database's page cache.
 pub const METADATA_CACHE_BYTES: u64 = 8 << 20;
 

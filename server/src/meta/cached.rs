@@ -92,13 +92,14 @@ impl Lookup for Remembered<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::MemoryTable;
     use super::*;
 
-    fn open() -> Cached<sled::Tree> {
-        Cached::new((*sled::Config::new().temporary(true).open().unwrap()).clone())
+    fn open() -> Cached<MemoryTable> {
+        Cached::new(MemoryTable::default())
     }
 
-    fn remembered(table: &Cached<sled::Tree>, key: &[u8]) -> Option<Option<Vec<u8>>> {
+    fn remembered(table: &Cached<MemoryTable>, key: &[u8]) -> Option<Option<Vec<u8>>> {
         table.remembered(|values| values.get(key)).map(Result::unwrap)
     }
 

@@ -29,7 +29,7 @@ use super::Kind;
 /// The version of this layout; present in every database that was not lost or damaged.
 pub(super) const FORMAT: &[u8] = b"format";
 /// The value under [`FORMAT`].
-pub(super) const FORMAT_VERSION: &[u8] = b"2";
+pub(super) const FORMAT_VERSION: &[u8] = b"3";
 /// Bytes of the journal that are certainly in the database.
 pub(super) const CHECKPOINT: &[u8] = b"checkpoint";
 

@@ -27,6 +27,7 @@ mod memory;
 mod read;
 mod rebuild;
 mod record;
+mod runs;
 mod sled;
 mod store;
 mod table;

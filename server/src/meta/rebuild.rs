@@ -12,8 +12,8 @@ use super::commit::note;
 use super::journal::{Journal, encode};
 use super::keys;
 use super::record::{Record, decode_digest, decode_manifest, decode_number, decode_references};
-use super::sled::{Replay, open_database};
-use super::table::{Table, View, failed};
+use super::sled::{Replay, mark, open_database, open_table};
+use super::table::{Table, View};
 use super::{Fact, ManifestEntry};
 use crate::blob::FsBlobStore;
 use crate::data_dir::{DataDir, sync_directory};
@@ -65,17 +65,17 @@ fn replace(data: &DataDir, blobs: &FsBlobStore, source: &Path) -> Result<Rebuilt
     let mut rebuilt = Rebuilt::default();
     {
         let database = open_database(&new)?;
-        let tree: &sled::Tree = &database;
-        let mut replay = Replay::new(tree);
+        let table = &open_table(&database)?;
+        let mut replay = Replay::new(table);
         rebuilt.damaged_lines = Journal::salvage(source, |record| replay.take(&record))?;
         replay.finish()?;
-        drop_lost(tree, blobs, &mut rebuilt)?;
-        mark_unlinked(tree, blobs, &mut rebuilt)?;
+        drop_lost(table, blobs, &mut rebuilt)?;
+        mark_unlinked(table, blobs, &mut rebuilt)?;
         let counted =
-            facts(tree, None).map(|fact| fact.map(|(_, fact)| fact).inspect(|fact| rebuilt.count(fact)).map(Record::from));
+            facts(table, None).map(|fact| fact.map(|(_, fact)| fact).inspect(|fact| rebuilt.count(fact)).map(Record::from));
         let length = Journal::create(&new_journal, counted)?;
-        database.insert(keys::FORMAT, keys::FORMAT_VERSION).map_err(failed)?;
-        note(tree, length)?;
+        mark(&database)?;
+        note(table, length)?;
     }
     // From here until the last step there is no database, and serving is refused.
     remove_directory(&data.metadata())?;

@@ -13,21 +13,22 @@ use super::journal::{Journal, Log};
 use super::keys;
 use super::lease::Leases;
 use super::record::{Record, decode_number};
+use super::runs::Runs;
 use super::store::Store;
-use super::table::{Table, View, failed};
+use super::table::{Lookup, Table, View, failed};
 use crate::blob::FsBlobStore;
 use crate::data_dir::DataDir;
 use crate::error::{Error, Result};
 use crate::limits::METADATA_CACHE_BYTES;
 
 /// Records of a replay that go to the database in one step.
-const REPLAY_STEP: usize = 1024;
+const REPLAY_STEP: usize = 8192;
 
 /// How long a database that was closed may stay locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The embedded metadata store. The tree keeps the database it is in open.
-pub type SledMetadata = Store<sled::Tree>;
+/// The embedded metadata store.
+pub type SledMetadata = Store<Runs>;
 
 impl SledMetadata {
     /// Opens the database of a data directory, creating it in a new one.
@@ -42,27 +43,30 @@ impl SledMetadata {
             Error::Database { source: sled::Error::Io(_), .. } => e,
             _ => Error::damaged(path.display(), format!("{e}; run `rhub rebuild` to make it anew from the journal")),
         })?;
-        let tree = (*database).clone();
-        let format = tree.get(keys::FORMAT).map_err(failed)?;
-        let start = tree.get(keys::CHECKPOINT).map_err(failed)?.map_or(0, |value| decode_number(&value));
+        let format = database.get(keys::FORMAT).map_err(failed)?;
+        let table = open_table(&database)?;
+        let start = table.get(keys::CHECKPOINT)?.map_or(0, |value| decode_number(&value));
         match format.as_deref() {
             Some(keys::FORMAT_VERSION) if !has_blobs && start > 0 => {
                 let why = "the metadata knows content, but there is none; is the right file system mounted?";
                 return Err(Error::damaged(data.path().join("blobs").display(), why));
             }
             Some(keys::FORMAT_VERSION) => {}
-            Some(_) => return Err(Error::damaged(path.display(), "it was written by another version of rhub; use that one")),
+            Some(_) => {
+                let why = "another version of rhub wrote it; use that one, or run `rhub rebuild` to make it anew from the journal";
+                return Err(Error::damaged(path.display(), why));
+            }
             None if has_blobs => {
                 let why = "it is empty, but the blob store is not; run `rhub rebuild` to make it anew from the journal";
                 return Err(Error::damaged(path.display(), why));
             }
             None => {
-                tree.insert(keys::FORMAT, keys::FORMAT_VERSION).map_err(failed)?;
-                note(&tree, 0)?;
+                mark(&database)?;
+                note(&table, 0)?;
             }
         }
-        let journal = replay(&tree, data, start)?;
-        Ok(Self::new(tree, journal, Leases::open(data.leases())?))
+        let journal = replay(&table, data, start)?;
+        Ok(Self::new(table, journal, Leases::open(data.leases())?))
     }
 }
 
@@ -82,11 +86,21 @@ pub(super) fn open_database(path: &Path) -> Result<sled::Db> {
     }
 }
 
-fn replay(tree: &sled::Tree, data: &DataDir, start: u64) -> Result<Journal> {
-    let mut replay = Replay::new(tree);
+/// Everything but the mark of the format.
+pub(super) fn open_table(database: &sled::Db) -> Result<Runs> {
+    Ok(Runs::new(database.open_tree("runs").map_err(failed)?))
+}
+
+/// Marks a database as one that was not lost or damaged.
+pub(super) fn mark(database: &sled::Db) -> Result<()> {
+    database.insert(keys::FORMAT, keys::FORMAT_VERSION).map(drop).map_err(failed)
+}
+
+fn replay(table: &Runs, data: &DataDir, start: u64) -> Result<Journal> {
+    let mut replay = Replay::new(table);
     let journal = Journal::open(&data.journal(), start, |record| replay.take(&record))?;
     if replay.finish()? > 0 {
-        note(tree, journal.end())?;
+        note(table, journal.end())?;
     }
     Ok(journal)
 }

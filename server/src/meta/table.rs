@@ -1,6 +1,6 @@
 //! The ordered keys and values metadata is kept in, and changes on top that are not in it yet.
 //!
-//! Two implementations: sled's tree, and one in memory for tests.
+//! Two implementations: runs in sled's tree, and one in memory for tests.
 
 use std::collections::BTreeMap;
 
@@ -27,50 +27,6 @@ pub trait Table: Lookup + Clone + Send + Sync + 'static {
     fn apply(&self, changes: Changes) -> Result<()>;
     /// Puts everything applied on stable storage.
     fn flush(&self) -> Result<()>;
-}
-
-impl Lookup for sled::Tree {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.get(key).map_err(failed)?.map(|value| value.to_vec()))
-    }
-
-    fn has(&self, key: &[u8]) -> Result<bool> {
-        self.contains_key(key).map_err(failed)
-    }
-}
-
-impl Table for sled::Tree {
-    fn scan<'t>(&'t self, prefix: &[u8], after: Option<&[u8]>) -> impl Iterator<Item = Result<Entry>> + use<'t> {
-        let (prefix, start) = (prefix.to_vec(), start(prefix, after));
-        let entries = self.range(start..).map(|entry| entry.map_err(failed));
-        entries
-            .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
-            .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
-    }
-
-    fn apply(&self, changes: Changes) -> Result<()> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        self.apply_batch(batch).map_err(failed)
-    }
-
-    fn flush(&self) -> Result<()> {
-        sled::Tree::flush(self).map(drop).map_err(failed)
-    }
-}
-
-/// The first key that may be in a scan.
-fn start(prefix: &[u8], after: Option<&[u8]>) -> Vec<u8> {
-    match after {
-        // The smallest key greater than it.
-        Some(after) if after >= prefix => [after, &[0]].concat(),
-        _ => prefix.to_vec(),
-    }
 }
 
 pub(super) fn failed(source: sled::Error) -> Error {
