@@ -71,7 +71,8 @@ impl Table for Runs {
     fn scan<'t>(&'t self, prefix: &[u8], after: Option<&[u8]>) -> impl Iterator<Item = Result<Entry>> + use<'t> {
         let (prefix, mut least) = (prefix.to_vec(), least(prefix, after));
         let first = self.run_of(&least);
-        let runs = self.tree.range(first.as_ref().map_or(&[][..], |run| run.as_ref().map_or(&[][..], |(fence, _)| fence)).to_vec()..);
+        let runs =
+            self.tree.range(first.as_ref().map_or(&[][..], |run| run.as_ref().map_or(&[][..], |(fence, _)| fence)).to_vec()..);
         let runs = first.err().map(Err).into_iter().chain(runs.map(|run| run.map_err(failed)));
         let entries = runs.flat_map(|run| match run.and_then(|(fence, run)| decode(&fence, &run)) {
             Ok(entries) => entries.into_iter().map(Ok).collect(),
@@ -282,7 +283,8 @@ mod tests {
             let key = format!("m\0team/app\0{:064x}", n.wrapping_mul(2_654_435_761)).into_bytes();
             runs.apply(Changes::from([(key, Some(vec![7; 20]))])).unwrap();
         }
-        let (count, largest) = runs.tree.iter().map(Result::unwrap).fold((0, 0), |(n, most), (_, run)| (n + 1, most.max(run.len())));
+        let (count, largest) =
+            runs.tree.iter().map(Result::unwrap).fold((0, 0), |(n, most), (_, run)| (n + 1, most.max(run.len())));
         assert!((100..250).contains(&count) && largest <= 1000, "{count} runs, {largest} bytes");
     }
 

@@ -53,7 +53,8 @@ impl SledMetadata {
             }
             Some(keys::FORMAT_VERSION) => {}
             Some(_) => {
-                let why = "another version of rhub wrote it; use that one, or run `rhub rebuild` to make it anew from the journal";
+                let why =
+                    "another version of rhub wrote it; use that one, or run `rhub rebuild` to make it anew from the journal";
                 return Err(Error::damaged(path.display(), why));
             }
             None if has_blobs => {
