@@ -37,6 +37,9 @@ pub struct Limits {
     pub catalog_entries: usize,
     /// Whether manifests may refer to content the repository lacks (sparse images and indexes).
     pub sparse_manifests: bool,
+    /// Bytes of the journal that have to be out of date before it is written anew. More of it than what
+    /// counts has to be, too.
+    pub journal_rewrite_bytes: u64,
 }
 
 impl Default for Limits {
@@ -55,6 +58,7 @@ impl Default for Limits {
             page_entries: 1000,
             catalog_entries: 1000,
             sparse_manifests: false,
+            journal_rewrite_bytes: 64 << 20,
         }
     }
 }

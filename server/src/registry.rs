@@ -11,7 +11,7 @@ use crate::blob::{BlobBody, BlobStore, Upload, UploadId};
 use crate::error::{Error, Result};
 use crate::limits::{Limits, MANIFESTS_IN_HAND_BYTES, MOUNT_SOURCES_LIMIT, SMALL_MANIFEST_BYTES};
 use crate::manifest::Manifest;
-use crate::meta::{ManifestEntry, ManifestName, Metadata, Page, PutOptions, Referrers};
+use crate::meta::{ManifestEntry, ManifestName, Metadata, Page, PutOptions, References, Referrers};
 use crate::pins::Pins;
 
 /// The registry.
@@ -45,6 +45,8 @@ pub struct Stored {
     pub subject: Option<Digest>,
     /// The tags that are on it now by this.
     pub tags: Vec<Tag>,
+    /// How much of what it refers to the repository lacks: nothing, unless that is allowed.
+    pub missing: usize,
 }
 
 impl<B: BlobStore, M: Metadata> Registry<B, M> {
@@ -181,7 +183,24 @@ impl<B: BlobStore, M: Metadata> Registry<B, M> {
             self.remove_unlinked(&entry.digest).await?;
         }
         put?;
-        Ok(Stored { digest: entry.digest, subject: references.referrer.map(|referrer| referrer.subject), tags })
+        let missing = if options.sparse { self.missing(repo, &references).await?.len() } else { 0 };
+        Ok(Stored { digest: entry.digest, subject: references.referrer.map(|referrer| referrer.subject), tags, missing })
+    }
+
+    /// What a manifest refers to and its repository lacks: deleted since, or never there (sparse).
+    pub(crate) async fn missing(&self, repo: &RepoName, references: &References) -> Result<Vec<Digest>> {
+        let mut missing = Vec::new();
+        for digest in &references.blobs {
+            if self.metadata.blob(repo, digest).await?.is_none() {
+                missing.push(digest.clone());
+            }
+        }
+        for digest in &references.manifests {
+            if self.metadata.manifest(repo, &ManifestName::Digest(digest.clone())).await?.is_none() {
+                missing.push(digest.clone());
+            }
+        }
+        Ok(missing)
     }
 
     /// Takes a tag, or a manifest and every tag on it, out of a repository.

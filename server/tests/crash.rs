@@ -416,7 +416,7 @@ impl Life<'_> {
 }
 
 fn start(data: &Path) -> Rhub {
-    let settings = ["gc.interval_s=1", "gc.grace_s=1", "gc.untagged_after_s=1"];
+    let settings = ["gc.interval_s=1", "gc.grace_s=1", "gc.untagged_after_s=1", "limits.journal_rewrite_bytes=10000"];
     Rhub::start_with(data, &settings.map(|setting| ["--set", setting]).concat())
 }
 

@@ -29,6 +29,24 @@ fn the_base_answers_and_says_what_it_is() {
 }
 
 #[test]
+fn what_a_manifest_refers_to_may_be_missing_where_that_is_configured_and_the_client_is_warned() {
+    let child = image_manifest(b"config", b"layer");
+    let index = index_manifest(&[&child]);
+    let (_dir, rhub) = rhub();
+    let refused = rhub.put_manifest("sparse", "v1", OCI_INDEX, index.as_bytes());
+    assert_eq!(refused.error(), error(404, "MANIFEST_BLOB_UNKNOWN"));
+    let (_dir, rhub) = Rhub::with(&["limits.sparse_manifests=true"]);
+    rhub.push_blob("sparse", b"config");
+    for (media_type, manifest, missing) in [(OCI_MANIFEST, &child, "lacks 1 of"), (OCI_INDEX, &index, "")] {
+        let taken = rhub.put_manifest("sparse", "v1", media_type, manifest.as_bytes());
+        assert_eq!(taken.status, 201, "{taken:?}");
+        let warning = taken.find_header("warning").unwrap_or_default();
+        let is_as_expected = if missing.is_empty() { warning.is_empty() } else { warning.starts_with("299 - \"") };
+        assert!(is_as_expected && warning.contains(missing), "{warning}");
+    }
+}
+
+#[test]
 fn a_blob_is_pushed_in_every_way_and_pulled() {
     let (_dir, rhub) = rhub();
     let content = b"content".repeat(50_000);

@@ -1,7 +1,7 @@
 //! Manifests and tags: end-3, end-7, end-7b, end-9.
 
 use axum::body::Body;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, WARNING};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use longshore_runtime::name::{RepoName, Tag};
@@ -76,6 +76,12 @@ pub(super) async fn put<B: BlobStore, M: Metadata>(
     }
     for tag in stored.tags {
         headers.append(TAG, value(tag));
+    }
+    if stored.missing > 0 {
+        // In the one form clients show to people (distribution-spec, "Warnings").
+        let missing = stored.missing;
+        let text = format_args!("299 - \"{repo} lacks {missing} of what this manifest refers to: pulls of it may fail\"");
+        headers.insert(WARNING, value(text));
     }
     Ok(response)
 }

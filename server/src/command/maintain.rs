@@ -81,7 +81,7 @@ pub(super) fn run(common: &Common, task: &Task) -> anyhow::Result<()> {
 fn run_here(config: &Config, data: &DataDir, task: &Task) -> anyhow::Result<bool> {
     let limits = Arc::new(config.limits.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let metadata = SledMetadata::open(data)?;
+    let metadata = SledMetadata::open(data, &config.limits)?;
     let blobs = FsBlobStore::open(data.blobs(), &limits)?;
     let registry = Registry::new(blobs, metadata, limits);
     let policy = Policy::from(config);

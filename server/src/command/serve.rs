@@ -94,7 +94,7 @@ async fn serve_until_told(config: &Config, data: &DataDir) -> anyhow::Result<ser
     let tls = config.tls.as_ref().map(serve::Tls::open).transpose()?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     // The metadata first: it refuses what does not fit together before anything is created.
-    let metadata = SledMetadata::open(data)?;
+    let metadata = SledMetadata::open(data, &limits)?;
     let blobs = FsBlobStore::open(data.blobs(), &limits)?;
     let access = match &config.access {
         Some(settings) => Access::new(settings, &data.token_key())?,

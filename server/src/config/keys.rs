@@ -62,6 +62,7 @@ pub const KEYS: &[Key] = &[
     key("limits.page_entries", Kind::Number(1, 10_000)),
     key("limits.catalog_entries", Kind::Number(1, 10_000)),
     key("limits.sparse_manifests", Kind::Switch),
+    key("limits.journal_rewrite_bytes", Kind::Number(1, 1 << 40)),
     key("gc.interval_s", Kind::Number(1, 365 * DAY_S)),
     key("gc.grace_s", Kind::Number(1, 365 * DAY_S)),
     key("gc.untagged_after_s", Kind::Number(1, 3650 * DAY_S)),

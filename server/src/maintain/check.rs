@@ -15,7 +15,7 @@ use super::{Out, say};
 use crate::blob::{BlobBody, BlobStore};
 use crate::error::{Attempt, Error, Result};
 use crate::manifest::Manifest;
-use crate::meta::{Fact, Kind, ManifestEntry, ManifestName, Metadata, References};
+use crate::meta::{Fact, ManifestEntry, ManifestName, Metadata, References};
 use crate::registry::Registry;
 
 /// Blobs, or facts, looked at between two looks at the metadata.
@@ -206,27 +206,10 @@ impl<B: BlobStore, M: Metadata> Check<'_, B, M> {
             let what = format!("{repo}@{} is recorded to refer to other things than it does", entry.digest);
             self.problem(&what, "delete it and push it again").await?;
         }
-        for missing in self.missing(repo, references).await? {
+        for missing in self.registry.missing(repo, references).await? {
             say(self.out, &format!("{repo}@{} refers to {missing}, which the repository does not have", entry.digest)).await?;
         }
         Ok(())
-    }
-
-    /// What a manifest refers to and its repository lacks: deleted since, or never there (sparse).
-    async fn missing(&self, repo: &RepoName, references: &References) -> Result<Vec<Digest>> {
-        let blobs = references.blobs.iter().map(|digest| (Kind::Blob, digest));
-        let manifests = references.manifests.iter().map(|digest| (Kind::Manifest, digest));
-        let mut missing = Vec::new();
-        for (kind, digest) in blobs.chain(manifests) {
-            let there = match kind {
-                Kind::Blob => self.registry.metadata.blob(repo, digest).await?.is_some(),
-                Kind::Manifest => self.still(repo, &ManifestName::Digest(digest.clone())).await?,
-            };
-            if !there {
-                missing.push(digest.clone());
-            }
-        }
-        Ok(missing)
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! The journal comes first and the database second: what readers see is on stable storage, and the
 //! database never knows of anything the journal does not.
+//!
+//! A second thread flushes the database now and then, and writes the journal anew when it has grown.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +15,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc as channel, oneshot};
 
 use super::change::Change;
-use super::journal::{AppendError, Log, encode};
+use super::journal::{AppendError, Log, Rewriter, Rewritten, encode};
 use super::keys;
 use super::lease::{Key, Leases};
 use super::table::{Changes, Table, View};
@@ -32,10 +34,10 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// Starts the threads that change `table` and write `journal`.
-    pub(super) fn start<T: Table>(table: T, journal: impl Log, leases: Arc<Leases>) -> Self {
+    /// Starts the threads that change `table` and write `journal`, which `rewriter` writes anew.
+    pub(super) fn start<T: Table>(table: T, journal: impl Log, rewriter: Option<Rewriter>, leases: Arc<Leases>) -> Self {
         let (requests, queue) = channel::channel(COMMIT_QUEUE_LIMIT);
-        let thread = std::thread::spawn(move || run(&table, journal, &leases, queue));
+        let thread = std::thread::spawn(move || run(&table, journal, rewriter, &leases, queue));
         Self { requests: Some(requests), thread: Some(thread) }
     }
 
@@ -59,8 +61,14 @@ impl Drop for Committer {
     }
 }
 
-fn run<T: Table>(table: &T, mut journal: impl Log, leases: &Leases, mut queue: channel::Receiver<Request>) {
-    let checkpoint = Checkpointer::start(table.clone(), journal.end());
+fn run<T: Table>(
+    table: &T,
+    mut journal: impl Log,
+    rewriter: Option<Rewriter>,
+    leases: &Leases,
+    mut queue: channel::Receiver<Request>,
+) {
+    let checkpoint = Checkpointer::start(table.clone(), journal.end(), rewriter);
     let mut broken = None;
     let mut group = Vec::with_capacity(COMMIT_GROUP_LIMIT);
     while queue.blocking_recv_many(&mut group, COMMIT_GROUP_LIMIT) > 0 {
@@ -82,9 +90,29 @@ fn run<T: Table>(table: &T, mut journal: impl Log, leases: &Leases, mut queue: c
                 broken = failure.nothing_changed.is_none().then_some(failure.why);
             }
         }
+        if let Ok(rewritten) = checkpoint.rewritten.try_recv()
+            && broken.is_none()
+        {
+            broken = adopt(&mut journal, rewritten);
+        }
         checkpoint.reached(journal.end());
     }
     checkpoint.stop();
+}
+
+/// Goes on in a journal written anew; why nothing can be written any more, if it cannot.
+fn adopt(journal: &mut impl Log, rewritten: Rewritten) -> Option<String> {
+    match journal.adopt(rewritten) {
+        Ok(()) => None,
+        Err(AppendError::Refused(e)) => {
+            tracing::error!("write the journal anew: {e}; it goes on as it was");
+            None
+        }
+        Err(AppendError::Unknown(e)) => {
+            tracing::error!("write the journal anew: {e}");
+            Some(e.to_string())
+        }
+    }
 }
 
 fn answer_with(answer: oneshot::Sender<Result<bool>>, result: Result<bool>) {
@@ -156,13 +184,16 @@ impl Failure {
 struct Checkpointer {
     reached: Arc<AtomicU64>,
     wake: mpsc::SyncSender<()>,
+    /// A journal written anew, to be adopted.
+    rewritten: mpsc::Receiver<Rewritten>,
     thread: JoinHandle<()>,
 }
 
 impl Checkpointer {
-    fn start<T: Table>(table: T, already: u64) -> Self {
+    fn start<T: Table>(table: T, already: u64, rewriter: Option<Rewriter>) -> Self {
         let reached = Arc::new(AtomicU64::new(already));
         let (wake, woken) = mpsc::sync_channel::<()>(1);
+        let (hand_over, rewritten) = mpsc::sync_channel(1);
         let position = Arc::clone(&reached);
         let thread = std::thread::spawn(move || {
             let mut noted = already;
@@ -177,9 +208,15 @@ impl Checkpointer {
                         Err(e) => tracing::error!("{e}"),
                     }
                 }
+                if let Some(rewriter) = rewriter.as_ref().filter(|_| open && noted == position) {
+                    match rewriter.rewrite(&table, noted) {
+                        Ok(rewritten) => rewritten.into_iter().for_each(|new| drop(hand_over.try_send(new))),
+                        Err(e) => tracing::error!("write the journal anew: {e}; it goes on as it was"),
+                    }
+                }
             }
         });
-        Self { reached, wake, thread }
+        Self { reached, wake, rewritten, thread }
     }
 
     fn reached(&self, position: u64) {

@@ -4,7 +4,17 @@
 //! A line reads `checksum json`: twelve hexadecimal digits of the JSON's SHA-256, a space, the
 //! JSON. What a crash tore off at the end was acknowledged to nobody and is dropped.
 //!
-//! It grows with every change until `rhub rebuild` writes it anew from what then is.
+//! **Positions.** A place in the journal is the number of bytes of all that was ever appended before it.
+//! The database notes how far it has come as such a position.
+//!
+//! **Written anew.** Once more of it is out of date than not (and than is worth the work), a new journal is
+//! made beside it while it grows: what the database says is so ([`Rewriter`]), then what was appended since
+//! that began, then it takes the old one's place ([`Journal::adopt`]). What the database says is not of one
+//! moment, but nothing in it is older than the position it stands for. So replaying all that was appended
+//! after that position comes to the same end: the last word on every fact is among it, or there is none.
+//! The first line of such a journal, [`Record::Base`], says where in the file which position is.
+
+mod rewrite;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -13,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use longshore_runtime::name::Digest;
 
+pub(super) use self::rewrite::{Rewriter, Rewritten};
 use super::record::Record;
 use crate::data_dir::sync_directory;
 use crate::error::{Attempt, Error, Result};
@@ -26,28 +37,62 @@ const CHECKSUM_DIGITS: usize = 12;
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
-    /// Where the last whole, durable line ends.
-    end: u64,
+    base: Base,
+    /// Where in the file the last whole, durable line ends.
+    end_bytes: u64,
+}
+
+/// Which position is where in a file: so many bytes of it stand for everything before `position`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Base {
+    position: u64,
+    bytes: u64,
+}
+
+impl Base {
+    /// What the first line of a file says.
+    fn read(path: &Path, file: &mut File) -> Result<Self> {
+        let attempted = || format!("read {}", path.display());
+        file.rewind().attempt(attempted)?;
+        let mut line = Vec::new();
+        BufReader::new(file).take(rewrite::BASE_LINE_BYTES).read_until(b'\n', &mut line).attempt(attempted)?;
+        Ok(match decode(&line) {
+            Some(Record::Base { position, bytes }) => Self { position, bytes },
+            _ => Self::default(),
+        })
+    }
+
+    fn position(self, bytes: u64) -> u64 {
+        self.position + (bytes - self.bytes)
+    }
+
+    /// Where in the file a position is; nowhere, if it is before those that are there.
+    fn bytes(self, position: u64) -> Option<u64> {
+        Some(self.bytes + position.checked_sub(self.position)?)
+    }
 }
 
 impl Journal {
     /// Opens the journal at `path`, creating it when it is not there, and hands every record from
-    /// byte `start` on to `take`. A torn end is cut off.
+    /// position `start` on to `take`. A torn end is cut off.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when a line before the torn end is not what its checksum says, or the
-    /// journal is shorter than `start`.
+    /// [`Error::Damaged`] when a line before the torn end is not what its checksum says, or `start` is
+    /// not in the journal.
     pub(super) fn open(path: &Path, start: u64, take: impl FnMut(Record) -> Result<()>) -> Result<Self> {
         let attempted = || format!("open {}", path.display());
         let mut options = OpenOptions::new();
         let mut file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(path).attempt(attempted)?;
         path.parent().map_or(Ok(()), sync_directory)?;
-        let length = file.metadata().attempt(attempted)?.len();
-        if length < start {
-            let why = format!("it has {length} bytes, the metadata has seen {start}; restore it from a backup");
+        let (base, length) = (Base::read(path, &mut file)?, file.metadata().attempt(attempted)?.len());
+        let Some(start_bytes) = base.bytes(start).filter(|bytes| *bytes <= length) else {
+            let (from, to) = (base.position, base.position + length.saturating_sub(base.bytes));
+            let why = format!(
+                "it goes from {from} to {to}, the metadata has seen {start}; restore them together from a backup, or run `rhub rebuild`"
+            );
             return Err(Error::damaged(path.display(), why));
-        }
-        let read = read(path, &mut file, start, take)?;
+        };
+        let read = read(path, &mut file, start_bytes, take)?;
         if let Some(at) = read.first_damage_at {
             let why = format!(
                 "the line at byte {at} does not match its checksum; restore the file from a backup, \
@@ -60,7 +105,7 @@ impl Journal {
             file.sync_all().attempt(|| format!("sync {}", path.display()))?;
         }
         file.seek(SeekFrom::Start(read.end)).attempt(attempted)?;
-        Ok(Self { path: path.to_owned(), file, end: read.end })
+        Ok(Self { path: path.to_owned(), file, base, end_bytes: read.end })
     }
 
     /// Hands every whole record of the journal at `path` to `take`, and gives the number of damaged
@@ -91,7 +136,7 @@ impl Journal {
 
 /// Where records are kept, in the order they happened.
 pub(super) trait Log: Send + 'static {
-    /// Where the last line ends, in bytes.
+    /// The position at which the last line ends.
     fn end(&self) -> u64;
 
     /// Appends lines; they are on stable storage when this returns.
@@ -100,21 +145,33 @@ pub(super) trait Log: Send + 'static {
     /// After [`AppendError::Refused`] the log is as before; after [`AppendError::Unknown`] nobody
     /// knows what of the records is stored, and nothing may be appended any more.
     fn append(&mut self, lines: &[u8]) -> Result<(), AppendError>;
+
+    /// Goes on in a file that says the same in fewer words.
+    ///
+    /// # Errors
+    /// As those of [`Self::append`].
+    fn adopt(&mut self, rewritten: Rewritten) -> Result<(), AppendError>;
 }
 
 impl Log for Journal {
     fn end(&self) -> u64 {
-        self.end
+        self.base.position(self.end_bytes)
     }
 
     fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
         let attempted = || format!("append to {}", self.path.display());
         if let Err(e) = self.file.write_all(lines).attempt(attempted) {
-            let undo = self.file.set_len(self.end).and_then(|()| self.file.seek(SeekFrom::Start(self.end)));
+            let undo = self.file.set_len(self.end_bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.end_bytes)));
             return Err(if undo.is_ok() { AppendError::Refused(e.into()) } else { AppendError::Unknown(e.into()) });
         }
         self.file.sync_data().attempt(|| format!("sync {}", self.path.display())).map_err(|e| AppendError::Unknown(e.into()))?;
-        self.end += lines.len() as u64;
+        self.end_bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    fn adopt(&mut self, rewritten: Rewritten) -> Result<(), AppendError> {
+        let (file, base, end_bytes) = rewritten.take_place_of(self)?;
+        (self.file, self.base, self.end_bytes) = (file, base, end_bytes);
         Ok(())
     }
 }
@@ -236,6 +293,19 @@ mod tests {
             assert_eq!(journal.end(), first.len() as u64);
             journal.append(&lines(7..8)).unwrap();
             assert_eq!(read_from(&path, 0).unwrap(), [record(0), record(7)]);
+        }
+    }
+
+    #[test]
+    fn a_position_before_those_that_are_there_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let base = Base { position: 1000, bytes: rewrite::BASE_LINE_BYTES };
+        std::fs::write(&path, [base.line(), lines(0..2)].concat()).unwrap();
+        assert_eq!(read_from(&path, 1000).unwrap(), [record(0), record(1)]);
+        assert_eq!(read_from(&path, 1000 + lines(0..1).len() as u64).unwrap(), [record(1)]);
+        for missing in [0, 999, 1001 + lines(0..2).len() as u64] {
+            assert!(matches!(read_from(&path, missing), Err(Error::Damaged { .. })), "{missing}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::clock::Clock;
-use super::journal::{AppendError, Log, read};
+use super::journal::{AppendError, Log, Rewritten, read};
 use super::lease::Leases;
 use super::sled::Replay;
 use super::store::Store;
@@ -89,7 +89,7 @@ impl MemoryLog {
         durable.truncate(usize::try_from(found.end).unwrap());
         drop(durable);
         replay.finish().unwrap();
-        Store::new(table, self.clone(), Leases::renewed_now(self.clock.clone()))
+        Store::new(table, self.clone(), None, Leases::renewed_now(self.clock.clone()))
     }
 }
 
@@ -111,6 +111,10 @@ impl Log for MemoryLog {
                 Err(AppendError::Unknown(e))
             }
         }
+    }
+
+    fn adopt(&mut self, _: Rewritten) -> Result<(), AppendError> {
+        unreachable!("nobody writes it anew")
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) enum Record {
     },
     /// Content that was in no repository is gone from the blob store.
     Forget { digest: Digest },
+    /// The first line of a journal that was written anew; see [`super::journal`]. Does nothing.
+    Base { position: u64, bytes: u64 },
 }
 
 impl From<Fact> for Record {
@@ -93,6 +95,7 @@ impl Record {
                 view.remove(keys::unlinked(digest));
                 Ok(())
             }
+            Self::Base { .. } => Ok(()),
         }
     }
 }
@@ -374,6 +377,7 @@ mod tests {
             Record::DeleteManifest { repo, digest } | Record::SetTag { repo, digest, .. } => has(keys::manifest(repo, digest)),
             Record::DeleteTag { repo, tag } => has(keys::tag(repo, tag.as_str())),
             Record::Forget { digest } => has(keys::unlinked(digest)),
+            Record::Base { .. } => false,
         }
     }
 
@@ -393,19 +397,25 @@ mod tests {
         table
     }
 
+    /// Those of the wishes that can happen, and what they come to.
+    fn history(wishes: Vec<(u8, bool, u8, bool)>) -> (Vec<Record>, MemoryTable) {
+        let (state, mut records) = (MemoryTable::default(), Vec::new());
+        for record in wishes.into_iter().map(record) {
+            if can_happen(&record, &state) {
+                apply(&record, &state);
+                records.push(record);
+            }
+        }
+        (records, state)
+    }
+
     proptest! {
         /// A database that a crash left further on than its note of the journal says.
         #[test]
         fn replaying_what_the_database_has_already_changes_nothing(
             wishes in prop::collection::vec((0..7u8, any::<bool>(), 0..6u8, any::<bool>()), 1..40),
         ) {
-            let (state, mut records) = (MemoryTable::default(), Vec::new());
-            for record in wishes.into_iter().map(record) {
-                if can_happen(&record, &state) {
-                    apply(&record, &state);
-                    records.push(record);
-                }
-            }
+            let (records, state) = history(wishes);
             for reached in 0..=records.len() {
                 for noted in 0..reached {
                     let database = table(&records[..reached]);
@@ -413,6 +423,38 @@ mod tests {
                     prop_assert_eq!(entries(&database), entries(&state), "noted {}, reached {}: {:?}", noted, reached, records);
                 }
             }
+        }
+
+        /// A journal written anew: every fact as it was at some moment since, and all that was appended since.
+        #[test]
+        fn facts_of_different_moments_and_what_followed_come_to_the_same(
+            wishes in prop::collection::vec((0..7u8, any::<bool>(), 0..6u8, any::<bool>()), 1..40),
+            since in any::<prop::sample::Index>(),
+            moments in prop::collection::vec(any::<prop::sample::Index>(), 40),
+        ) {
+            let (records, state) = history(wishes);
+            let since = since.index(records.len() + 1);
+            let states: Vec<_> = (since..=records.len()).map(|moment| table(&records[..moment])).collect();
+            let known: std::collections::BTreeSet<_> = states.iter().flat_map(entries).map(|(key, _)| key).collect();
+            let mut seen_at = std::collections::BTreeMap::new();
+            let seen = MemoryTable::default();
+            for (key, moment) in known.into_iter().zip(moments.iter().cycle()) {
+                // What a manifest refers to is read after the manifest.
+                let manifest = [b"m", &key[1..]].concat();
+                let not_before = if key[0] == b'x' { seen_at.get(&manifest).copied().unwrap_or_default() } else { 0 };
+                let moment = moment.index(states.len()).max(not_before);
+                let value = states[moment].get(&key).unwrap();
+                seen_at.insert(key.clone(), moment);
+                seen.apply([(key, value)].into()).unwrap();
+            }
+            let anew = MemoryTable::default();
+            for fact in super::super::rebuild::facts(&seen, None) {
+                apply(&fact.unwrap().1.into(), &anew);
+            }
+            records[since..].iter().for_each(|record| apply(record, &anew));
+            // What is in no repository any more a rebuild finds among the blobs.
+            let facts = |table| entries(table).into_iter().filter(|(key, _)| key[0] != b'u').collect::<Vec<_>>();
+            prop_assert_eq!(facts(&anew), facts(&state), "since {}: {:?}", since, records);
         }
     }
 }

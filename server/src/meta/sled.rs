@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::now_ms;
 use super::commit::note;
-use super::journal::{Journal, Log};
+use super::journal::{Journal, Log, Rewriter};
 use super::keys;
 use super::lease::Leases;
 use super::record::{Record, decode_number};
@@ -19,7 +19,7 @@ use super::table::{Lookup, Table, View, failed};
 use crate::blob::FsBlobStore;
 use crate::data_dir::DataDir;
 use crate::error::{Error, Result};
-use crate::limits::METADATA_CACHE_BYTES;
+use crate::limits::{Limits, METADATA_CACHE_BYTES};
 
 /// Records of a replay that go to the database in one step.
 const REPLAY_STEP: usize = 8192;
@@ -36,7 +36,7 @@ impl SledMetadata {
     /// # Errors
     /// [`Error::Damaged`] when the database is empty or unreadable beside stored blobs, or full
     /// beside none: serving would tell clients that what they pushed is gone.
-    pub fn open(data: &DataDir) -> Result<Self> {
+    pub fn open(data: &DataDir, limits: &Limits) -> Result<Self> {
         let has_blobs = FsBlobStore::exists(data.blobs());
         let path = data.metadata();
         let database = open_database(&path).map_err(|e| match e {
@@ -67,7 +67,8 @@ impl SledMetadata {
             }
         }
         let journal = replay(&table, data, start)?;
-        Ok(Self::new(table, journal, Leases::open(data.leases())?))
+        let rewriter = Rewriter::new(&data.journal(), limits.journal_rewrite_bytes)?;
+        Ok(Self::new(table, journal, Some(rewriter), Leases::open(data.leases())?))
     }
 }
 
@@ -141,9 +142,10 @@ impl<'a, T: Table> Replay<'a, T> {
 
 #[cfg(test)]
 mod tests {
-    use longshore_runtime::name::Digest;
+    use longshore_runtime::name::{Digest, Tag};
 
     use super::*;
+    use crate::blob::BlobStore;
     use crate::meta::contract::every_promise_is_kept;
     use crate::meta::{ManifestEntry, ManifestName, Metadata, PutOptions, References, rebuild};
 
@@ -155,15 +157,15 @@ mod tests {
 
     /// Opens both stores, in the order `rhub serve` does.
     fn open(data: &DataDir) -> (SledMetadata, FsBlobStore) {
-        let metadata = SledMetadata::open(data).unwrap();
-        (metadata, FsBlobStore::open(data.blobs(), &crate::limits::Limits::default()).unwrap())
+        let metadata = SledMetadata::open(data, &Limits::default()).unwrap();
+        (metadata, FsBlobStore::open(data.blobs(), &Limits::default()).unwrap())
     }
 
     #[tokio::test]
     async fn sled_keeps_the_contract() {
         let (_dir, data) = new_data();
         drop(open(&data));
-        every_promise_is_kept(|| SledMetadata::open(&data).unwrap()).await;
+        every_promise_is_kept(|| SledMetadata::open(&data, &Limits::default()).unwrap()).await;
     }
 
     #[tokio::test]
@@ -173,10 +175,10 @@ mod tests {
         let copy = data.path().join("copy");
         copy_files(&data.metadata(), &copy);
         let (repo, digest) = ("a".parse().unwrap(), Digest::of(b"x"));
-        SledMetadata::open(&data).unwrap().link_blob(&repo, &digest, 1).await.unwrap();
+        SledMetadata::open(&data, &Limits::default()).unwrap().link_blob(&repo, &digest, 1).await.unwrap();
         std::fs::remove_dir_all(data.metadata()).unwrap();
         std::fs::rename(&copy, data.metadata()).unwrap();
-        assert_eq!(SledMetadata::open(&data).unwrap().blob(&repo, &digest).await.unwrap(), Some(1));
+        assert_eq!(SledMetadata::open(&data, &Limits::default()).unwrap().blob(&repo, &digest).await.unwrap(), Some(1));
     }
 
     #[tokio::test]
@@ -185,7 +187,7 @@ mod tests {
         let (repo, digest, lost) = ("a/b".parse().unwrap(), Digest::of(b"x"), Digest::of(b"never stored"));
         let entry = ManifestEntry { digest: digest.clone(), media_type: "m/t".into(), size: 1 };
         let (metadata, blobs) = open(&data);
-        crate::blob::BlobStore::put(&blobs, &digest, "x".into()).await.unwrap();
+        BlobStore::put(&blobs, &digest, "x".into()).await.unwrap();
         metadata.link_blob(&repo, &digest, 1).await.unwrap();
         metadata.link_blob(&repo, &lost, 9).await.unwrap();
         for tag in ["one", "two"] {
@@ -196,11 +198,11 @@ mod tests {
         drop(metadata);
         for _ in 0..2 {
             std::fs::remove_dir_all(data.metadata()).unwrap();
-            let error = SledMetadata::open(&data).unwrap_err().to_string();
+            let error = SledMetadata::open(&data, &Limits::default()).unwrap_err().to_string();
             assert!(error.contains("rhub rebuild"), "{error}");
             let rebuilt = rebuild(&data, &blobs).unwrap();
             assert_eq!((rebuilt.blobs, rebuilt.manifests, rebuilt.tags, rebuilt.damaged_lines), (1, 1, 2, 0));
-            let metadata = SledMetadata::open(&data).unwrap();
+            let metadata = SledMetadata::open(&data, &Limits::default()).unwrap();
             assert_eq!(metadata.blob(&repo, &digest).await.unwrap(), Some(1));
             assert_eq!(metadata.blob(&repo, &lost).await.unwrap(), None);
             let found = metadata.manifest(&repo, &ManifestName::Tag("two".parse().unwrap())).await.unwrap();
@@ -216,19 +218,57 @@ mod tests {
         drop(metadata);
         let journal = std::fs::read(data.journal()).unwrap();
         std::fs::remove_file(data.journal()).unwrap();
-        let error = SledMetadata::open(&data).unwrap_err().to_string();
+        let error = SledMetadata::open(&data, &Limits::default()).unwrap_err().to_string();
         assert!(error.contains("restore"), "{error}");
         std::fs::write(data.journal(), journal).unwrap();
-        drop(SledMetadata::open(&data).unwrap());
+        drop(SledMetadata::open(&data, &Limits::default()).unwrap());
         std::fs::rename(data.path().join("blobs"), data.path().join("elsewhere")).unwrap();
-        let error = SledMetadata::open(&data).unwrap_err().to_string();
+        let error = SledMetadata::open(&data, &Limits::default()).unwrap_err().to_string();
         assert!(error.contains("mounted"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_journal_mostly_out_of_date_is_written_anew_while_it_grows() {
+        let (_dir, data) = new_data();
+        let limits = Limits { journal_rewrite_bytes: 1000, ..Limits::default() };
+        let (_, blobs) = open(&data);
+        let (repo, tag) = ("a".parse().unwrap(), "now".parse::<Tag>().unwrap());
+        let metadata = SledMetadata::open(&data, &limits).unwrap();
+        let (mut position, mut moved) = (0, 0_u32);
+        let is_written_anew = || std::fs::read_to_string(data.journal()).unwrap().contains("\"base\"");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Once more after that, to see it begin in the middle.
+        while !is_written_anew() || position < 2 {
+            position += u32::from(is_written_anew());
+            moved += 1;
+            let content = moved.to_string();
+            let entry = ManifestEntry { digest: Digest::of(content.as_bytes()), media_type: "m/t".into(), size: content.len() as u64 };
+            BlobStore::put(&blobs, &entry.digest, content.into()).await.unwrap();
+            let options = PutOptions { overwrite: true, sparse: false };
+            metadata.put_manifest(&repo, &entry, &References::default(), std::slice::from_ref(&tag), options).await.unwrap();
+            metadata.delete_manifest(&repo, &ManifestName::Digest(Digest::of((moved - 1).to_string().as_bytes()))).await.unwrap();
+            assert!(Instant::now() < deadline, "{moved} changes and never written anew");
+        }
+        drop(metadata);
+        let length = std::fs::metadata(data.journal()).unwrap().len();
+        assert!(length < u64::from(moved) * 100, "{length} bytes after {moved} changes");
+        assert!(!data.journal().with_extension("next").exists());
+        for rebuilt in [false, true] {
+            if rebuilt {
+                std::fs::remove_dir_all(data.metadata()).unwrap();
+                rebuild(&data, &blobs).unwrap();
+            }
+            let metadata = SledMetadata::open(&data, &limits).unwrap();
+            let found = metadata.manifest(&repo, &ManifestName::Tag(tag.clone())).await.unwrap().unwrap();
+            assert_eq!(found.digest, Digest::of(moved.to_string().as_bytes()));
+            assert_eq!(metadata.facts(None, 100).await.unwrap().facts.len(), 2, "a manifest and its tag");
+        }
     }
 
     #[test]
     fn a_start_broken_off_before_the_blob_store_was_made_can_be_repeated() {
         let (_dir, data) = new_data();
-        drop(SledMetadata::open(&data).unwrap());
+        drop(SledMetadata::open(&data, &Limits::default()).unwrap());
         drop(open(&data));
         drop(open(&data));
     }

@@ -9,7 +9,7 @@ use longshore_runtime::name::{Digest, RepoName, Tag};
 use super::cached::Cached;
 use super::change::{Change, Put};
 use super::commit::Committer;
-use super::journal::Log;
+use super::journal::{Log, Rewriter};
 use super::lease::Leases;
 use super::table::{Lookup, Table};
 use super::{
@@ -28,10 +28,10 @@ pub struct Store<T> {
 }
 
 impl<T: Table> Store<T> {
-    /// Over a table that has everything the log has.
-    pub(super) fn new(table: T, log: impl Log, leases: Leases) -> Self {
+    /// Over a table that has everything the log has; `rewriter` keeps the log short.
+    pub(super) fn new(table: T, log: impl Log, rewriter: Option<Rewriter>, leases: Leases) -> Self {
         let (table, leases) = (Cached::new(table), Arc::new(leases));
-        Self { committer: Committer::start(table.clone(), log, Arc::clone(&leases)), table, leases }
+        Self { committer: Committer::start(table.clone(), log, rewriter, Arc::clone(&leases)), table, leases }
     }
 
     async fn read<V: Send + 'static>(&self, query: impl FnOnce(&Cached<T>, &Leases) -> Result<V> + Send + 'static) -> Result<V> {
