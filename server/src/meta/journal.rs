@@ -42,6 +42,15 @@ pub(super) struct Journal {
     end_bytes: u64,
 }
 
+/// Where to begin reading a journal.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start {
+    /// Over nothing: what it was written anew with, and what followed.
+    Everything,
+    /// Over what was so at a position.
+    Position(u64),
+}
+
 /// Which position is where in a file: so many bytes of it stand for everything before `position`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Base {
@@ -74,22 +83,24 @@ impl Base {
 
 impl Journal {
     /// Opens the journal at `path`, creating it when it is not there, and hands every record from
-    /// position `start` on to `take`. A torn end is cut off.
+    /// `start` on to `take`. A torn end is cut off.
     ///
     /// # Errors
     /// [`Error::Damaged`] when a line before the torn end is not what its checksum says, or `start` is
     /// not in the journal.
-    pub(super) fn open(path: &Path, start: u64, take: impl FnMut(Record) -> Result<()>) -> Result<Self> {
+    pub(super) fn open(path: &Path, start: Start, take: impl FnMut(Record) -> Result<()>) -> Result<Self> {
         let attempted = || format!("open {}", path.display());
         let mut options = OpenOptions::new();
         let mut file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(path).attempt(attempted)?;
         path.parent().map_or(Ok(()), sync_directory)?;
         let (base, length) = (Base::read(path, &mut file)?, file.metadata().attempt(attempted)?.len());
-        let Some(start_bytes) = base.bytes(start).filter(|bytes| *bytes <= length) else {
+        let start_bytes = match start {
+            Start::Everything => Some(0),
+            Start::Position(position) => base.bytes(position).filter(|bytes| *bytes <= length),
+        };
+        let Some(start_bytes) = start_bytes else {
             let (from, to) = (base.position, base.position + length.saturating_sub(base.bytes));
-            let why = format!(
-                "it goes from {from} to {to}, the metadata has seen {start}; restore them together from a backup, or run `rhub rebuild`"
-            );
+            let why = format!("it goes from {from} to {to}, the metadata has seen {start:?}; restore it from a backup");
             return Err(Error::damaged(path.display(), why));
         };
         let read = read(path, &mut file, start_bytes, take)?;
@@ -106,6 +117,15 @@ impl Journal {
         }
         file.seek(SeekFrom::Start(read.end)).attempt(attempted)?;
         Ok(Self { path: path.to_owned(), file, base, end_bytes: read.end })
+    }
+
+    /// The first position of the journal at `path` from which on every record is there by itself; 0 where
+    /// there is none.
+    pub(super) fn first_position(path: &Path) -> Result<u64> {
+        match File::open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+            opened => Ok(Base::read(path, &mut opened.attempt(|| format!("open {}", path.display()))?)?.position),
+        }
     }
 
     /// Hands every whole record of the journal at `path` to `take`, and gives the number of damaged
@@ -263,7 +283,7 @@ mod tests {
 
     fn read_from(path: &Path, start: u64) -> Result<Vec<Record>> {
         let mut records = Vec::new();
-        Journal::open(path, start, |record| {
+        Journal::open(path, Start::Position(start), |record| {
             records.push(record);
             Ok(())
         })?;
@@ -274,7 +294,7 @@ mod tests {
     fn what_was_appended_is_read_again_from_any_line_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let mut journal = Journal::open(&path, 0, |_| Ok(())).unwrap();
+        let mut journal = Journal::open(&path, Start::Everything, |_| Ok(())).unwrap();
         journal.append(&lines(0..2)).unwrap();
         let middle = journal.end();
         journal.append(&lines(2..3)).unwrap();
@@ -289,7 +309,7 @@ mod tests {
         let (whole, first) = (lines(0..2), lines(0..1));
         for cut in first.len()..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut journal = Journal::open(&path, 0, |_| Ok(())).unwrap();
+            let mut journal = Journal::open(&path, Start::Everything, |_| Ok(())).unwrap();
             assert_eq!(journal.end(), first.len() as u64);
             journal.append(&lines(7..8)).unwrap();
             assert_eq!(read_from(&path, 0).unwrap(), [record(0), record(7)]);

@@ -70,7 +70,7 @@ fn replace(data: &DataDir, blobs: &FsBlobStore, source: &Path) -> Result<Rebuilt
         rebuilt.damaged_lines = Journal::salvage(source, |record| replay.take(&record))?;
         replay.finish()?;
         drop_lost(table, blobs, &mut rebuilt)?;
-        mark_unlinked(table, blobs, &mut rebuilt)?;
+        rebuilt.unlinked = mark_unlinked(table, blobs)?;
         let counted =
             facts(table, None).map(|fact| fact.map(|(_, fact)| fact).inspect(|fact| rebuilt.count(fact)).map(Record::from));
         let length = Journal::create(&new_journal, counted)?;
@@ -118,21 +118,22 @@ fn drop_lost(table: &impl Table, blobs: &FsBlobStore, rebuilt: &mut Rebuilt) -> 
     rebuilt.lost = lost.len() as u64;
     let mut replay = Replay::new(table);
     lost.iter().try_for_each(|record| replay.take(record))?;
-    replay.finish().map(drop)
+    replay.finish()
 }
 
-/// Marks what the blob store has and no repository does.
-fn mark_unlinked(table: &impl Table, blobs: &FsBlobStore, rebuilt: &mut Rebuilt) -> Result<()> {
-    let mut view = View::new(table, now_ms());
+/// Marks what the blob store has and no repository does; how much that is.
+pub(super) fn mark_unlinked(table: &impl Table, blobs: &FsBlobStore) -> Result<u64> {
+    let (mut view, mut unlinked) = (View::new(table, now_ms()), 0);
     for shard in FsBlobStore::shards() {
         for (digest, _) in blobs.shard_blocking(shard)? {
             if !view.has_any(&keys::holder(&digest, ""))? {
-                rebuilt.unlinked += 1;
+                unlinked += 1;
                 view.put(keys::unlinked(&digest), view.now_ms.to_be_bytes());
             }
         }
     }
-    table.apply(view.into_changes())
+    table.apply(view.into_changes())?;
+    Ok(unlinked)
 }
 
 /// Facts as lines of a journal; all of them together are what [`import`] takes.

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::clock::now_ms;
 use super::commit::note;
-use super::journal::{Journal, Log, Rewriter};
+use super::journal::{Journal, Log, Rewriter, Start};
 use super::keys;
 use super::lease::Leases;
+use super::rebuild::mark_unlinked;
 use super::record::{Record, decode_number};
 use super::runs::Runs;
 use super::store::Store;
@@ -23,6 +24,9 @@ use crate::limits::{Limits, METADATA_CACHE_BYTES};
 
 /// Records of a replay that go to the database in one step.
 const REPLAY_STEP: usize = 8192;
+
+/// The tree everything but the mark of the format is in.
+const TABLE: &str = "runs";
 
 /// How long a database that was closed may stay locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,10 +48,11 @@ impl SledMetadata {
             _ => Error::damaged(path.display(), format!("{e}; run `rhub rebuild` to make it anew from the journal")),
         })?;
         let format = database.get(keys::FORMAT).map_err(failed)?;
-        let table = open_table(&database)?;
+        let mut table = open_table(&database)?;
         let start = table.get(keys::CHECKPOINT)?.map_or(0, |value| decode_number(&value));
+        let first = Journal::first_position(&data.journal())?;
         match format.as_deref() {
-            Some(keys::FORMAT_VERSION) if !has_blobs && start > 0 => {
+            _ if !has_blobs && start.max(first) > 0 => {
                 let why = "the metadata knows content, but there is none; is the right file system mounted?";
                 return Err(Error::damaged(data.path().join("blobs").display(), why));
             }
@@ -66,7 +71,20 @@ impl SledMetadata {
                 note(&table, 0)?;
             }
         }
-        let journal = replay(&table, data, start)?;
+        let journal = if start < first {
+            tracing::warn!("the metadata lost more than the journal can add; all of it is made anew from the journal");
+            table = empty_table(&database)?;
+            let journal = replay(&table, data, Start::Everything)?;
+            mark_unlinked(&table, &FsBlobStore::open(data.blobs(), limits)?)?;
+            note(&table, journal.end())?;
+            journal
+        } else {
+            let journal = replay(&table, data, Start::Position(start))?;
+            if journal.end() > start {
+                note(&table, journal.end())?;
+            }
+            journal
+        };
         let rewriter = Rewriter::new(&data.journal(), limits.journal_rewrite_bytes)?;
         Ok(Self::new(table, journal, Some(rewriter), Leases::open(data.leases())?))
     }
@@ -90,7 +108,7 @@ pub(super) fn open_database(path: &Path) -> Result<sled::Db> {
 
 /// Everything but the mark of the format.
 pub(super) fn open_table(database: &sled::Db) -> Result<Runs> {
-    Ok(Runs::new(database.open_tree("runs").map_err(failed)?))
+    Ok(Runs::new(database.open_tree(TABLE).map_err(failed)?))
 }
 
 /// Marks a database as one that was not lost or damaged.
@@ -98,12 +116,16 @@ pub(super) fn mark(database: &sled::Db) -> Result<()> {
     database.insert(keys::FORMAT, keys::FORMAT_VERSION).map(drop).map_err(failed)
 }
 
-fn replay(table: &Runs, data: &DataDir, start: u64) -> Result<Journal> {
+/// The table without anything in it. Begun and broken off, it knows no position, and is emptied again.
+fn empty_table(database: &sled::Db) -> Result<Runs> {
+    database.drop_tree(TABLE).map_err(failed)?;
+    open_table(database)
+}
+
+fn replay(table: &Runs, data: &DataDir, start: Start) -> Result<Journal> {
     let mut replay = Replay::new(table);
     let journal = Journal::open(&data.journal(), start, |record| replay.take(&record))?;
-    if replay.finish()? > 0 {
-        note(table, journal.end())?;
-    }
+    replay.finish()?;
     Ok(journal)
 }
 
@@ -133,10 +155,9 @@ impl<'a, T: Table> Replay<'a, T> {
         self.table.apply(view.into_changes())
     }
 
-    /// The number of records taken.
-    pub(super) fn finish(mut self) -> Result<usize> {
-        self.step()?;
-        Ok(self.count)
+    /// Takes what is still on its way.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.step()
     }
 }
 
@@ -231,7 +252,10 @@ mod tests {
     async fn a_journal_mostly_out_of_date_is_written_anew_while_it_grows() {
         let (_dir, data) = new_data();
         let limits = Limits { journal_rewrite_bytes: 1000, ..Limits::default() };
-        let (_, blobs) = open(&data);
+        let (metadata, blobs) = open(&data);
+        drop(metadata);
+        let old = data.path().join("old");
+        copy_files(&data.metadata(), &old);
         let (repo, tag) = ("a".parse().unwrap(), "now".parse::<Tag>().unwrap());
         let metadata = SledMetadata::open(&data, &limits).unwrap();
         let (mut position, mut moved) = (0, 0_u32);
@@ -242,7 +266,8 @@ mod tests {
             position += u32::from(is_written_anew());
             moved += 1;
             let content = moved.to_string();
-            let entry = ManifestEntry { digest: Digest::of(content.as_bytes()), media_type: "m/t".into(), size: content.len() as u64 };
+            let entry =
+                ManifestEntry { digest: Digest::of(content.as_bytes()), media_type: "m/t".into(), size: content.len() as u64 };
             BlobStore::put(&blobs, &entry.digest, content.into()).await.unwrap();
             let options = PutOptions { overwrite: true, sparse: false };
             metadata.put_manifest(&repo, &entry, &References::default(), std::slice::from_ref(&tag), options).await.unwrap();
@@ -253,10 +278,18 @@ mod tests {
         let length = std::fs::metadata(data.journal()).unwrap().len();
         assert!(length < u64::from(moved) * 100, "{length} bytes after {moved} changes");
         assert!(!data.journal().with_extension("next").exists());
-        for rebuilt in [false, true] {
-            if rebuilt {
-                std::fs::remove_dir_all(data.metadata()).unwrap();
-                rebuild(&data, &blobs).unwrap();
+        // As it is; from before the journal's first position, as sled may leave it; without a database.
+        for state in ["whole", "old", "lost"] {
+            match state {
+                "old" => {
+                    std::fs::remove_dir_all(data.metadata()).unwrap();
+                    std::fs::rename(&old, data.metadata()).unwrap();
+                }
+                "lost" => {
+                    std::fs::remove_dir_all(data.metadata()).unwrap();
+                    rebuild(&data, &blobs).unwrap();
+                }
+                _ => {}
             }
             let metadata = SledMetadata::open(&data, &limits).unwrap();
             let found = metadata.manifest(&repo, &ManifestName::Tag(tag.clone())).await.unwrap().unwrap();
