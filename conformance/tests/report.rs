@@ -93,12 +93,13 @@ print(len(list(tree.parse('a.html').getroot().iter('tr'))))
 fn a_load_is_written_in_every_form_and_a_page_shows_it_beside_a_report() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    let (address, _) = support::start(None);
+    let (address, state) = support::start(None);
     let url = format!("http://{address}");
     let files = ["--output", "l.json", "--output", "l.html", "--output", "l.xml", "--output", "l.txt"];
     let load = ["load", &url, "--kind", "blob-get", "-n", "40", "-c", "4", "--warm-up", "0"];
     let output = rconform(directory.path(), &[&load[..], &files].concat());
     assert_eq!(code_and_error(&output), (Some(0), ""));
+    assert_eq!(state.lock().unwrap().len(), 0);
     let summary = read_json(&at("l.json"));
     assert_eq!((&summary["requests"], summary["measured_at"].as_str().unwrap().len()), (&40.into(), 20));
     assert_eq!(fs::read(at("l.txt")).unwrap(), output.stdout);

@@ -75,8 +75,12 @@ fn written_load(form: Form, load: &serde_json::Value) -> Document {
 
 /// Every attribute's name, and the value of those that do something.
 fn active(document: &Document) -> Vec<(&str, &str)> {
-    let inert = ["aria-label", "content", "name", "value", "message", "timestamp", "classname"];
-    document.attributes.iter().map(|(key, value)| (key.as_str(), if inert.contains(&key.as_str()) { "" } else { value })).collect()
+    let inert = ["aria-label", "name", "value", "message", "timestamp", "classname"];
+    document
+        .attributes
+        .iter()
+        .map(|(key, value)| (key.as_str(), if inert.contains(&key.as_str()) { "" } else { value.as_str() }))
+        .collect()
 }
 
 fn says(document: &Document, text: &str) -> bool {

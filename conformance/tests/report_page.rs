@@ -26,14 +26,16 @@ fn rconform(arguments: &[&str]) -> Option<i32> {
 }
 
 /// What a hostile registry could have answered.
-const HOSTILE: &str = "</pre></details><script>window.taken = 1</script><img src=http://127.0.0.1:9/x onerror='window.taken = 1'>";
+const HOSTILE: &str =
+    "</pre></details><script>window.taken = 1</script><img src=http://127.0.0.1:9/x onerror='window.taken = 1'>";
 
 /// A page of a real report with a hostile exchange in it, and of two loads; the exchange as it was saved.
 fn page(directory: &Path) -> (PathBuf, String) {
-    let (address, _) = support::start(Some(Fault::UnsortedTags));
+    let (address, state) = support::start(Some(Fault::UnsortedTags));
     let [spec, load, page] = ["spec.json", "load.json", "page.html"].map(|name| directory.join(name));
     let [spec_name, load_name, page_name] = [&spec, &load, &page].map(|path| path.to_str().unwrap());
     assert_eq!(rconform(&["spec", &format!("http://{address}"), "--output", spec_name]), Some(1));
+    assert_eq!(state.lock().unwrap().len(), 0);
     let mut report: Value = serde_json::from_slice(&fs::read(&spec).unwrap()).unwrap();
     let rows = report["requirements"].as_array_mut().unwrap();
     let failure = rows.iter_mut().find(|row| row["verdict"] == "fail").unwrap();
@@ -115,7 +117,8 @@ fn the_requirements_can_be_filtered(browser: &mut Browser) {
 }
 
 fn what_is_folded_on_the_screen_is_there_on_paper(browser: &mut Browser) {
-    let heights = "[...document.querySelectorAll('pre')].map(e => e.checkVisibility({contentVisibilityAuto: true}) ? e.offsetHeight : 0)";
+    let heights =
+        "[...document.querySelectorAll('pre')].map(e => e.checkVisibility({contentVisibilityAuto: true}) ? e.offsetHeight : 0)";
     let on_screen = browser.evaluate(heights);
     assert!(on_screen.as_array().unwrap().iter().all(|height| *height == 0), "{on_screen}");
     browser.show(DESK, "dark", "print");

@@ -100,7 +100,8 @@ mod tests {
     use super::*;
 
     fn load(registry: &str, kind: &str) -> Measured {
-        let document = serde_json::json!({"registry": registry, "kind": kind, "requests": 1, "per_second": 2.0, "latency_ms": {}});
+        let document =
+            serde_json::json!({"registry": registry, "kind": kind, "requests": 1, "per_second": 2.0, "latency_ms": {}});
         Measured::all_of(&document).unwrap().remove(0)
     }
 

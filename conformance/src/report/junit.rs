@@ -78,7 +78,7 @@ fn write_case(row: &Row, out: &mut dyn Write) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_loads(loads: &[Measured], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_loads(loads: &[Measured], out: &mut dyn Write) -> io::Result<()> {
     let failed = loads.iter().filter(|load| load.failures > 0).count();
     let totals = format!(r#"tests="{}" failures="{failed}" errors="0" skipped="0""#, loads.len());
     writeln!(out, "{DECLARATION}\n<testsuites name=\"rconform load\" {totals}>\n  <testsuite name=\"load\" {totals}>")?;

@@ -141,7 +141,8 @@ impl Measured {
 
     /// What was done, in a few words.
     pub fn title(&self) -> String {
-        let connections = if self.connections == 1 { "1 connection".to_owned() } else { format!("{} connections", self.connections) };
+        let connections =
+            if self.connections == 1 { "1 connection".to_owned() } else { format!("{} connections", self.connections) };
         format!("{} over {connections}", if self.kind.is_empty() { "load" } else { &self.kind })
     }
 

@@ -120,7 +120,8 @@ fn write_plot(title: &str, x: &Axis, y: &Axis, series: &[Series], out: &mut dyn 
         return Ok(());
     }
     let names: Vec<_> = series.iter().map(|s| s.name.as_str()).collect();
-    let spoken = format!("{title}: {} against {}, for {}. The figures stand in the table.", y.label, x.label, names.join(" and "));
+    let spoken =
+        format!("{title}: {} against {}, for {}. The figures stand in the table.", y.label, x.label, names.join(" and "));
     writeln!(out, "<figure class=\"plot\">\n<figcaption>{}</figcaption>", text(title))?;
     writeln!(out, r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#, attribute(&spoken))?;
     write_axes(x, y, out)?;

@@ -8,7 +8,7 @@ use longshore_conformance::load::{self, Kind, Plan, Until};
 use longshore_conformance::report::{self, measured::Dated, output::write_load};
 use reqwest::Url;
 
-use super::output;
+use super::output::OutputFlags;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -48,7 +48,7 @@ pub(super) struct Flags {
     #[arg(long)]
     pid: Option<u32>,
     #[command(flatten)]
-    output: output::Flags,
+    output: OutputFlags,
 }
 
 /// Whether every request succeeded.

@@ -6,7 +6,7 @@ use clap::Args;
 use longshore_conformance::report::output::{Form, Target};
 
 #[derive(Debug, Args)]
-pub(super) struct Flags {
+pub(super) struct OutputFlags {
     /// How to print what was found
     #[arg(long, value_enum, default_value_t = Form::Table)]
     format: Form,
@@ -15,7 +15,7 @@ pub(super) struct Flags {
     output: Vec<Target>,
 }
 
-impl Flags {
+impl OutputFlags {
     /// Prints, then writes each file. One that cannot be written keeps no other from being written; the
     /// first error is told.
     pub(super) fn put(&self, write: impl Fn(Form, &mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {

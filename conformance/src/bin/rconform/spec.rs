@@ -7,7 +7,7 @@ use longshore_conformance::report::output::write_report;
 use longshore_conformance::{Registry, spec};
 use reqwest::Url;
 
-use super::output;
+use super::output::OutputFlags;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -24,7 +24,7 @@ pub(super) struct Flags {
     #[arg(long, default_value = "rconform")]
     namespace: String,
     #[command(flatten)]
-    output: output::Flags,
+    output: OutputFlags,
 }
 
 /// Whether every MUST holds.
