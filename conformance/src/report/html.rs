@@ -214,3 +214,44 @@ fn write_row(number: usize, index: usize, row: &Row, out: &mut dyn Write) -> io:
         text(&row.section)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What WCAG 2 asks for text (1.4.3, level AA).
+    const READABLE: f64 = 4.5;
+
+    /// The relative luminance of `#rrggbb` (WCAG 2).
+    fn luminance(color: &str) -> f64 {
+        let part = |at: usize| f64::from(u8::from_str_radix(&color[at..at + 2], 16).unwrap()) / 255.0;
+        let linear = |c: f64| if c <= 0.03928 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) };
+        0.2126 * linear(part(1)) + 0.7152 * linear(part(3)) + 0.0722 * linear(part(5))
+    }
+
+    #[test]
+    fn every_ink_is_readable_on_its_ground_in_the_light_in_the_dark_and_on_paper() {
+        let palettes: Vec<_> = STYLE.split(":root {").skip(1).map(|rest| rest.split_once('}').unwrap().0).collect();
+        assert_eq!(palettes.len(), 3);
+        for palette in palettes {
+            let color = |name: &str| {
+                palette.split_once(&format!("--{name}: ")).unwrap_or_else(|| panic!("{name}")).1.split(';').next().unwrap()
+            };
+            let grounds = ["page", "raised"];
+            let own = ["pass", "fail", "absent", "differs"].map(|verdict| (format!("{verdict}-ink"), format!("{verdict}-fill")));
+            let everywhere = ["ink", "muted", "accent", "pass-ink", "fail-ink", "absent-ink", "differs-ink"];
+            let pairs = everywhere.iter().flat_map(|ink| grounds.iter().map(move |ground| (ink.to_string(), ground.to_string())));
+            for (ink, ground) in pairs.chain(own) {
+                let (a, b) = (luminance(color(&ink)), luminance(color(&ground)));
+                let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                assert!(contrast >= READABLE, "{ink} on {ground}: {contrast:.2}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_shown_as_people_write_them_and_what_is_none_as_it_is() {
+        assert_eq!(spoken_time("2026-11-25T22:43:30Z"), "2026-11-25 22:43:30 UTC");
+        assert_eq!(spoken_time("yesterday"), "yesterday");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::escape::text;
+use super::escape::{attribute, text};
 use super::html::spoken_time;
 use super::measured::{Figure, Measured};
 use super::plot::{Series, figure, write_latency, write_throughput};
@@ -73,8 +73,10 @@ fn write_figures(title: &str, names: &[String], loads: &[&Measured], out: &mut d
             rows.push(*figure);
         }
     }
-    writeln!(out, "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Figures\">\n<table class=\"figures\">")?;
-    write!(out, "<caption>Figures of {}</caption>\n<thead><tr><th scope=\"col\">Figure</th>", text(title))?;
+    writeln!(out, "<h3>Figures</h3>")?;
+    let spoken = format!("Figures of {title}");
+    writeln!(out, "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">", attribute(&spoken))?;
+    write!(out, "<table class=\"figures\">\n<thead><tr><th scope=\"col\">Figure</th>")?;
     names.iter().try_for_each(|name| write!(out, "<th scope=\"col\">{}</th>", text(name)))?;
     let has_ratio = loads.len() == 2;
     writeln!(out, "{}</tr></thead>\n<tbody>", if has_ratio { "<th scope=\"col\">second : first</th>" } else { "" })?;

@@ -9,12 +9,12 @@ use super::escape::{attribute, text};
 use crate::limits::{PLOT_POINT_LIMIT, PLOT_SERIES_LIMIT};
 
 const WIDTH: f64 = 380.0;
-const HEIGHT: f64 = 250.0;
+const HEIGHT: f64 = 258.0;
 /// Where the area of the lines begins and ends.
 const LEFT: f64 = 50.0;
 const RIGHT: f64 = 368.0;
-const TOP: f64 = 14.0;
-const BOTTOM: f64 = 206.0;
+const TOP: f64 = 26.0;
+const BOTTOM: f64 = 218.0;
 /// From this relation of the largest value to the median on, the latency axis is logarithmic.
 const WIDE_SPREAD: f64 = 20.0;
 /// What a number may be to be drawn; more is a mistake of whoever wrote it.
@@ -65,10 +65,11 @@ impl Axis {
         Self { low: 10f64.powi(first), high: 10f64.powi(last), place, ticks, label: format!("{label}, logarithmic") }
     }
 
-    /// Quantiles by their nines: 0, 90, 99, 99.9 % at equal distances.
+    /// Quantiles by their nines: 0, 90, 99, 99.9 % at equal distances, the largest value at the end.
     fn nines(highest: f64, label: &str) -> Self {
         let last = nines(highest).ceil().clamp(1.0, MOST_NINES);
-        let names = ["0", "90 %", "99 %", "99.9 %", "99.99 %", "max"];
+        let end = if highest >= 1.0 { "max" } else { "99.999" };
+        let names = ["0", "90", "99", "99.9", "99.99", end];
         let ticks = (0..=last as usize).map(|i| (1.0 - 10f64.powi(-(i as i32)), names[i].to_owned())).collect();
         Self { low: 0.0, high: 1.0 - 10f64.powf(-last), place: nines, ticks, label: label.to_owned() }
     }
@@ -86,7 +87,7 @@ pub(super) fn write_latency(title: &str, series: Vec<Series>, out: &mut dyn Writ
     let near_median = series.iter().filter_map(|s| s.points.iter().find(|(q, _)| *q >= 0.5)).map(|(_, ms)| *ms);
     let is_wide = high > WIDE_SPREAD * near_median.fold(f64::INFINITY, f64::min);
     let highest = series.iter().flat_map(|s| &s.points).map(|(quantile, _)| *quantile).fold(0.0, f64::max);
-    let x = Axis::nines(highest, "part of the requests answered by then");
+    let x = Axis::nines(highest, "percentile");
     let y = if is_wide { Axis::logarithmic(low, high, "ms") } else { Axis::linear(high, "ms") };
     write_plot(title, &x, &y, &series, out)
 }
@@ -95,7 +96,7 @@ pub(super) fn write_latency(title: &str, series: Vec<Series>, out: &mut dyn Writ
 pub(super) fn write_throughput(title: &str, series: Vec<Series>, out: &mut dyn Write) -> io::Result<()> {
     let series = drawn(series);
     let high = |pick: fn(&(f64, f64)) -> f64| series.iter().flat_map(|s| &s.points).map(pick).fold(0.0, f64::max);
-    let x = Axis { high: high(|p| p.0), ..Axis::linear(high(|p| p.0), "s since the beginning") };
+    let x = Axis { high: high(|p| p.0), ..Axis::linear(high(|p| p.0), "seconds since the beginning") };
     write_plot(title, &x, &Axis::linear(high(|p| p.1), "requests a second"), &series, out)
 }
 
@@ -157,8 +158,8 @@ fn write_axes(x: &Axis, y: &Axis, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, r#"<path class="axis" d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}"/>"#)?;
-    writeln!(out, r#"<text class="start label" x="{:.1}" y="{:.1}">{}</text>"#, LEFT + 6.0, TOP + 2.0, text(&y.label))?;
-    writeln!(out, r#"<text class="end label" x="{RIGHT}" y="{:.1}">{}</text>"#, BOTTOM + 36.0, text(&x.label))
+    writeln!(out, r#"<text class="start" x="{}" y="{:.1}">{}</text>"#, 0, TOP - 14.0, text(&y.label))?;
+    writeln!(out, r#"<text class="end" x="{RIGHT}" y="{:.1}">{}</text>"#, BOTTOM + 36.0, text(&x.label))
 }
 
 /// The mark at a line's end, of another shape for each.
@@ -236,8 +237,8 @@ mod tests {
         let points = [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.999, 4.0)];
         let plot = written(|out| write_latency("latency", vec![series(&points)], out));
         // A third of the width a nine; linear from 0 at the bottom to 4 at the top.
-        assert!(plot.contains(r#"points="50.0,206.0 156.0,158.0 262.0,110.0 368.0,14.0""#), "{plot}");
-        assert!(plot.contains(">99.9 %<") && !plot.contains(">99.99 %<") && !plot.contains("logarithmic"), "{plot}");
+        assert!(plot.contains(r#"points="50.0,218.0 156.0,170.0 262.0,122.0 368.0,26.0""#), "{plot}");
+        assert!(plot.contains(">99.9<") && !plot.contains(">99.99<") && !plot.contains("logarithmic"), "{plot}");
         let wide = written(|out| write_latency("latency", vec![series(&[(0.5, 1.0), (0.99, 10.0), (1.0, 1000.0)])], out));
         assert!(wide.contains("logarithmic") && wide.contains(">max<") && wide.contains(">1,000<"), "{wide}");
     }

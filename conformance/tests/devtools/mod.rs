@@ -99,6 +99,9 @@ impl Browser {
         self.call("Emulation.setDeviceMetricsOverride", &size);
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.call("Emulation.setEmulatedMedia", &json!({"media": media, "features": features}));
+        // What is folded or not is settled when a frame is drawn.
+        let drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))";
+        self.call("Runtime.evaluate", &json!({"expression": drawn, "awaitPromise": true}));
     }
 
     /// A picture of the whole page (`png`), or the page as it is printed (`pdf`).
