@@ -34,8 +34,6 @@ pub const TAG_PAGE: usize = 100;
 
 /// The largest JSON file read back.
 pub const JSON_LIMIT_BYTES: u64 = 256 << 20;
-/// How deep in a document the summaries of a load are looked for.
-pub const JSON_NESTING: usize = 4;
 /// Lines of one plot.
 pub const PLOT_SERIES_LIMIT: usize = 4;
 /// Points of one line, about one for each unit of a plot's width.

@@ -127,7 +127,7 @@ fn the_fields_a_summary_may_lack_are_drawn_where_they_are() {
     full["timeline"] = json!([[1.0, 3], [2.0, 3.5], [3.0, 2.5]]);
     let mut other = full.clone();
     other["registry"] = "http://b/".into();
-    for (document, lines) in [(bare, 1), (full.clone(), 2), (json!({"versus": [full, other]}), 4)] {
+    for (document, lines) in [(bare, 1), (full.clone(), 2), (json!({"rounds": [[full, other]]}), 4)] {
         fs::write(directory.path().join("l.json"), document.to_string()).unwrap();
         let output = rconform(directory.path(), &["report", "l.json", "--output", "l.html"]);
         assert_eq!(code_and_error(&output), (Some(0), ""));
@@ -161,7 +161,10 @@ fn a_file_that_is_no_result_is_an_error_that_names_it() {
     judge(directory.path(), None, "spec", &["--only", "pull-support"]);
     for (arguments, reasons) in [
         (&["report", "absent.json", "--output", "p.html"][..], &["cannot read absent.json"][..]),
-        (&["report", "spec.json", "other.json", "--output", "p.html"], &["other.json should be what `rconform spec", "neither"]),
+        (
+            &["report", "spec.json", "other.json", "--output", "p.html"],
+            &["other.json should be what `rconform spec", "it has none of"],
+        ),
         (&["compare", "spec.json", "broken.json"], &["broken.json should be", "no JSON"]),
         (&["compare", "spec.json", "/dev/null"], &["/dev/null should be"]),
         (&["report", "spec.json", "--output", "p.json"], &["must end in .html"]),

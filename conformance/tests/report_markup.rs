@@ -7,7 +7,7 @@ mod markup;
 
 use longshore_conformance::report::output::{Form, write_load, write_report};
 use longshore_conformance::report::saved::Saved;
-use longshore_conformance::report::{Page, Report};
+use longshore_conformance::report::{Loads, Page, Report};
 use markup::Document;
 use proptest::prelude::*;
 use serde_json::json;
@@ -61,6 +61,12 @@ fn load(text: &[String]) -> serde_json::Value {
         "timeline": [[0.5, 3.0], [1.0, 2.0]]})
 }
 
+/// The same registry twice, in turn.
+fn versus(text: &[String]) -> serde_json::Value {
+    let ratio = json!({"name": text[1], "first": 1.0, "second": 2.0, "ratio": 2.0, "ratio_min": 1.5, "ratio_max": 2.5});
+    json!({"rounds": [[load(text), load(text)]], "figures": [ratio]})
+}
+
 fn written(form: Form, report: &Report) -> Document {
     let mut out = Vec::new();
     write_report(report, form, &mut out).unwrap();
@@ -108,8 +114,8 @@ proptest! {
     #[test]
     fn any_text_in_a_load_stays_text(text in prop::collection::vec(texts(), 4)) {
         let harmless = vec!["x".to_owned(); 4];
-        for form in [Form::Html, Form::Junit] {
-            let (found, expected) = (written_load(form, &load(&text)), written_load(form, &load(&harmless)));
+        for (form, document) in [(Form::Html, load as fn(&[String]) -> _), (Form::Junit, load), (Form::Html, versus)] {
+            let (found, expected) = (written_load(form, &document(&text)), written_load(form, &document(&harmless)));
             prop_assert_eq!(&found.elements, &expected.elements);
             prop_assert_eq!(active(&found), active(&expected));
             for text in &text[..3] {
@@ -123,8 +129,7 @@ proptest! {
 fn a_page_of_nothing_and_of_everything_is_well_formed() {
     let text: Vec<_> = (0..11).map(|n| format!("text {n}")).collect();
     let reports = [report(&text), report(&text)];
-    let Saved::Load(mut loads) = Saved::parse(load(&text).to_string().as_bytes()).unwrap() else { panic!("it is a load") };
-    loads.push(loads[0].clone());
+    let loads = [load(&text), versus(&text), load(&text)].map(|document| Loads::read(&document).unwrap());
     for (reports, loads) in [(&reports[..0], &loads[..0]), (&reports[..], &loads[..])] {
         let mut out = Vec::new();
         Page { reports, loads }.write(&mut out).unwrap();

@@ -52,10 +52,12 @@ fn page(directory: &Path) -> (PathBuf, String) {
             "per_second": 40_000.0 / slowness, "megabytes_per_second": 20.1, "generator_cpu_s": 4.9, "generator_was_the_limit": true,
             "measured_at": "2026-11-25T22:43:30Z", "latency_ms": {"mean": 1.5, "p50": 1.1, "p99": 9.0, "max": 30.0},
             "latency_distribution": distribution, "server": {"cpu_s": 3.0, "peak_bytes": 30_000_000},
-            "timeline": points(|i| (i / 10.0, 40_000.0 + 3000.0 * (i / 3.0).sin()))})
+            "timeline": points(|i| (i / 10.0, 40_000.0 + 3000.0 * (i / 3.0).sin())).into_iter().map(|(s, n)| (s, n / slowness)).collect::<Vec<_>>()})
     };
-    let loads = json!([load_of("http://first.test:5000/", 1.0), load_of("http://second.test:5000/", 3.3)]);
-    fs::write(&load, loads.to_string()).unwrap();
+    let round = [load_of("http://first.test:5000/", 1.0), load_of("http://second.test:5000/", 3.3)];
+    let ratio =
+        json!({"name": "requests/s", "first": 40_000, "second": 12_100, "ratio": 0.303, "ratio_min": 0.281, "ratio_max": 0.322});
+    fs::write(&load, json!({"rounds": [round], "figures": [ratio]}).to_string()).unwrap();
     assert_eq!(rconform(&["report", spec_name, load_name, "--output", page_name]), Some(0));
     (page, exchange)
 }

@@ -90,9 +90,9 @@ impl Comparison {
     pub fn new(a: &Saved, b: &Saved) -> anyhow::Result<Self> {
         match (a, b) {
             (Saved::Spec(a), Saved::Spec(b)) => Ok(Self::Spec(SpecComparison::new(a, b))),
-            (Saved::Load(a), Saved::Load(b)) => match (&a[..], &b[..]) {
+            (Saved::Load(a), Saved::Load(b)) => match (&a.loads[..], &b.loads[..]) {
                 ([a], [b]) => Ok(Self::Load(LoadComparison::new(a, b))),
-                _ => bail!("a file with several loads says how they compare itself: `rconform report` shows it"),
+                _ => bail!("what two registries gave in turn is compared already: `rconform report` shows it"),
             },
             _ => bail!("one is of `rconform spec`, the other of `rconform load`: two of one kind can be compared"),
         }

@@ -6,8 +6,8 @@
 use std::io::{self, Write};
 
 use super::escape::text;
-use super::html_load::{comparable, write_load};
-use super::measured::Measured;
+use super::html_load::{Section, sections, write_load};
+use super::measured::Loads;
 use super::{Report, Row, Verdict, count};
 
 const STYLE: &str = include_str!("page.css");
@@ -20,7 +20,7 @@ pub struct Page<'a> {
     /// The registries judged.
     pub reports: &'a [Report],
     /// The loads measured.
-    pub loads: &'a [Measured],
+    pub loads: &'a [Loads],
 }
 
 impl Page<'_> {
@@ -29,9 +29,9 @@ impl Page<'_> {
     /// # Errors
     /// Those of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let loads = comparable(self.loads);
+        let loads = sections(self.loads);
         let names: Vec<&str> = match self.reports {
-            [] => self.loads.iter().map(|l| l.registry.as_str()).collect(),
+            [] => self.loads.iter().flat_map(|l| &l.loads).map(|l| l.registry.as_str()).collect(),
             reports => reports.iter().map(|r| r.registry.as_str()).collect(),
         };
         write!(
@@ -62,14 +62,14 @@ impl Page<'_> {
         )
     }
 
-    fn write_contents(&self, loads: &[Vec<&Measured>], out: &mut dyn Write) -> io::Result<()> {
+    fn write_contents(&self, loads: &[Section<'_>], out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "<nav aria-label=\"Contents\">\n<ul>")?;
         for (number, report) in self.reports.iter().enumerate() {
             let verdict = if report.conforms() { "conforms" } else { "does not conform" };
             writeln!(out, "<li><a href=\"#spec{number}\">{}</a> {verdict}</li>", text(&report.registry))?;
         }
         for (number, loads) in loads.iter().enumerate() {
-            writeln!(out, "<li><a href=\"#load{number}\">Load: {}</a></li>", text(&loads[0].title()))?;
+            writeln!(out, "<li><a href=\"#load{number}\">Load: {}</a></li>", text(&loads.title()))?;
         }
         writeln!(out, "</ul>\n</nav>")
     }

@@ -1,7 +1,8 @@
 //! What a load measured, as its JSON says.
 //!
 //! A view of the JSON of `rconform load` with the parts a page and a comparison need. It asks for little
-//! and takes what else is there, so that summaries of other versions can be read.
+//! and takes what else is there, so that summaries of other versions can be read. The document of two
+//! registries measured in turn has their summaries in `rounds`, a pair each, and the ratios in `figures`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,32 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::plot::figure;
-use crate::limits::JSON_NESTING;
+
+/// What one document of `rconform load` holds.
+#[derive(Debug, Clone)]
+pub struct Loads {
+    /// The load; two where two registries took turns.
+    pub loads: Vec<Measured>,
+    /// Of two registries that took turns: their figures' ratios over the rounds.
+    pub ratios: Vec<Spread>,
+}
+
+/// A figure of two registries that took turns, over all rounds.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Spread {
+    /// What it is, its unit included.
+    pub name: String,
+    /// The median of the first registry.
+    pub first: f64,
+    /// The median of the second.
+    pub second: f64,
+    /// Second to first, the median over the rounds.
+    pub ratio: f64,
+    /// The smallest of these ratios.
+    pub ratio_min: f64,
+    /// The largest.
+    pub ratio_max: f64,
+}
 
 /// A load on one registry.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +55,15 @@ pub struct Measured {
     /// Tags there were before.
     #[serde(default)]
     pub existing_tags: u64,
+    /// Manifests that referred to another one before.
+    #[serde(default)]
+    pub existing_referrers: u64,
+    /// How long each connection paused between requests.
+    #[serde(default)]
+    pub think_ms: f64,
+    /// What an open load asked of the registry.
+    #[serde(default)]
+    pub offered: Option<Offered>,
     /// Requests that succeeded.
     pub requests: u64,
     /// Requests that did not.
@@ -65,6 +100,23 @@ pub struct Measured {
     /// When it was measured, as in `2026-11-25T22:43:30Z`.
     #[serde(default)]
     pub measured_at: String,
+}
+
+/// What an open load asked of a registry.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Offered {
+    /// Requests a second that were to start.
+    pub per_second: f64,
+    /// Requests a second that did.
+    #[serde(default)]
+    pub started_per_second: f64,
+    /// Whether what was offered was asked.
+    #[serde(default = "yes")]
+    pub reached: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What the registry's process used.
@@ -115,40 +167,63 @@ const LATENCIES: [(&str, &str, Option<f64>); 7] = [
     ("max", "latency, max", Some(1.0)),
 ];
 
-impl Measured {
-    /// The loads of a document: one, or those of a run that alternated between registries. Such a run
-    /// may hold each registry several times, a round each; the round with the middle throughput stands
-    /// for them.
+/// The document of two registries that took turns.
+#[derive(Deserialize)]
+struct Versus {
+    rounds: Vec<[Measured; 2]>,
+    #[serde(default)]
+    figures: Vec<Spread>,
+}
+
+impl Loads {
+    /// Reads a document. Of two registries that took turns, the round with the middle throughput stands
+    /// for each, with the failures of all rounds.
     ///
     /// # Errors
-    /// When what looks like a load lacks a field, or has one of another type.
-    pub fn all_of(document: &Value) -> serde_json::Result<Vec<Self>> {
-        let mut found = Vec::new();
-        collect(document, JSON_NESTING, &mut found)?;
-        let mut rounds: Vec<Vec<Self>> = Vec::new();
-        for load in found {
-            match rounds.iter_mut().find(|rounds| rounds[0].registry == load.registry && rounds[0].is_comparable(&load)) {
-                Some(rounds) => rounds.push(load),
-                None => rounds.push(vec![load]),
-            }
-        }
-        let middle = |mut rounds: Vec<Self>| {
-            rounds.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
-            rounds.swap_remove(rounds.len() / 2)
+    /// When a field is missing or has another type.
+    pub fn read(document: &Value) -> serde_json::Result<Self> {
+        let measured_at = document["measured_at"].as_str().unwrap_or_default();
+        let (mut loads, ratios) = if document.get("rounds").is_some() {
+            let Versus { rounds, figures } = Versus::deserialize(document)?;
+            let middle = |place: usize| middle(rounds.iter().map(|round| round[place].clone()).collect());
+            ([0, 1].into_iter().filter_map(middle).collect(), figures)
+        } else {
+            (vec![Measured::deserialize(document)?], Vec::new())
         };
-        Ok(rounds.into_iter().map(middle).collect())
+        for load in loads.iter_mut().filter(|load| load.measured_at.is_empty()) {
+            measured_at.clone_into(&mut load.measured_at);
+        }
+        Ok(Self { loads, ratios })
     }
+}
 
+/// The round with the middle throughput; what went wrong in any of them is not lost.
+fn middle(mut rounds: Vec<Measured>) -> Option<Measured> {
+    let failures = rounds.iter().map(|round| round.failures).sum();
+    let first_failure = rounds.iter().find_map(|round| round.first_failure.clone());
+    let generator_was_the_limit = rounds.iter().any(|round| round.generator_was_the_limit);
+    rounds.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    let middle = (!rounds.is_empty()).then(|| rounds.swap_remove(rounds.len() / 2))?;
+    Some(Measured { failures, first_failure, generator_was_the_limit, ..middle })
+}
+
+impl Measured {
     /// What was done, in a few words.
     pub fn title(&self) -> String {
         let connections =
             if self.connections == 1 { "1 connection".to_owned() } else { format!("{} connections", self.connections) };
-        format!("{} over {connections}", if self.kind.is_empty() { "load" } else { &self.kind })
+        let kind = if self.kind.is_empty() { "load" } else { &self.kind };
+        let rate =
+            self.offered.map_or(String::new(), |offered| format!(", {} requests a second offered", figure(offered.per_second)));
+        format!("{kind} over {connections}{rate}")
     }
 
     /// Whether the same was asked of both registries.
     pub fn is_comparable(&self, other: &Self) -> bool {
-        let settings = |load: &Self| (load.kind.clone(), load.connections, load.size_bytes, load.existing_tags);
+        let settings = |load: &Self| {
+            let before = [load.connections, load.size_bytes, load.existing_tags, load.existing_referrers];
+            (load.kind.clone(), before, load.think_ms, load.offered.map(|offered| offered.per_second))
+        };
         settings(self) == settings(other)
     }
 
@@ -185,18 +260,6 @@ impl Measured {
     }
 }
 
-/// Every load within `value`, however it is nested, up to `depth` levels.
-fn collect(value: &Value, depth: usize, found: &mut Vec<Measured>) -> serde_json::Result<()> {
-    match value {
-        Value::Object(fields) if fields.contains_key("latency_ms") => found.push(Measured::deserialize(value)?),
-        _ if depth == 0 => {}
-        Value::Object(fields) => fields.values().try_for_each(|value| collect(value, depth - 1, found))?,
-        Value::Array(values) => values.iter().try_for_each(|value| collect(value, depth - 1, found))?,
-        _ => {}
-    }
-    Ok(())
-}
-
 /// A name, or the JSON of what is more than a name.
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
@@ -219,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_summary_without_the_newer_fields_is_read_and_drawn_by_its_percentiles() {
-        let loads = Measured::all_of(&load("http://a/", 5.0)).unwrap();
+        let loads = Loads::read(&load("http://a/", 5.0)).unwrap().loads;
         assert_eq!(loads[0].quantiles(), [(0.5, 0.9), (0.99, 3.0), (1.0, 9.5)]);
         assert_eq!(loads[0].timeline, []);
         assert!(loads[0].figures().iter().any(|f| f.to_string() == "latency, p50: 0.9 ms"), "{:?}", loads[0].figures());
@@ -230,23 +293,38 @@ mod tests {
         let mut document = load("http://a/", 5.0);
         document["latency_distribution"] = json!([[0.9, 2.0], [0.5, 1.0], [7.0, 1.0], [0.99, -1.0]]);
         document["timeline"] = json!([[0.5, 10], [1.0, 11.5]]);
-        let loads = Measured::all_of(&document).unwrap();
+        let loads = Loads::read(&document).unwrap().loads;
         assert_eq!(loads[0].quantiles(), [(0.5, 1.0), (0.9, 2.0)]);
         assert_eq!(loads[0].timeline, [(0.5, 10.0), (1.0, 11.5)]);
     }
 
     #[test]
-    fn two_registries_in_one_document_are_two_loads_each_by_its_middle_round() {
-        let rounds = |registry, per_second: [f64; 3]| per_second.map(|per_second| load(registry, per_second));
-        let document = json!({"ratio": 2.0, "a": rounds("http://a/", [1.0, 9.0, 5.0]), "b": {"rounds": rounds("http://b/", [4.0, 3.0, 2.0])}});
-        let loads = Measured::all_of(&document).unwrap();
-        let found: Vec<_> = loads.iter().map(|load| (load.registry.as_str(), load.per_second)).collect();
-        assert_eq!(found, [("http://a/", 5.0), ("http://b/", 3.0)]);
+    fn registries_that_took_turns_are_shown_by_their_middle_rounds_and_no_failure_is_lost() {
+        let mut rounds: Vec<_> =
+            [(1.0, 4.0), (9.0, 3.0), (5.0, 2.0)].map(|(a, b)| [load("http://a/", a), load("http://a/", b)]).to_vec();
+        rounds[0][0]["failures"] = 3.into();
+        rounds[0][0]["first_failure"] = "gone".into();
+        let figure = json!({"name": "requests/s", "first": 5.0, "second": 3.0, "ratio": 0.6, "ratio_min": 0.3, "ratio_max": 4.0});
+        let found = Loads::read(&json!({"measured_at": "then", "rounds": rounds, "figures": [figure]})).unwrap();
+        let [a, b] = &found.loads[..] else { panic!("{found:?}") };
+        assert_eq!((a.per_second, a.failures, a.first_failure.as_deref()), (5.0, 3, Some("gone")));
+        assert_eq!((b.per_second, b.failures, b.measured_at.as_str()), (3.0, 0, "then"));
+        assert_eq!((found.ratios[0].name.as_str(), found.ratios[0].ratio_max), ("requests/s", 4.0));
+        assert!(Loads::read(&json!({"rounds": []})).unwrap().loads.is_empty());
+    }
+
+    #[test]
+    fn what_was_offered_is_part_of_what_was_asked() {
+        let mut open = load("http://a/", 5.0);
+        open["offered"] = json!({"per_second": 5000.0, "started_per_second": 4000.0, "reached": false, "not_started": 9});
+        let (open, closed) = (Loads::read(&open).unwrap().loads, Loads::read(&load("http://a/", 5.0)).unwrap().loads);
+        assert!(!open[0].is_comparable(&closed[0]));
+        assert!(open[0].title().ends_with("5,000 requests a second offered"), "{}", open[0].title());
     }
 
     #[test]
     fn what_looks_like_a_load_and_lacks_a_number_is_an_error_that_names_it() {
-        let error = Measured::all_of(&json!({"latency_ms": {}, "registry": "http://a/", "requests": 1})).unwrap_err();
+        let error = Loads::read(&json!({"latency_ms": {}, "registry": "http://a/", "requests": 1})).unwrap_err();
         assert!(error.to_string().contains("per_second"), "{error}");
     }
 }

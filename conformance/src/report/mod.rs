@@ -26,7 +26,7 @@ use crate::spec::Requirement;
 pub use self::console::printable;
 pub use self::date::now;
 pub use self::html::Page;
-pub use self::measured::Measured;
+pub use self::measured::{Loads, Measured};
 
 /// The results of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::measured::Measured;
+use super::measured::Loads;
 use super::{Page, Report, junit};
 
 /// A form of results.
@@ -118,12 +118,12 @@ pub fn write_load(
     form: Form,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let loads = || Ok::<_, io::Error>(Measured::all_of(&serde_json::to_value(document)?)?);
+    let loads = || Ok::<_, io::Error>(Loads::read(&serde_json::to_value(document)?)?);
     match form {
         Form::Table => table(out),
         Form::Json => write_json(document, out),
-        Form::Junit => junit::write_loads(&loads()?, out),
-        Form::Html => Page { reports: &[], loads: &loads()? }.write(out),
+        Form::Junit => junit::write_loads(&loads()?.loads, out),
+        Form::Html => Page { reports: &[], loads: &[loads()?] }.write(out),
     }
 }
 

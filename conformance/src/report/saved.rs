@@ -9,7 +9,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Report;
-use super::measured::Measured;
+use super::measured::Loads;
 use crate::limits::JSON_LIMIT_BYTES;
 
 /// What such a file should be, for errors.
@@ -20,8 +20,8 @@ const EXPECTED: &str = "what `rconform spec --output NAME.json` or `rconform loa
 pub enum Saved {
     /// The report of `rconform spec`.
     Spec(Report),
-    /// The loads of `rconform load`: one, or one for each registry that took turns.
-    Load(Vec<Measured>),
+    /// The loads of `rconform load`: one, or one for each of two registries that took turns.
+    Load(Loads),
 }
 
 impl Saved {
@@ -47,11 +47,10 @@ impl Saved {
         if document.get("requirements").is_some() {
             return Ok(Self::Spec(Report::deserialize(&document).context("it is no whole report")?));
         }
-        let loads = Measured::all_of(&document).context("it is no whole summary of a load")?;
-        if loads.is_empty() {
-            bail!("it has neither `requirements` nor `latency_ms`");
+        if document.get("latency_ms").or(document.get("rounds")).is_none() {
+            bail!("it has none of `requirements`, `latency_ms` and `rounds`");
         }
-        Ok(Self::Load(loads))
+        Ok(Self::Load(Loads::read(&document).context("it is no whole summary of a load")?))
     }
 }
 
@@ -76,8 +75,9 @@ mod tests {
             ("{\"requirements\": [1]}", "no whole report"),
             ("{\"requirements\": []}", "missing field `registry`"),
             ("{\"latency_ms\": {}}", "missing field `registry`"),
-            ("[1, 2]", "neither"),
-            ("null", "neither"),
+            ("{\"rounds\": [[]]}", "no whole summary"),
+            ("[1, 2]", "it has none"),
+            ("null", "it has none"),
         ] {
             let error = format!("{:#}", Saved::parse(text.as_bytes()).unwrap_err());
             assert!(error.contains(reason), "{text}: {error}");

@@ -29,7 +29,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<bool> {
     for file in &flags.files {
         match Saved::read(file)? {
             Saved::Spec(report) => reports.push(report),
-            Saved::Load(more) => loads.extend(more),
+            Saved::Load(more) => loads.push(more),
         }
     }
     flags.output.put(|_, out| Page { reports: &reports, loads: &loads }.write(out))?;
