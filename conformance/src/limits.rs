@@ -31,3 +31,10 @@ pub const INLINE_CONTENT_BYTES: u64 = 64 << 10;
 pub const PIECE_BYTES: usize = 1 << 20;
 /// Tags of one page of a list.
 pub const TAG_PAGE: usize = 100;
+
+/// The largest JSON file read back.
+pub const JSON_LIMIT_BYTES: u64 = 256 << 20;
+/// Lines of one plot.
+pub const PLOT_SERIES_LIMIT: usize = 4;
+/// Points of one line, about one for each unit of a plot's width.
+pub const PLOT_POINT_LIMIT: usize = 400;

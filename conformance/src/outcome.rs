@@ -5,7 +5,7 @@ use std::fmt;
 use crate::http::Exchange;
 
 /// How strongly the specification asks (RFC 2119).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
     /// MUST: a failure makes the registry non-conformant.

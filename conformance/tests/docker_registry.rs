@@ -63,7 +63,7 @@ fn the_gaps_of_docker_registry_are_found_and_nothing_else() {
     let registry = Registry::new(format!("http://{}", peer.address).parse().unwrap()).unwrap();
     let report = spec::run(&registry, "judged", &spec::choose(&[]).unwrap()).unwrap();
 
-    let with = |verdict| report.requirements.iter().filter(|r| r.verdict == verdict).map(|r| r.id).collect::<Vec<_>>();
+    let with = |verdict| report.requirements.iter().filter(|r| r.verdict == verdict).map(|r| &*r.id).collect::<Vec<_>>();
     let gaps = [
         "pull-blob-range-unsatisfiable",
         // A list of entity tags is not understood.

@@ -16,7 +16,7 @@ fn judge(fault: Option<Fault>) -> (Report, usize) {
 }
 
 fn failures(report: &Report) -> Vec<&str> {
-    report.requirements.iter().filter(|r| r.verdict == Verdict::Fail).map(|r| r.id).collect()
+    report.requirements.iter().filter(|r| r.verdict == Verdict::Fail).map(|r| &*r.id).collect()
 }
 
 #[test]

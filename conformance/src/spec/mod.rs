@@ -16,7 +16,7 @@ pub use context::Context;
 
 use crate::http::{Registry, Request};
 use crate::outcome::{Finding, Level, Outcome};
-use crate::report::{Report, Row};
+use crate::report::{self, Report, Row};
 
 /// The version judged by.
 pub const SPECIFICATION: &str = "distribution-spec 1.1.1";
@@ -73,9 +73,10 @@ pub fn run(registry: &Registry, namespace: &str, chosen: &[&'static Requirement]
         Err(Finding::NotOffered(why) | Finding::Differs(why)) => bail!("cannot judge {url}: {why}"),
     }
     let context = Context::new(registry, namespace).context("prepare the run")?;
+    let judged_at = report::now();
     let requirements = chosen.iter().map(|r| Row::new(r, (r.check)(&context))).collect();
     let left_behind = context.clean_up();
-    Ok(Report { registry: url.to_string(), specification: SPECIFICATION, requirements, left_behind })
+    Ok(Report { registry: url.to_string(), specification: SPECIFICATION.into(), judged_at, requirements, left_behind })
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use longshore_conformance::load::{self, Kind, Plan, Until};
+use longshore_conformance::report::{self, measured::Dated, output::write_load};
 use reqwest::Url;
 
-use super::{Format, write_json};
+use super::output::OutputFlags;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -46,9 +47,8 @@ pub(super) struct Flags {
     /// The registry's process, to have its processor time and memory told
     #[arg(long)]
     pid: Option<u32>,
-    /// How to print what was found
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    output: OutputFlags,
 }
 
 /// Whether every request succeeded.
@@ -67,12 +67,10 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<bool> {
         keep: flags.keep,
         pid: flags.pid,
     };
+    let measured_at = report::now();
     let summary = load::run(&plan)?;
-    let mut out = std::io::stdout().lock();
-    match flags.format {
-        Format::Table => summary.write_text(&mut out)?,
-        Format::Json => write_json(&mut out, &summary)?,
-    }
+    let document = Dated { measured_at, summary: &summary };
+    flags.output.put(|form, out| write_load(&document, |mut out| summary.write_text(&mut out), form, out))?;
     Ok(summary.failures == 0)
 }
 

@@ -1,17 +1,21 @@
 //! The command `rconform`: one file a verb, each flags, one library call and an exit code.
 
+mod compare;
 mod load;
+mod output;
+mod report;
 mod spec;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 /// Judges any registry, and measures it.
 ///
 /// Exit codes: 0 every MUST holds and every request of a load succeeded, 1 a MUST fails or a request did,
-/// 2 the registry could not be judged or measured.
+/// or of two registries compared the second fails what the first passes, 2 the registry could not be
+/// judged or measured, or a file not read or written.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -25,18 +29,18 @@ enum Command {
     Spec(spec::Flags),
     /// Put a load of one kind on a registry and measure it.
     Load(load::Flags),
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Table,
-    Json,
+    /// Make one page of what was saved as JSON, of any number of registries and loads.
+    Report(report::Flags),
+    /// Say where two registries differ: requirements whose verdict does, or a load's figures and their ratio.
+    Compare(compare::Flags),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Spec(flags) => spec::run(&flags),
         Command::Load(flags) => load::run(&flags),
+        Command::Report(flags) => report::run(&flags),
+        Command::Compare(flags) => compare::run(&flags),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -50,9 +54,4 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn write_json(out: &mut impl Write, document: &impl serde::Serialize) -> std::io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, document)?;
-    writeln!(out)
 }

@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use clap::Args;
+use longshore_conformance::report::output::write_report;
 use longshore_conformance::{Registry, spec};
 use reqwest::Url;
 
-use super::{Format, write_json};
+use super::output::OutputFlags;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -22,16 +23,15 @@ pub(super) struct Flags {
     /// The repositories used are NAMESPACE/spec and NAMESPACE/spec-other
     #[arg(long, default_value = "rconform")]
     namespace: String,
-    /// How to print the report
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    output: OutputFlags,
 }
 
 /// Whether every MUST holds.
 pub(super) fn run(flags: &Flags) -> anyhow::Result<bool> {
-    let mut out = std::io::stdout().lock();
     let chosen = spec::choose(&flags.only)?;
     let Some(url) = flags.url.as_ref().filter(|_| !flags.list) else {
+        let mut out = std::io::stdout().lock();
         for r in &chosen {
             writeln!(out, "{:32}  {:6}  {:44}  {}", r.id, r.level, r.section, r.title)?;
         }
@@ -39,9 +39,6 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<bool> {
     };
     let registry = Registry::new(url.clone())?;
     let report = spec::run(&registry, &flags.namespace, &chosen)?;
-    match flags.format {
-        Format::Table => report.write_table(&mut out)?,
-        Format::Json => write_json(&mut out, &report)?,
-    }
+    flags.output.put(|form, out| write_report(&report, form, out))?;
     Ok(report.conforms())
 }
