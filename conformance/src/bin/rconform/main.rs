@@ -1,6 +1,7 @@
 //! The command `rconform`: one file a verb, each flags, one library call and an exit code.
 
 mod load;
+mod runtime;
 mod spec;
 
 use std::io::Write;
@@ -25,6 +26,8 @@ enum Command {
     Spec(spec::Flags),
     /// Put a load of one kind on a registry and measure it.
     Load(load::Flags),
+    /// Judge an OCI runtime by the runtime specification, or measure how fast it launches containers.
+    Runtime(runtime::Flags),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Spec(flags) => spec::run(&flags),
         Command::Load(flags) => load::run(&flags),
+        Command::Runtime(flags) => runtime::run(&flags),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
