@@ -82,8 +82,7 @@ impl<'a> Container<'a> {
             if namespace_of(pid, "pid").is_ok_and(|other| other != own) {
                 return Ok(pid);
             }
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            open.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            open.extend(children_of(pid));
         }
         Err(not_offered("the container's process is not below the runtime's"))
     }
@@ -131,4 +130,11 @@ impl<'a> Container<'a> {
         let directory = self.context.hierarchies.of_process(self.pid()?, controller);
         directory.ok_or_else(|| not_offered(format_args!("a hierarchy of cgroups with {controller} on this machine")))
     }
+}
+
+/// The processes that any thread of a process has started.
+fn children_of(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<_>>()).collect()
 }

@@ -81,6 +81,7 @@ impl Context {
         if told.is_ok_and(|step| step.end == End::Code(0)) {
             self.globals = vec!["--root".into(), root];
         }
+        self.forget_steps();
         Ok(())
     }
 

@@ -208,7 +208,7 @@ fn with_device_rules(cx: &Context, rules: &Value, script: &str) -> Outcome<Bundl
     Ok(bundle.script(&format!("mknod /dev/test c 1 11 || echo no node; {script}; echo end")))
 }
 
-const OPEN_BOTH: &str = ": 2> /dev/null > /dev/test && echo wrote; : 2> /dev/null < /dev/test && echo read";
+const OPEN_BOTH: &str = "true 2> /dev/null > /dev/test && echo wrote; true 2> /dev/null < /dev/test && echo read";
 
 fn deny_all() -> Value {
     json!({ "allow": false, "access": "rwm" })

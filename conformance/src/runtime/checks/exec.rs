@@ -91,7 +91,7 @@ fn tty(cx: &Context) -> Outcome {
     let container = container(cx)?;
     let console = Console::listen(&cx.fresh_path())?;
     let flags = ["--tty", "--detach", "--console-socket", &console.path.to_string_lossy()];
-    let script = "test -t 0 && test -t 1 && test -t 2 && : < /dev/tty && echo a terminal";
+    let script = "test -t 0 && test -t 1 && test -t 2 && true < /dev/tty && echo a terminal";
     container.exec(&flags, &["/bin/sh", "-c", script])?.must_succeed()?;
     let shown = read_terminal(console.receive()?)?;
     require(shown == "a terminal\n", format_args!("\"a terminal\" on the terminal, not {shown:?}"))

@@ -221,7 +221,7 @@ fn state_status(cx: &Context) -> Outcome {
 }
 
 fn timeout(cx: &Context) -> Outcome {
-    let hooked = Hooked::new(cx)?.hook(&CREATE_RUNTIME, "sleep 20; touch $D/outlived", json!({ "timeout": 1 }));
+    let hooked = Hooked::new(cx)?.hook(&CREATE_RUNTIME, "exec sleep 20", json!({ "timeout": 1 }));
     let (_, step) = cx.try_create(&hooked.bundle, &[])?;
     require(step.took.as_secs() < 15, "create to give up soon after the second the hook has")?;
     step.must_fail("a hook took too long").map(drop)

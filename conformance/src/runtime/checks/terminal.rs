@@ -38,7 +38,7 @@ fn console_socket(cx: &Context) -> Outcome {
 }
 
 fn streams(cx: &Context) -> Outcome {
-    let script = "for f in 0 1 2; do test -t $f && echo tty $f; done; : < /dev/tty && echo controls";
+    let script = "for f in 0 1 2; do test -t $f && echo tty $f; done; true < /dev/tty && echo controls";
     let shown = on_terminal(cx, cx.bundle()?, script)?;
     require(shown == "tty 0\ntty 1\ntty 2\ncontrols\n", "three streams on a terminal, and /dev/tty to be it")
 }
