@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -101,8 +102,13 @@ impl<'a> Container<'a> {
 
     /// Waits until the container has written this line.
     pub(super) fn wait_for_line(&self, line: &str) -> Outcome {
-        let waited = wait_until(&format!("the container to write {line:?}"), || {
-            Ok(self.written()?.lines().any(|written| written == line))
+        let expected = format!("the container to write {line:?}");
+        let waited = wait_until(&expected, || {
+            // Asked before the output is read: what is over writes no more.
+            let over = self.runner.is_some_and(|runner| wait_for_end(runner, Duration::ZERO).unwrap_or(false));
+            let found = self.written()?.lines().any(|written| written == line);
+            require(found || !over, format_args!("{expected} before it ends"))?;
+            Ok(found)
         });
         if waited.is_err() {
             let errors = here(text_of(&self.output.stderr), "read a container's output")?;

@@ -106,7 +106,7 @@ pub(super) fn config() -> Value {
         "mounts": mounts(),
         "linux": {
             "namespaces": namespaces,
-            "resources": { "devices": [{ "allow": false, "access": "rwm" }], "pids": { "limit": 2048 } },
+            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "seccomp": seccomp(),
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::runtime::bundle::Bundle;
+use crate::runtime::bundle::{Bundle, wait_until};
 use crate::runtime::command::{End, Step};
 use crate::runtime::container::Container;
 use crate::runtime::finding::{Finding, Outcome, here, require};
@@ -37,6 +37,7 @@ pub(super) const TABLE: &[Requirement] = &[
     }),
     must("hooks-order", HOOKS, "the kinds run in the order of the lifecycle, hooks of a kind as listed", order),
     must("hooks-before-program", "StartContainer Hooks", "startContainer runs before the program", before_program),
+    must("hooks-start-awaited", "StartContainer Hooks", "start returns when startContainer hooks have", start_awaited),
     must("hooks-args-env", HOOKS, "args and env of a hook are those of the configuration", args_env),
     must("hooks-state", HOOKS, "hooks get the state on standard input: id, bundle and pid", state),
     must("hooks-state-status", "State", "the status in it is creating, created, running, stopped", state_status),
@@ -131,6 +132,10 @@ fn runs(cx: &Context, kind: &Kind) -> Outcome {
     let mut reached = false;
     go_through(cx, &hooked.bundle, |operation, _| {
         reached |= operation == kind.operation;
+        if reached && kind.name == START_CONTAINER.name {
+            // Whether start waits for it is judged by itself.
+            return wait_until("the hook to run", || Ok(hooked.ran("ran")));
+        }
         require(hooked.ran("ran") == reached, format_args!("the hook to run as part of {}", kind.operation))
     })?;
     let link = hooked.read("ran");
@@ -142,7 +147,9 @@ fn order(cx: &Context) -> Outcome {
     let mut hooked = Hooked::new(cx)?;
     for kind in KINDS {
         for number in [1, 2] {
-            hooked = hooked.hook(kind, &format!("echo {} {number} >> $D/order", kind.name), json!({}));
+            // Long enough for a runtime that does not wait to be found out.
+            let wait = if kind.name == START_CONTAINER.name { "sleep 0.2; " } else { "" };
+            hooked = hooked.hook(kind, &format!("{wait}echo {} {number} >> $D/order", kind.name), json!({}));
         }
     }
     go_through(cx, &hooked.bundle, |_, _| Ok(()))?;
@@ -152,6 +159,13 @@ fn order(cx: &Context) -> Outcome {
         found.lines().eq(expected.iter()),
         format_args!("the order {expected:?}, not {:?}", found.lines().collect::<Vec<_>>()),
     )
+}
+
+fn start_awaited(cx: &Context) -> Outcome {
+    let hooked = Hooked::new(cx)?.hook(&START_CONTAINER, "sleep 0.3; touch $D/ran", json!({}));
+    let container = cx.create(&hooked.bundle)?;
+    container.start()?.must_succeed()?;
+    require(hooked.ran("ran"), "start to return after the hook has")
 }
 
 fn before_program(cx: &Context) -> Outcome {
@@ -235,7 +249,7 @@ fn must_not_live(container: &Container<'_>) -> Outcome {
 }
 
 fn fails(cx: &Context, kind: &Kind) -> Outcome {
-    let mut hooked = Hooked::new(cx)?.hook(kind, "touch $D/ran; exit 3", json!({}));
+    let mut hooked = Hooked::new(cx)?.hook(kind, "touch $D/ran; sleep 0.2; exit 3", json!({}));
     hooked.bundle = hooked.bundle.script("touch /shared/program");
     let (container, created) = cx.try_create(&hooked.bundle, &[])?;
     if kind.operation == "create" {
