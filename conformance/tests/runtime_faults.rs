@@ -60,7 +60,14 @@ const FAULTS: &[Fault] = &[
         name: "create runs the program",
         script: r#"if [ "$verb" = create ]; then "$real" "$@" && "$real" --root "$root" start "$id"; exit; fi"#,
         judged: &["lifecycle-create", "lifecycle-kill"],
-        broken: &["lifecycle-create", "lifecycle-create-duplicate", "lifecycle-kill", "lifecycle-kill-number", "lifecycle-kill-stopped"],
+        broken: &[
+            "lifecycle-create",
+            "lifecycle-create-duplicate",
+            "lifecycle-kill",
+            "lifecycle-kill-number",
+            "lifecycle-kill-created",
+            "lifecycle-kill-stopped",
+        ],
     },
     Fault {
         name: "kill always kills",
@@ -108,7 +115,14 @@ const FAULTS: &[Fault] = &[
         name: "capabilities are not dropped",
         script: r#"edit '.process.capabilities |= with_entries(select(.key | IN("bounding", "effective", "permitted")) .value += ["CAP_SYS_ADMIN"])'"#,
         judged: &["capabilities"],
-        broken: &["capabilities-bounding", "capabilities-effective", "capabilities-permitted", "capabilities-none", "capabilities-user"],
+        broken: &[
+            "capabilities-bounding",
+            "capabilities-effective",
+            "capabilities-permitted",
+            "capabilities-none",
+            "capabilities-user",
+            "capabilities-unknown",
+        ],
     },
     Fault {
         name: "a root file system that is readonly can be written",
@@ -144,7 +158,14 @@ const FAULTS: &[Fault] = &[
         name: "no profile",
         script: "edit 'del(.linux.seccomp)'",
         judged: &["seccomp-none", "seccomp-filter", "seccomp-errno", "seccomp-kill", "seccomp-allow", "seccomp-args-eq"],
-        broken: &["seccomp-filter", "seccomp-errno", "seccomp-errno-number", "seccomp-kill", "seccomp-kill-process", "seccomp-args-eq"],
+        broken: &[
+            "seccomp-filter",
+            "seccomp-errno",
+            "seccomp-errno-number",
+            "seccomp-kill",
+            "seccomp-kill-process",
+            "seccomp-args-eq",
+        ],
     },
     Fault {
         name: "comparisons of arguments are forgotten",
@@ -180,7 +201,7 @@ const FAULTS: &[Fault] = &[
         name: "the host's network",
         script: r#"edit '.linux.namespaces |= map(select(.type != "network"))'"#,
         judged: &["namespaces-new", "namespaces-join-network"],
-        broken: &["namespaces-new-network", "namespaces-join-network"],
+        broken: &["namespaces-new-network", "namespaces-new-user", "namespaces-join-network"],
     },
     Fault {
         name: "no message",
@@ -198,6 +219,7 @@ const FAULTS: &[Fault] = &[
 
 /// What comes before every fault: what the arguments say, and how config.json is edited.
 const PROLOGUE: &str = r#"
+case " $* " in *" --help "*) exec "$real" "$@" ;; esac
 verb= bundle= root= pid_file= log= previous= id= name=
 for word in "$@"; do
     case $previous in

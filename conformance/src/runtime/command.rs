@@ -173,6 +173,14 @@ pub(super) fn text_of(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Not offered if a runtime says on standard error that it does not support what it was asked for
+/// (runtime-spec runtime.md, Create: it must generate an error). The kernel's EOPNOTSUPP is no such word.
+pub(super) fn refusal(stderr: &str) -> Outcome {
+    let says = |line: &&str| line.contains("not supported") && !line.contains("Operation not supported");
+    let line = stderr.lines().find(says);
+    line.map_or(Ok(()), |line| Err(Finding::NotOffered(line.chars().take(SHOWN_OUTPUT_LIMIT_CHARS).collect())))
+}
+
 /// The command as one could type it.
 fn line_of(command: &Command) -> String {
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-=:,@+".contains(&b));
@@ -198,12 +206,16 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 impl Step {
-    /// Fails with `expected` unless it ended with exit code 0.
+    /// Fails unless it ended with exit code 0.
     pub(super) fn must_succeed(&self) -> Outcome<&Self> {
         self.must_exit(0)
     }
 
+    /// Fails unless it ended with this exit code; a refusal of what was asked for is no failure.
     pub(super) fn must_exit(&self, code: i32) -> Outcome<&Self> {
+        if self.end != End::Code(code) {
+            refusal(&self.stderr)?;
+        }
         require(self.end == End::Code(code), format_args!("exit code {code} of: {}", self.line)).map(|()| self)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::bundle::{Bundle, wait_until};
-use super::command::{End, Output, Step, text_of, wait_for_end};
+use super::command::{End, Output, Step, refusal, text_of, wait_for_end};
 use super::context::Context;
 use super::finding::{Finding, Outcome, here, not_offered, require};
 use super::machine::namespace_of;
@@ -112,6 +112,7 @@ impl<'a> Container<'a> {
         });
         if waited.is_err() {
             let errors = here(text_of(&self.output.stderr), "read a container's output")?;
+            refusal(&errors)?;
             self.context.note(format!("the container wrote:\n| {}\n! {}\n", self.written()?.trim_end(), errors.trim_end()));
         }
         waited
