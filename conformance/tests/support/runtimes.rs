@@ -16,7 +16,6 @@ pub const RUNC_FAILS: &[&str] = &[
     "process-rlimits-duplicate",
     "hooks-poststart",
     "hooks-order",
-    "hooks-start-awaited",
     "hooks-state-status",
     "hooks-fail-start-container",
     "hooks-fail-poststart",

@@ -88,7 +88,8 @@ impl Hooked {
         Ok(Self { bundle, shared })
     }
 
-    /// A hook whose script finds its directory as `$D`; `more` is put into its object.
+    /// A hook that keeps the state it gets (to leave it unread ends crun 1.8 by SIGPIPE, now and then) and then
+    /// runs a script, which finds its directory as `$D`; `more` is put into its object.
     fn hook(mut self, kind: &Kind, script: &str, more: Value) -> Self {
         // startContainer is looked up in the container; the others on the host, where the bundle has the same programs.
         let (bin, directory) = if kind.name == START_CONTAINER.name {
@@ -97,6 +98,7 @@ impl Hooked {
             (self.bundle.rootfs().join("bin"), self.shared.clone())
         };
         let env = json!([format!("D={}", directory.display()), format!("PATH={}", bin.display()), "HOOK=value"]);
+        let script = format!("cat > $D/{}.state; {script}", kind.name);
         let mut hook = json!({ "path": bin.join("sh"), "args": ["sh", "-c", script, "name"], "env": env });
         if let (Some(hook), Value::Object(more)) = (hook.as_object_mut(), more) {
             hook.extend(more);
@@ -176,7 +178,7 @@ fn before_program(cx: &Context) -> Outcome {
 }
 
 fn args_env(cx: &Context) -> Outcome {
-    let script = "echo \"$0 $# $1\" > $D/seen; env > $D/env";
+    let script = "cat > /dev/null; echo \"$0 $# $1\" > $D/seen; env > $D/env";
     let hooked = Hooked::new(cx)?;
     let args = json!({ "args": ["sh", "-c", script, "zero", "one  more"] });
     let hooked = hooked.hook(&CREATE_RUNTIME, "", args);
@@ -191,7 +193,7 @@ fn args_env(cx: &Context) -> Outcome {
 fn states(cx: &Context) -> Outcome<(Bundle, u32, Vec<(&'static Kind, Value)>)> {
     let mut hooked = Hooked::new(cx)?;
     for kind in KINDS {
-        hooked = hooked.hook(kind, &format!("cat > $D/{}", kind.name), json!({}));
+        hooked = hooked.hook(kind, "", json!({}));
     }
     let mut pid = 0;
     go_through(cx, &hooked.bundle, |operation, container| {
@@ -201,7 +203,7 @@ fn states(cx: &Context) -> Outcome<(Bundle, u32, Vec<(&'static Kind, Value)>)> {
         Ok(())
     })?;
     let state = |kind: &&'static Kind| {
-        let text = hooked.read(kind.name);
+        let text = hooked.read(&format!("{}.state", kind.name));
         cx.note(format!("{} got: {}\n", kind.name, text.trim()));
         let parsed = serde_json::from_str(&text);
         parsed.map(|state| (*kind, state)).map_err(|error| Finding::Fail(format!("a state in JSON for {} ({error})", kind.name)))
