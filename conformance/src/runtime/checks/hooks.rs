@@ -189,8 +189,16 @@ fn args_env(cx: &Context) -> Outcome {
     require(!env.contains(crate::runtime::command::HOST_VARIABLE), "nothing of the runtime's environment in the hook's")
 }
 
-/// What hooks of all kinds got on standard input, by kind.
-fn states(cx: &Context) -> Outcome<(Bundle, u32, Vec<(&'static Kind, Value)>)> {
+/// What hooks of all kinds got on standard input.
+struct States {
+    bundle: Bundle,
+    /// The process of the container, as `state` showed it after create.
+    pid: u32,
+    by_kind: Vec<(&'static Kind, Value)>,
+}
+
+/// Goes through the life of a container with a hook of each kind.
+fn states(cx: &Context) -> Outcome<States> {
     let mut hooked = Hooked::new(cx)?;
     for kind in KINDS {
         hooked = hooked.hook(kind, "", json!({}));
@@ -208,13 +216,13 @@ fn states(cx: &Context) -> Outcome<(Bundle, u32, Vec<(&'static Kind, Value)>)> {
         let parsed = serde_json::from_str(&text);
         parsed.map(|state| (*kind, state)).map_err(|error| Finding::Fail(format!("a state in JSON for {} ({error})", kind.name)))
     };
-    let states = KINDS.iter().map(state).collect::<Outcome<Vec<_>>>()?;
-    Ok((hooked.bundle, pid, states))
+    let by_kind = KINDS.iter().map(state).collect::<Outcome<Vec<_>>>()?;
+    Ok(States { bundle: hooked.bundle, pid, by_kind })
 }
 
 fn state(cx: &Context) -> Outcome {
-    let (bundle, pid, states) = states(cx)?;
-    for (kind, state) in states {
+    let States { bundle, pid, by_kind } = states(cx)?;
+    for (kind, state) in by_kind {
         let name = kind.name;
         require(state["id"] == bundle.id.as_str(), format_args!("id {} for {name}", bundle.id))?;
         let path = bundle.directory.to_string_lossy();
@@ -228,11 +236,11 @@ fn state(cx: &Context) -> Outcome {
 }
 
 fn state_status(cx: &Context) -> Outcome {
-    let (.., states) = states(cx)?;
+    let States { by_kind, .. } = states(cx)?;
     let wrong = |(kind, state): &(&'static Kind, Value)| {
         (state["status"] != kind.status).then(|| format!("{} for {}, not {}", kind.status, kind.name, state["status"]))
     };
-    let wrong: Vec<_> = states.iter().filter_map(wrong).collect();
+    let wrong: Vec<_> = by_kind.iter().filter_map(wrong).collect();
     require(wrong.is_empty(), format_args!("status {}", wrong.join("; ")))
 }
 
