@@ -6,6 +6,8 @@
 //!
 //! [`load::run`] puts a load of one kind on a registry and says what came of it.
 //!
+//! [`runtime::run`] judges an OCI runtime by a table of the same form, and [`runtime::time`] measures it.
+//!
 //! **Invariant: this crate knows nobody.** It imports no other crate of the workspace: what it says of
 //! a registry, `rhub` included, follows from what went over the wire and from nothing else.
 
@@ -15,6 +17,7 @@ pub mod limits;
 pub mod load;
 pub mod outcome;
 pub mod report;
+pub mod runtime;
 pub mod spec;
 
 pub use http::{Exchange, Registry};

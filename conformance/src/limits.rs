@@ -38,3 +38,20 @@ pub const JSON_LIMIT_BYTES: u64 = 256 << 20;
 pub const PLOT_SERIES_LIMIT: usize = 4;
 /// Points of one line, about one for each unit of a plot's width.
 pub const PLOT_POINT_LIMIT: usize = 400;
+
+/// How long one command of a runtime may take.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a container may take to do what is waited for.
+pub const CONTAINER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon what tells no event is looked at again.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// How long a container stays that nobody ends.
+pub const CONTAINER_LIFE_S: u32 = 300;
+/// How much of a command's output is read.
+pub const OUTPUT_LIMIT_BYTES: u64 = 1 << 20;
+/// How much of an output a printed step shows.
+pub const SHOWN_OUTPUT_LIMIT_CHARS: usize = 2000;
+/// How many of the steps before a failure are shown.
+pub const SHOWN_STEPS_LIMIT: usize = 16;
+/// The most rounds in which runtimes are timed.
+pub const TIMED_ROUNDS_LIMIT: usize = 10_000;

@@ -4,6 +4,7 @@ mod compare;
 mod load;
 mod output;
 mod report;
+mod runtime;
 mod spec;
 
 use std::io::Write;
@@ -33,6 +34,8 @@ enum Command {
     Report(report::Flags),
     /// Say where two registries differ: requirements whose verdict does, or a load's figures and their ratio.
     Compare(compare::Flags),
+    /// Judge an OCI runtime by the runtime specification, or measure how fast it launches containers.
+    Runtime(runtime::Flags),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Load(flags) => load::run(&flags),
         Command::Report(flags) => report::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
+        Command::Runtime(flags) => runtime::run(&flags),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

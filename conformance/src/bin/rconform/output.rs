@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use longshore_conformance::report::output::{Form, Target};
 
 #[derive(Debug, Args)]
@@ -13,6 +13,13 @@ pub(super) struct OutputFlags {
     /// Write it to a file too, in the form of its extension: .html, .json, .xml (JUnit) or .txt; may be given several times
     #[arg(long, value_name = "FILE", value_parser = Target::parse)]
     output: Vec<Target>,
+}
+
+/// The forms of what is neither a page nor judged by test.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
 }
 
 impl OutputFlags {
