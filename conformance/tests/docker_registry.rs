@@ -95,13 +95,19 @@ fn no_request_of_any_load_fails() {
     let directory = tempfile::tempdir().unwrap();
     let peer = start(directory.path());
     let (url, pid) = (format!("http://{}", peer.address), peer.child.id().to_string());
-    for kind in ["manifest-get", "blob-get", "blob-head", "upload", "manifest-put", "tag-put", "tag-list"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_rconform"))
-            .args(["load", &url, "--kind", kind, "-c", "4", "-n", "40", "--warm-up", "0", "--existing-tags", "20", "--pid", &pid])
-            .output()
-            .unwrap();
+    let load = |kind: &str| {
+        let settings = ["-c", "4", "-n", "40", "--warm-up", "0", "--existing-tags", "20", "--pid", &pid];
+        Command::new(env!("CARGO_BIN_EXE_rconform")).args(["load", &url, "--kind", kind]).args(settings).output().unwrap()
+    };
+    for kind in
+        ["manifest-get", "manifest-head", "blob-get", "blob-head", "upload", "manifest-put", "tag-put", "tag-list", "mixed"]
+    {
+        let output = load(kind);
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(said.contains("40 requests") && !said.contains("left behind"), "{said}");
     }
+    let referrers = load("referrers");
+    assert_eq!(referrers.status.code(), Some(2), "{referrers:?}");
+    assert!(String::from_utf8_lossy(&referrers.stderr).contains("404; does the registry offer it?"), "{referrers:?}");
 }

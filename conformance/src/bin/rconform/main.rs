@@ -23,8 +23,8 @@ struct Arguments {
 enum Command {
     /// Judge a registry by the distribution specification, requirement by requirement.
     Spec(spec::Flags),
-    /// Put a load of one kind on a registry and measure it.
-    Load(load::Flags),
+    /// Put a load on a registry and measure it.
+    Load(Box<load::Flags>),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
