@@ -161,7 +161,7 @@ fn what_fails_is_counted_and_said_and_what_cannot_start_is_an_error() {
 
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, kind, reason) in [
-        (format!("http://{closed}"), "blob-get", "make the repository ready"),
+        (format!("http://{closed}"), "blob-get", "make the repository on http://"),
         ("https://localhost:1".to_owned(), "blob-get", "plain HTTP"),
     ] {
         let output = load(&url, &["--kind", kind]);

@@ -110,7 +110,7 @@ fn what_went_wrong_then_goes_right_now_and_what_is_no_trace_is_said() {
     for (records, why) in [
         (vec![], "no request that can be replayed"),
         (vec![record(0, "GET", "v2/a/b/blobs/1", 500, 7)], "no request that can be replayed; 1 are of other kinds"),
-        (vec![json!([])], "a JSON array of requests"),
+        (vec![json!("a request")], "a JSON array of requests"),
         (vec![record(0, "GET", "v2/a/b/blobs/1", 200, 9_000_000_000_000_000); 3], ""),
         (
             (0..9000).map(|n| record(0, "GET", &format!("v2/a/b/blobs/{n}"), 200, 9_000_000_000_000_000)).collect(),

@@ -161,7 +161,7 @@ impl Timeline {
     /// in seconds after the beginning.
     pub(super) fn points(&self, run: Duration) -> Vec<(f64, f64)> {
         let interval_s = self.interval.as_secs_f64();
-        let in_all = (run.as_secs_f64() / interval_s).max(self.counts.len() as f64);
+        let in_all = (run.as_secs_f64() / interval_s).max(self.counts.len() as f64).max(1e-6);
         let each = (in_all / TIMELINE_POINTS as f64).ceil().max(1.0);
         // A rest shorter than half a part would be a point of noise; it belongs to the last one.
         let points = (in_all / each).round().max(1.0) as usize;
