@@ -11,7 +11,8 @@
 # Small content: requests a second by wrk and by rconform, one thread each, GET of a manifest and of a 1 KiB blob, on rhub
 # and on nginx with the same bytes as files (nginx is faster than either, so that the generators are the limit). Large
 # content: MB/s by curl and by rconform, one connection, GET of a blob of 256 MiB. Medians, and the ratio of rconform to
-# the other within each round: median, least and most. Everything is in one temporary directory. Needs Debian's wrk curl
+# the other within each round: median, least and most. Beside them the processor time of each generator for a request, in
+# microseconds: where the generator is the limit, that is what decides, also on a machine that is busy with other things. Everything is in one temporary directory. Needs Debian's wrk curl
 # nginx python3; nothing else should run on the machine meanwhile.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -65,28 +66,33 @@ for of in "small 1KiB" "large 256MiB"; do
     curl -sfo "$work/nginx/${blobs[$repository]}" "$rhub/${blobs[$repository]}"
 done
 
-# note WORK PROGRAM FIGURE [GENERATOR_WAS_THE_LIMIT]
-note() { echo "$1|$2|$3|${4:-}" >> "$work/figures"; }
+# note WORK PROGRAM FIGURE PROCESSOR_US [GENERATOR_WAS_THE_LIMIT]
+note() { echo "$1|$2|$3|$4|${5:-}" >> "$work/figures"; }
 # by_rconform WORK FIELD URL ARGUMENT...
 by_rconform() {
-    local of=$1 field=$2 url=$3 figure limit
+    local of=$1 field=$2 url=$3 figure us limit
     shift 3
     "$bin/rconform" load "$url" --prepared --keep --format json "$@" > "$work/found"
-    read -r figure limit < <(python3 -c 'if True:
+    read -r figure us limit < <(python3 -c 'if True:
         import json, sys
         found = json.load(open(sys.argv[1]))
-        print(found[sys.argv[2]], found["generator_was_the_limit"])' "$work/found" "$field")
-    note "$of" rconform "$figure" "$limit"
+        print(found[sys.argv[2]], found["generator_cpu_s"] / found["requests"] * 1e6, found["generator_was_the_limit"])' "$work/found" "$field")
+    note "$of" rconform "$figure" "$us" "$limit"
 }
 # by_wrk WORK URL
 by_wrk() {
-    wrk -t 1 -c "$connections" -d "${seconds}s" -H "Accept: application/vnd.oci.image.manifest.v1+json" "$2" > "$work/found"
+    local TIMEFORMAT='%U %S'
+    { time wrk -t 1 -c "$connections" -d "${seconds}s" -H "Accept: application/vnd.oci.image.manifest.v1+json" "$2" > "$work/found"; } \
+        2> "$work/time"
     if grep -q 'Non-2xx\|Socket errors' "$work/found"; then cat "$work/found" >&2; exit 1; fi
-    note "$1" wrk "$(awk '/Requests\/sec/ { print $2 }' "$work/found")"
+    note "$1" wrk "$(awk '/Requests\/sec/ { print $2 }' "$work/found")" \
+        "$(awk 'NR == FNR { cpu = $1 + $2 } / requests in / { print cpu / $1 * 1e6 }' "$work/time" "$work/found")"
 }
 # by_curl WORK URL
 by_curl() {
-    note "$1" curl "$(curl -sfo /dev/null -w '%{speed_download}' "$2" | awk '{ print $1 / 1e6 }')"
+    local each=(-o /dev/null "$2")
+    note "$1" curl "$(curl -sf -w '%{size_download} %{time_total}\n' "${each[@]}" "${each[@]}" "${each[@]}" "${each[@]}" |
+        awk '{ bytes += $1; s += $2 } END { print bytes / s / 1e6 }')" nan
 }
 
 load_before=$(cut -d' ' -f1-3 /proc/loadavg)
@@ -109,14 +115,16 @@ python3 - "$work/figures" <<'END'
 import statistics, sys
 works = {}
 for line in open(sys.argv[1]):
-    work, program, figure, limit = (line.strip().split("|") + [""])[:4]
-    works.setdefault(work, {}).setdefault(program, []).append((float(figure), limit == "True"))
-print(f"{'':34} {'other':>16} {'rconform':>11}   rconform/other (least to most)")
+    work, program, figure, us, limit = line.rstrip("\n").split("|")
+    works.setdefault(work, {}).setdefault(program, []).append((float(figure), float(us), limit == "True"))
+print(f"{'':34} {'other':>16} {'rconform':>11}   rconform/other (least to most)   us a request: other, rconform")
 for work, programs in works.items():
     ours = programs.pop("rconform")
     (name, theirs), = programs.items()
-    median = lambda runs: statistics.median(figure for figure, _ in runs)
-    ratios = [our / their for (our, _), (their, _) in zip(ours, theirs)]
-    limit = "  (generator at its limit)" if any(limit for _, limit in ours) else ""
-    print(f"{work:34} {name} {median(theirs):11.0f} {median(ours):11.0f}   {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}){limit}")
+    median = lambda runs, of: statistics.median(run[of] for run in runs)
+    ratios = [our[0] / their[0] for our, their in zip(ours, theirs)]
+    limit = "  (generator at its limit)" if any(run[2] for run in ours) else ""
+    spent = "" if name == "curl" else f"   {median(theirs, 1):.1f}, {median(ours, 1):.1f}"
+    print(f"{work:34} {name:>4} {median(theirs, 0):11.0f} {median(ours, 0):11.0f}   "
+        f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}){spent}{limit}")
 END

@@ -57,8 +57,6 @@ pub const TRACE_REQUESTS_LIMIT: usize = 1_000_000;
 pub const TRACE_PATH_LIMIT_BYTES: usize = 4096;
 /// The most content that is pushed for a trace.
 pub const TRACE_CONTENT_LIMIT_BYTES: u64 = 64 << 30;
-/// Blobs of a trace are this large at most, if nothing else is said.
-pub const TRACE_LAYER_BYTES: u64 = 16 << 20;
 /// A manifest of a trace is this large at most.
 pub const TRACE_MANIFEST_LIMIT_BYTES: u64 = 256 << 10;
 /// All manifests of a trace, which are in memory.

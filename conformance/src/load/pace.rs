@@ -174,33 +174,35 @@ mod tests {
         assert_eq!((recorded.due(2), Schedule::EAGER.due(0)), (None, None));
     }
 
+    /// How late each of some waiters was woken.
+    async fn lateness(steps: [u64; 6]) -> Vec<Duration> {
+        let pacer = Pacer::new().unwrap();
+        let mut drive = pin!(pacer.drive());
+        let start = Instant::now();
+        let due = steps.map(|step| start + Duration::from_micros(700 * step));
+        let mut waiters = due.map(|due| Some(Box::pin(pacer.until(due))));
+        let mut woken = [None; 6];
+        poll_fn(|context| {
+            assert!(drive.as_mut().poll(context).is_pending());
+            for (waiter, woken) in waiters.iter_mut().zip(&mut woken) {
+                if waiter.as_mut().is_some_and(|waiter| waiter.as_mut().poll(context).is_ready()) {
+                    (*waiter, *woken) = (None, Some(Instant::now()));
+                }
+            }
+            if waiters.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let late = |(woken, due): (Option<Instant>, Instant)| woken.unwrap().checked_duration_since(due).expect("woken early");
+        woken.into_iter().zip(due).map(late).collect()
+    }
+
     #[test]
     fn everybody_is_woken_in_time_and_nobody_early() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let lateness = runtime.block_on(async {
-            let pacer = Pacer::new().unwrap();
-            let mut drive = pin!(pacer.drive());
-            let start = Instant::now();
-            // Not in the order of their times, and some at once.
-            let steps = [30, 5, 17, 5, 3, 29];
-            let each = steps.map(|step| Box::pin(pacer.until(start + Duration::from_micros(700 * step))));
-            let mut each: Vec<_> = each.into_iter().map(Some).collect();
-            let mut late = vec![None; each.len()];
-            poll_fn(|context| {
-                assert!(drive.as_mut().poll(context).is_pending());
-                for (place, waiter) in each.iter_mut().enumerate() {
-                    if waiter.as_mut().is_some_and(|waiter| waiter.as_mut().poll(context).is_ready()) {
-                        *waiter = None;
-                        late[place] = Instant::now().checked_duration_since(start + Duration::from_micros(700 * steps[place]));
-                    }
-                }
-                if each.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-            late
-        });
-        // The least of them: a machine may be busy with something else now and then.
-        let best = lateness.iter().map(|late| late.expect("woken early")).min().unwrap();
-        assert!(best < Duration::from_micros(700), "{lateness:?}");
+        // Not in the order of their times, and some at once. Again and again, as the machine may be busy with something
+        // else; a timer of whole milliseconds would be late by half of one on average each time.
+        let sums = (0..500).map(|_| runtime.block_on(lateness([6, 1, 3, 1, 2, 5])).iter().sum::<Duration>() / 6);
+        let mut least = Duration::MAX;
+        assert!(sums.inspect(|sum| least = least.min(*sum)).any(|sum| sum < Duration::from_micros(300)), "{least:?}");
     }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::task::LocalSet;
 
 use super::pace::{Pace, Pacer, Schedule};
+use super::process::Process;
 use super::tally::Tally;
 use super::wire::Connection;
 use super::work::Work;
@@ -120,6 +121,7 @@ impl Phase {
 /// The share of one thread.
 fn on_this_thread(shared: Arc<Shared>, address: SocketAddr, connections: usize) -> anyhow::Result<Tally> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("set up asynchronous work")?;
+    let waited_before = Process::waited_by_this_thread();
     runtime.block_on(async {
         let (tally, pacer) = (RefCell::new(Tally::new(shared.work.kinds())?), Pacer::new()?);
         let local = Local { shared, tally, pacer, moved: Rc::default(), under_way: Cell::new(0), broken: RefCell::default() };
@@ -130,6 +132,7 @@ fn on_this_thread(shared: Arc<Shared>, address: SocketAddr, connections: usize) 
         }
         wait_for(&local, tasks, connections).await?;
         let local = Rc::into_inner(local).context("a connection is still in use")?;
+        local.tally.borrow_mut().waited = Process::waited_by_this_thread().saturating_sub(waited_before);
         local.broken.into_inner().map_or_else(|| Ok(local.tally.into_inner()), Err)
     })
 }

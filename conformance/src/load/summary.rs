@@ -73,6 +73,8 @@ pub struct Summary {
     pub server: Option<Used>,
     /// Time of the processor the generator used.
     pub generator_cpu_s: f64,
+    /// Time its threads were ready to run and something else did: latencies include it.
+    pub generator_waited_s: f64,
     /// Whether the generator had no time left: then the registry can do more.
     pub generator_was_the_limit: bool,
     /// How much the registry refuses to delete.
@@ -185,7 +187,7 @@ impl Summary {
             latency_distribution: distribution(&latencies),
             timeline: tally.timeline.points(tally.wall),
             parts: parts.into_iter().filter(|part| part.requests + part.failures > 0).collect(),
-            offered: Offered::of(plan, schedule, &tally),
+            offered: Offered::of(plan.until, schedule, &tally),
             replayed: plan.replay.as_ref().map(|replay| Replayed {
                 speed: replay.speed,
                 requests: replay.trace.requests.len() as u64,
@@ -194,6 +196,7 @@ impl Summary {
             }),
             server,
             generator_cpu_s,
+            generator_waited_s: tally.waited.as_secs_f64(),
             generator_was_the_limit: generator_cpu_s > BUSY * seconds * threads as f64,
             left_behind: 0,
         })
@@ -228,7 +231,11 @@ impl Summary {
         if let Some(Used { cpu_s, peak_bytes }) = self.server {
             writeln!(out, "  registry: {cpu_s:.2} s of processor, {:.1} MiB at most", peak_bytes as f64 / f64::from(1 << 20))?;
         }
-        writeln!(out, "  generator: {:.2} s of processor", self.generator_cpu_s)?;
+        writeln!(
+            out,
+            "  generator: {:.2} s of processor, {:.2} s of waiting for one",
+            self.generator_cpu_s, self.generator_waited_s
+        )?;
         if self.generator_was_the_limit {
             writeln!(out, "  WARNING: the generator had no time left; the registry can do more than this")?;
         }
@@ -266,10 +273,10 @@ impl std::fmt::Display for Latency {
 
 impl Offered {
     /// `None` for a closed load.
-    fn of(plan: &Plan, schedule: &Schedule, tally: &Tally) -> Option<Self> {
+    fn of(until: Until, schedule: &Schedule, tally: &Tally) -> Option<Self> {
         let count = tally.started + tally.not_started;
         // From the first start to one interval after the last, or what comes near it in a trace.
-        let planned_s = match (schedule, plan.until) {
+        let planned_s = match (schedule, until) {
             (Schedule::Pace(Pace::Closed { .. }), _) => return None,
             (Schedule::Pace(Pace::Open { .. }), Until::Elapsed(time)) => time.as_secs_f64(),
             (Schedule::Pace(Pace::Open { per_second }), Until::Requests(count)) => count as f64 / per_second,
@@ -300,7 +307,34 @@ fn in_ms(nanoseconds: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_rate_is_reached_when_all_but_one_in_a_hundred_started_in_time() {
+        let schedule = Schedule::Pace(Pace::Open { per_second: 100.0 });
+        let offered = |until: Until, started: u64, not_started: u64, last_start_s: f64| {
+            let mut tally = Tally::new(std::iter::empty()).unwrap();
+            (tally.started, tally.not_started) = (started, not_started);
+            tally.last_start = Duration::from_secs_f64(last_start_s);
+            Offered::of(until, &schedule, &tally).unwrap()
+        };
+        let (ten_s, thousand) = (Until::Elapsed(Duration::from_secs(10)), Until::Requests(1000));
+        for (until, started, not_started, last_start_s, reached) in [
+            (ten_s, 1000, 0, 9.99, true),
+            (ten_s, 990, 10, 9.99, true),
+            (ten_s, 980, 20, 9.99, false),
+            (thousand, 1000, 0, 10.09, true),
+            (thousand, 1000, 0, 10.2, false),
+        ] {
+            let offered = offered(until, started, not_started, last_start_s);
+            assert_eq!(offered.reached, reached, "{offered:?}");
+            assert!((offered.per_second - 100.0).abs() < 1e-9, "{offered:?}");
+        }
+        assert!((offered(thousand, 1000, 0, 20.0).started_per_second - 50.0).abs() < 1e-9);
+        assert_eq!(Offered::of(ten_s, &Schedule::EAGER, &Tally::new(std::iter::empty()).unwrap()), None);
+    }
 
     #[test]
     fn a_distribution_rises_to_the_maximum_and_says_no_more_than_there_is() {

@@ -24,6 +24,8 @@ pub(super) struct Tally {
     pub(super) content_bytes: u64,
     pub(super) first_failure: Option<String>,
     pub(super) timeline: Timeline,
+    /// How long the threads waited for a processor.
+    pub(super) waited: Duration,
     /// From the beginning to the last answer.
     pub(super) wall: Duration,
     /// The number after the last one used.
@@ -50,6 +52,7 @@ impl Tally {
             content_bytes: 0,
             first_failure: None,
             timeline: Timeline::default(),
+            waited: Duration::ZERO,
             wall: Duration::ZERO,
             next: 0,
             started: 0,
@@ -106,6 +109,7 @@ impl Tally {
         self.content_bytes += other.content_bytes;
         self.first_failure = self.first_failure.take().or(other.first_failure);
         self.timeline.merge(other.timeline);
+        self.waited += other.waited;
         self.started += other.started;
         self.not_started += other.not_started;
         self.last_start = self.last_start.max(other.last_start);

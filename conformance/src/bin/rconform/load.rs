@@ -8,7 +8,6 @@ use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use longshore_conformance::limits::TRACE_LAYER_BYTES;
 use longshore_conformance::load::{self, Kind, Mix, Other, Pace, Plan, Replay, Until};
 use reqwest::Url;
 
@@ -72,8 +71,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "X", default_value_t = 1.0, requires = "trace")]
     speed: f64,
     /// Make larger blobs of the trace this large
-    #[arg(long, value_name = "SIZE", value_parser = size, requires = "trace")]
-    layer_limit: Option<u64>,
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "trace", default_value = "16MiB")]
+    layer_limit: u64,
     /// The repository to use [default: a new one]
     #[arg(long)]
     repository: Option<String>,
@@ -135,9 +134,8 @@ impl Flags {
         ensure!(kind == Kind::Mixed || self.mix.is_none(), "--mix says what \"mixed\" is made of, and --kind says {kind}");
         let think = Duration::from_millis(self.think_ms);
         let replay = self.trace.as_ref().map(|path| {
-            let layer_limit_bytes = self.layer_limit.unwrap_or(TRACE_LAYER_BYTES);
             let trace = Arc::new(load::trace::read(path, self.trace_limit)?);
-            anyhow::Ok(Replay { trace, speed: self.speed, layer_limit_bytes })
+            anyhow::Ok(Replay { trace, speed: self.speed, layer_limit_bytes: self.layer_limit })
         });
         Ok(Plan {
             url: self.url.clone(),
