@@ -55,3 +55,34 @@ pub const SHOWN_OUTPUT_LIMIT_CHARS: usize = 2000;
 pub const SHOWN_STEPS_LIMIT: usize = 16;
 /// The most rounds in which runtimes are timed.
 pub const TIMED_ROUNDS_LIMIT: usize = 10_000;
+
+/// The most threads of a load.
+pub const THREADS_LIMIT: usize = 64;
+/// The highest rate of an open load, in requests a second.
+pub const RATE_LIMIT_PER_SECOND: f64 = 1e6;
+/// The lowest.
+pub const RATE_LEAST_PER_SECOND: f64 = 0.01;
+/// The longest pause between two requests of one connection.
+pub const THINK_LIMIT: Duration = Duration::from_secs(60);
+/// How late a request of an open load may start; one that is later is left out, and counted.
+pub const BACKLOG_LIMIT: Duration = Duration::from_secs(10);
+/// The weights of a mix, all together.
+pub const MIX_LIMIT: u64 = 10_000;
+/// The most rounds two registries are compared in.
+pub const ROUNDS_LIMIT: u64 = 100;
+/// About how many points a throughput over time has.
+pub const TIMELINE_POINTS: usize = 50;
+/// Intervals in which requests are counted while a load runs.
+pub const TIMELINE_INTERVALS: usize = 4096;
+/// The largest trace file read.
+pub const TRACE_FILE_LIMIT_BYTES: u64 = 8 << 30;
+/// The most requests replayed of one.
+pub const TRACE_REQUESTS_LIMIT: usize = 1_000_000;
+/// The longest path of a recorded request.
+pub const TRACE_PATH_LIMIT_BYTES: usize = 4096;
+/// The most content that is pushed for a trace.
+pub const TRACE_CONTENT_LIMIT_BYTES: u64 = 64 << 30;
+/// A manifest of a trace is this large at most.
+pub const TRACE_MANIFEST_LIMIT_BYTES: u64 = 256 << 10;
+/// All manifests of a trace, which are in memory.
+pub const TRACE_MANIFESTS_LIMIT_BYTES: u64 = 1 << 30;

@@ -95,13 +95,20 @@ fn no_request_of_any_load_fails() {
     let directory = tempfile::tempdir().unwrap();
     let peer = start(directory.path());
     let (url, pid) = (format!("http://{}", peer.address), peer.child.id().to_string());
-    for kind in ["manifest-get", "blob-get", "blob-head", "upload", "manifest-put", "tag-put", "tag-list"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_rconform"))
-            .args(["load", &url, "--kind", kind, "-c", "4", "-n", "40", "--warm-up", "0", "--existing-tags", "20", "--pid", &pid])
-            .output()
-            .unwrap();
+    let load = |what: &[&str]| {
+        let settings = ["-c", "4", "-n", "40", "--warm-up", "0", "--existing-tags", "20", "--pid", &pid];
+        Command::new(env!("CARGO_BIN_EXE_rconform")).args(["load", &url]).args(what).args(settings).output().unwrap()
+    };
+    let kinds = ["manifest-get", "manifest-head", "blob-get", "blob-head", "upload", "manifest-put", "tag-put", "tag-list"];
+    // No tags in the mix: while a manifest is put under one more, a GET of it is now and then answered with 500.
+    let mix = ["--mix", "manifest-get=4,blob-get=3,upload=2,tag-list=1"];
+    for what in kinds.iter().map(|kind| ["--kind", kind]).chain([mix]) {
+        let output = load(&what);
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(said.contains("40 requests") && !said.contains("left behind"), "{said}");
     }
+    let referrers = load(&["--kind", "referrers"]);
+    assert_eq!(referrers.status.code(), Some(2), "{referrers:?}");
+    assert!(String::from_utf8_lossy(&referrers.stderr).contains("404; does the registry offer it?"), "{referrers:?}");
 }

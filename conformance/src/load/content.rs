@@ -1,6 +1,6 @@
 //! Content of any size that nobody has pushed before, and its digests.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,7 +12,7 @@ use crate::limits::{INLINE_CONTENT_BYTES, PIECE_BYTES};
 pub(super) struct Content {
     pub(super) size: u64,
     nonce: u64,
-    piece: Rc<[u8]>,
+    piece: Arc<[u8]>,
 }
 
 impl Content {
@@ -26,6 +26,11 @@ impl Content {
             state.to_le_bytes()
         });
         Self { size, nonce, piece: noise.take(PIECE_BYTES / 8).flatten().collect() }
+    }
+
+    /// Blobs of another size; they share their noise.
+    pub(super) fn sized(&self, size: u64) -> Self {
+        Self { size, ..self.clone() }
     }
 
     /// Whether it is made and hashed while the load runs.

@@ -1,6 +1,7 @@
 //! What a process has used so far, from `/proc`.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -54,6 +55,13 @@ impl Process {
         })
     }
 
+    /// How long the calling thread was ready to run and another one did; 0 where the kernel does not count it.
+    pub(super) fn waited_by_this_thread() -> Duration {
+        // The second of three fields, in nanoseconds (sched-stats.rst).
+        let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        Duration::from_nanos(stat.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0))
+    }
+
     /// The most memory resident, in bytes: since [`Self::forget_peak`] where that worked.
     pub(super) fn peak_bytes(self) -> anyhow::Result<u64> {
         self.sum(|pid| {
@@ -79,6 +87,9 @@ fn read(pid: u32, name: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -95,6 +106,22 @@ mod tests {
         let more = own.peak_bytes().unwrap();
         assert!(more >= peak + (60 << 20), "{peak} {more} {}", memory.len());
         assert!(Process::of(u32::MAX).cpu_seconds().is_err());
+    }
+
+    #[test]
+    fn waiting_for_a_processor_shows() {
+        // One thread more than there are processors, all of them busy until one has waited.
+        let count = std::thread::available_parallelism().unwrap().get() + 1;
+        let (seen, deadline) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(30));
+        let busy = || {
+            let before = Process::waited_by_this_thread();
+            while !seen.load(Ordering::Relaxed) && Instant::now() < deadline {
+                let has_waited = Process::waited_by_this_thread() > before + Duration::from_millis(20);
+                seen.fetch_or(has_waited, Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| (0..count).for_each(|_| drop(scope.spawn(busy))));
+        assert!(seen.into_inner());
     }
 
     #[test]

@@ -12,16 +12,28 @@ pub(super) struct Target {
     pub(super) address: SocketAddr,
     host: String,
     pub(super) repository: String,
+    /// The value of `Authorization`.
+    authorization: Option<String>,
 }
 
 impl Target {
-    pub(super) fn new(url: &Url, repository: String) -> anyhow::Result<Self> {
+    pub(super) fn new(url: &Url, repository: String, authorization: Option<String>) -> anyhow::Result<Self> {
         ensure!(url.scheme() == "http", "a load is put on plain HTTP: {url} is not");
+        let is_value = |value: &String| value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        ensure!(
+            authorization.as_ref().is_none_or(is_value),
+            "what is to go into the header Authorization has other characters than ASCII"
+        );
         let name = url.host_str().with_context(|| format!("{url} names no host"))?;
         let port = url.port_or_known_default().unwrap_or(80);
         let mut addresses = (name.trim_matches(['[', ']']), port).to_socket_addrs().with_context(|| format!("look up {name}"))?;
         let address = addresses.next().with_context(|| format!("{name} has no address"))?;
-        Ok(Self { address, host: format!("{name}:{port}"), repository })
+        Ok(Self { address, host: format!("{name}:{port}"), repository, authorization })
+    }
+
+    /// The repository below this one.
+    pub(super) fn below(&self, name: &str) -> Self {
+        Self { repository: format!("{}/{name}", self.repository), ..self.clone() }
     }
 
     /// `/v2/REPOSITORY/path`.
@@ -48,7 +60,10 @@ impl Target {
     pub(super) fn write_head(&self, buffer: &mut Vec<u8>, method: &str, path: &str, body: Option<(&str, u64)>) {
         let mut head = String::with_capacity(256 + path.len());
         let _ = write!(head, "{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
-        if path.contains("/manifests/") && method == "GET" {
+        if let Some(authorization) = &self.authorization {
+            let _ = write!(head, "Authorization: {authorization}\r\n");
+        }
+        if path.contains("/manifests/") && matches!(method, "GET" | "HEAD") {
             let _ = write!(head, "Accept: {}\r\n", super::MANIFEST_TYPE);
         }
         match body {
@@ -79,7 +94,7 @@ mod tests {
     use super::*;
 
     fn at(url: &str) -> anyhow::Result<Target> {
-        Target::new(&url.parse().unwrap(), "a/b".into())
+        Target::new(&url.parse().unwrap(), "a/b".into(), None)
     }
 
     #[test]
@@ -92,6 +107,20 @@ mod tests {
         assert!(post.contains("\r\nContent-Length: 0\r\n"), "{post}");
         let put = String::from_utf8(target.request_with("PUT", "/x", "a/b", b"body")).unwrap();
         assert!(put.contains("\r\nContent-Type: a/b\r\nContent-Length: 4\r\n") && put.ends_with("\r\n\r\nbody"), "{put}");
+    }
+
+    #[test]
+    fn every_request_says_who_asks_and_nothing_else() {
+        let with = |value: &str| Target::new(&"http://127.0.0.1:5000".parse().unwrap(), "a".into(), Some(value.into()));
+        let target = with("Basic eDp5").unwrap();
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE"] {
+            let request = String::from_utf8(target.below("b").request(method, "/v2/a/b/x")).unwrap();
+            assert!(request.contains("\r\nAuthorization: Basic eDp5\r\n"), "{request}");
+        }
+        for bad in ["Basic x\r\nX-Other: y", "Basic \0", "Basic \u{e4}"] {
+            let said = format!("{:#}", with(bad).unwrap_err());
+            assert!(!said.contains("Basic"), "a secret is not repeated: {said}");
+        }
     }
 
     #[test]

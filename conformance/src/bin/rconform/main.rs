@@ -28,8 +28,8 @@ struct Arguments {
 enum Command {
     /// Judge a registry by the distribution specification, requirement by requirement.
     Spec(spec::Flags),
-    /// Put a load of one kind on a registry and measure it.
-    Load(load::Flags),
+    /// Put a load on a registry and measure it.
+    Load(Box<load::Flags>),
     /// Make one page of what was saved as JSON, of any number of registries and loads.
     Report(report::Flags),
     /// Say where two registries differ: requirements whose verdict does, or a load's figures and their ratio.
