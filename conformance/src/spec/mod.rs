@@ -1,13 +1,21 @@
 //! The distribution specification as a table of requirements.
 
+mod access;
 mod chunks;
 mod context;
+mod docker;
 mod errors;
+mod hostile;
+mod indexes;
+mod manage;
 mod manifests;
+mod negotiate;
 mod pull;
 mod push;
 mod referrers;
+mod sizes;
 mod tags;
+mod wire;
 
 use anyhow::{Context as _, bail};
 use reqwest::Method;
@@ -22,7 +30,7 @@ use crate::report::{Report, Row};
 pub const SPECIFICATION: &str = "distribution-spec 1.1.1";
 
 /// One thing the specification asks of a registry.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Requirement {
     /// Group and name, `pull-blob`; stable across versions.
     pub id: &'static str,
@@ -32,6 +40,7 @@ pub struct Requirement {
     pub level: Level,
     /// The requirement in a few words.
     pub title: &'static str,
+    #[serde(skip)]
     check: fn(&Context<'_>) -> Outcome,
 }
 
@@ -45,29 +54,72 @@ const fn should(id: &'static str, section: &'static str, title: &'static str, ch
     Requirement { id, section, level: Level::Should, title, check }
 }
 
+/// A row of the table about what a registry may do, or Docker's does.
+const fn may(id: &'static str, section: &'static str, title: &'static str, check: fn(&Context<'_>) -> Outcome) -> Requirement {
+    Requirement { id, section, level: Level::May, title, check }
+}
+
 /// The whole table, in the order in which it is judged.
 pub fn requirements() -> impl Iterator<Item = &'static Requirement> {
-    let groups = [pull::TABLE, push::TABLE, chunks::TABLE, manifests::TABLE, tags::TABLE, referrers::TABLE, errors::TABLE];
+    let groups = [
+        pull::TABLE,
+        push::TABLE,
+        chunks::TABLE,
+        manifests::TABLE,
+        indexes::TABLE,
+        tags::TABLE,
+        referrers::TABLE,
+        manage::TABLE,
+        negotiate::TABLE,
+        docker::TABLE,
+        sizes::TABLE,
+        access::TABLE,
+        hostile::TABLE,
+        wire::TABLE,
+        errors::TABLE,
+        errors::LAST,
+    ];
     groups.into_iter().flatten()
+}
+
+/// Whether an id is `wanted`, or begins with it and a dash.
+fn fits(id: &str, wanted: &str) -> bool {
+    id.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Fails when one of `wanted` is no requirement and no group.
+fn must_exist(wanted: &[String]) -> anyhow::Result<()> {
+    match wanted.iter().find(|wanted| !requirements().any(|r| fits(r.id, wanted))) {
+        Some(unknown) => bail!("no requirement is called {unknown:?}: see rconform spec --list"),
+        None => Ok(()),
+    }
 }
 
 /// The rows whose id is one of `only` or begins with one of them and a dash; all when `only` is empty.
 pub fn choose(only: &[String]) -> anyhow::Result<Vec<&'static Requirement>> {
-    let fits = |id: &str, wanted: &str| id.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-    if let Some(unknown) = only.iter().find(|wanted| !requirements().any(|r| fits(r.id, wanted))) {
-        bail!("no requirement is called {unknown:?}: see rconform spec --list");
-    }
+    must_exist(only)?;
     Ok(requirements().filter(|r| only.is_empty() || only.iter().any(|wanted| fits(r.id, wanted))).collect())
+}
+
+/// The chosen rows but those whose id is one of `skip` or begins with one of them and a dash.
+pub fn leave_out(mut chosen: Vec<&'static Requirement>, skip: &[String]) -> anyhow::Result<Vec<&'static Requirement>> {
+    must_exist(skip)?;
+    chosen.retain(|r| !skip.iter().any(|unwanted| fits(r.id, unwanted)));
+    Ok(chosen)
 }
 
 /// Judges `registry` by the `chosen` requirements, in repositories below `namespace`, and removes
 /// what it pushed.
 ///
-/// Fails only when the registry cannot be judged at all: it does not answer, or wants credentials.
+/// Fails only when the registry cannot be judged at all: it does not answer, or wants other credentials.
 pub fn run(registry: &Registry, namespace: &str, chosen: &[&'static Requirement]) -> anyhow::Result<Report> {
     let url = registry.url();
     match registry.send(Request::new(Method::GET, "/v2/")) {
-        Ok(answer) if answer.status() == 401 => bail!("{url} asks for credentials: only anonymous access can be judged"),
+        Ok(answer) if answer.status() == 401 => {
+            let given = registry.credentials().map(|credentials| format!("does not take those of {:?}", credentials.user()));
+            let what = given.unwrap_or_else(|| "has been given none: use --user, or log in with docker".into());
+            bail!("{url} wants credentials and {what}\n{answer}")
+        }
         Ok(_) => {}
         Err(Finding::Fail { exchange, .. }) => bail!("cannot reach {url}: is a registry running there?\n{exchange}"),
         Err(Finding::NotOffered(why) | Finding::Differs(why)) => bail!("cannot judge {url}: {why}"),
@@ -102,5 +154,8 @@ mod tests {
         assert!(chosen(&["pull"]).unwrap().iter().all(|r| r.id.starts_with("pull-")));
         assert_eq!(chosen(&["tags-list"]).unwrap().len(), 1);
         assert!(chosen(&["pul"]).is_err());
+        let skipped = leave_out(chosen(&["tags"]).unwrap(), &["tags-limit".to_owned()]).unwrap();
+        assert!(skipped.iter().any(|r| r.id == "tags-last") && !skipped.iter().any(|r| r.id.starts_with("tags-limit")));
+        assert!(leave_out(Vec::new(), &["nonsense".to_owned()]).is_err());
     }
 }

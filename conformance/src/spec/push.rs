@@ -12,12 +12,19 @@ const POST_PUT: &str = "POST then PUT (end-4a, end-6)";
 const SINGLE_POST: &str = "Single POST (end-4b)";
 const CANCELLING: &str = "Cancel a blob upload (end-14)";
 const ALGORITHM: &str = "Pushing a blob in chunks (end-4c)";
+const CLOSING: &str = "Pushing a blob in chunks (end-6)";
+const NAMES: &str = "Pulling manifests (<name>)";
 const MOUNTING: &str = "Mounting a blob from another repository (end-11)";
 
 pub(super) const TABLE: &[Requirement] = &[
     must("push-upload", POST_PUT, "a blob goes in by POST and PUT: 202, 201 and a Location each", upload),
+    must("push-upload-unique", POST_PUT, "each upload has a Location of its own, with a UUID in it", upload_unique),
     must("push-location", POST_PUT, "the Location of a finished upload serves the blob", location),
     must("push-digest-mismatch", "Error Codes (code-4)", "bytes that are not those of the digest are refused", digest_mismatch),
+    must("push-digest-missing", CLOSING, "an upload closed without a digest is refused", digest_missing),
+    should("push-empty", "Definitions: Blob", "a blob of no bytes goes in and is served", empty),
+    should("push-again", "Use Cases: Layer Upload De-duplication", "a blob that is there can be pushed again", again),
+    must("push-name-malformed", NAMES, "a repository's name that breaks the grammar is refused", name_malformed),
     must("push-single-post", SINGLE_POST, "a blob goes in by one POST, or the answer is 202", single_post),
     must(
         "push-single-post-mismatch",
@@ -42,7 +49,7 @@ fn must_serve(cx: &Context<'_>, created: &Exchange, bytes: &[u8]) -> Outcome {
 
 /// Fails unless the answer refuses content and the digest it was pushed under stays unknown.
 fn must_refuse(cx: &Context<'_>, answer: &Exchange, digest: &str) -> Outcome {
-    answer.must((400..500).contains(&answer.status()), "a 4xx status")?;
+    answer.must_be_refused()?;
     cx.ask(Method::GET, &format!("blobs/{digest}"))?.must_be(&[404])
 }
 
@@ -52,6 +59,55 @@ fn upload(cx: &Context<'_>) -> Outcome {
     let closed = cx.send(cx.close_request(&upload, &sha256(&bytes), &bytes))?;
     closed.must_be(&[201])?;
     closed.must_have("Location").map(drop)
+}
+
+fn upload_unique(cx: &Context<'_>) -> Outcome {
+    let (_, first) = cx.begin_upload_in(&cx.repository)?;
+    let (answer, second) = cx.begin_upload_in(&cx.repository)?;
+    answer.must(first != second, "another Location than the upload before")?;
+    if has_uuid(&second) { Ok(()) } else { Err(Finding::Differs("no UUID can be seen in the Location of an upload".into())) }
+}
+
+/// Whether there are 32 hexadecimal digits in a row, with hyphens or without (RFC 9562 section 4).
+fn has_uuid(text: &str) -> bool {
+    let mut digits = 0;
+    text.bytes().any(|byte| {
+        digits = if byte.is_ascii_hexdigit() { digits + 1 } else if byte == b'-' { digits } else { 0 };
+        digits >= 32
+    })
+}
+
+fn digest_missing(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    cx.will_have_blob(&sha256(&bytes));
+    let upload = cx.begin_upload()?;
+    cx.send(Request::new(Method::PUT, upload).body(BYTES_TYPE, bytes))?.must_be_refused()
+}
+
+fn empty(cx: &Context<'_>) -> Outcome {
+    let digest = cx.push_blob(b"")?;
+    let answer = cx.ask(Method::GET, &format!("blobs/{digest}"))?;
+    answer.must_be(&[200])?;
+    answer.must(answer.body().is_empty(), "no bytes")
+}
+
+fn again(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let digest = cx.push_blob(&bytes)?;
+    cx.push_blob(&bytes)?;
+    let answer = cx.ask(Method::GET, &format!("blobs/{digest}"))?;
+    answer.must(answer.body() == bytes, "the blob's bytes as pushed")
+}
+
+fn name_malformed(cx: &Context<'_>) -> Outcome {
+    cx.image()?;
+    for part in ["UPPER", "-dash", "dash-", "two..dots", "three___underscores"] {
+        let path = format!("/v2/{}/{part}/blobs/uploads/", cx.repository);
+        let answer = cx.send(Request::new(Method::POST, path))?;
+        cx.note_session(&answer);
+        answer.must_be_refused()?;
+    }
+    Ok(())
 }
 
 fn location(cx: &Context<'_>) -> Outcome {
@@ -73,7 +129,11 @@ fn post_whole(cx: &Context<'_>, digest: &str, bytes: &[u8]) -> Outcome<Exchange>
     let path = cx.path(&format!("blobs/uploads/?digest={digest}"));
     let answer = cx.send(Request::new(Method::POST, path).body(BYTES_TYPE, bytes))?;
     if answer.status() == 202 {
-        cx.will_have_session(answer.resolve(answer.must_have("Location")?)?.into());
+        let upload = answer.resolve(answer.must_have("Location")?)?.to_string();
+        cx.will_have_session(upload.clone());
+        // Then the client goes on with PUT.
+        let closed = cx.send(cx.close_request(&upload, digest, bytes))?;
+        if sha256(bytes) == digest { closed.must_be(&[201])? } else { must_refuse(cx, &closed, digest)? }
         return Err(Finding::NotOffered("uploads by a single POST: it is answered with 202".into()));
     }
     Ok(answer)
