@@ -86,8 +86,7 @@ impl Session {
         let challenges = refused.challenges();
         let of = |scheme| challenges.iter().find(|challenge| challenge.scheme == scheme);
         if let Some(bearer) = of("bearer") {
-            // A registry that does not say what it wants gets what clients ask for then.
-            let scope = bearer.parameters.get("scope").cloned().or_else(|| own_scope(method, url));
+            let scope = wanted_scope(bearer.parameters.get("scope"), method, url);
             let request = token_request(registry, bearer, scope.as_deref(), self.credentials())?;
             let wanted = format!("{:?} {scope:?}", bearer.parameters);
             let known = self.tokens.borrow().get(&wanted).map(|token| Answer::Header(format!("Bearer {token}")));
@@ -120,13 +119,18 @@ fn purpose(method: &Method, url: &Url) -> String {
     format!("{action} {place} {}", from.unwrap_or_default())
 }
 
-/// The scope a request needs, as far as it can be seen.
-fn own_scope(method: &Method, url: &Url) -> Option<String> {
+/// The scope to ask a token for: what the challenge says, else what clients ask for then; and a mount needs
+/// to read its source, which not every challenge says.
+fn wanted_scope(challenged: Option<&String>, method: &Method, url: &Url) -> Option<String> {
     let (place, action) = place_and_action(method, url);
-    let repository = place.strip_prefix("/v2/").filter(|repository| !repository.is_empty())?;
-    let from = url.query_pairs().find(|(name, _)| name == "from");
-    let from = from.map(|(_, source)| format!(" repository:{source}:pull")).unwrap_or_default();
-    Some(format!("repository:{repository}:{action}{from}"))
+    let repository = place.strip_prefix("/v2/").filter(|repository| !repository.is_empty());
+    let own = || repository.map(|repository| format!("repository:{repository}:{action}"));
+    let scope = challenged.cloned().or_else(own)?;
+    let from = url.query_pairs().find(|(name, _)| name == "from").map(|(_, source)| format!("repository:{source}:pull"));
+    Some(match from {
+        Some(from) if !scope.split(' ').any(|one| one == from) => format!("{scope} {from}"),
+        _ => scope,
+    })
 }
 
 /// Whether the credentials for a registry may go to a token server.
@@ -287,6 +291,22 @@ mod tests {
         assert_eq!(session.header(&Method::GET, &at("")), None);
         session.keep_header(&Method::POST, &at("a/blobs/uploads/?mount=x&from=b"), "Bearer y".into());
         assert_eq!(session.header(&Method::POST, &at("a/blobs/uploads/")), None);
+    }
+
+    #[test]
+    fn a_token_is_asked_for_with_the_scope_that_is_needed() {
+        let scope = |challenged: &str, method, path: &str| {
+            let challenged = Some(challenged.to_owned()).filter(|scope| !scope.is_empty());
+            wanted_scope(challenged.as_ref(), &method, &url(&format!("http://reg.example/v2/{path}")))
+        };
+        assert_eq!(scope("x:y:z", Method::GET, "a/tags/list").as_deref(), Some("x:y:z"));
+        assert_eq!(scope("", Method::GET, "a/tags/list").as_deref(), Some("repository:a:pull"));
+        assert_eq!(scope("", Method::PUT, "a/b/manifests/v1").as_deref(), Some("repository:a/b:pull,push"));
+        assert_eq!(scope("", Method::GET, ""), None);
+        let mount = "a/blobs/uploads/?mount=sha256:0&from=b";
+        let both = Some("repository:a:pull,push repository:b:pull");
+        assert_eq!(scope("repository:a:pull,push", Method::POST, mount).as_deref(), both);
+        assert_eq!(scope(both.unwrap(), Method::POST, mount).as_deref(), both);
     }
 
     #[test]

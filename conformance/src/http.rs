@@ -62,7 +62,10 @@ pub struct Exchange {
 enum Sent {
     Request(Request),
     /// The head of a request that was sent as it is, and the length of what followed.
-    Raw { head: Vec<u8>, body_bytes: usize },
+    Raw {
+        head: Vec<u8>,
+        body_bytes: usize,
+    },
 }
 
 /// A status, headers and a body.

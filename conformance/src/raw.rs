@@ -232,7 +232,8 @@ mod tests {
     fn answers_come_apart_by_length_by_chunks_and_by_the_end() {
         let lengths = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(read(lengths, false), [(200, "ab".into()), (404, String::new())]);
-        let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x=y\r\nbc\r\n0\r\n\r\nHTTP/1.1 204 x\r\n\r\n";
+        let chunks =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x=y\r\nbc\r\n0\r\n\r\nHTTP/1.1 204 x\r\n\r\n";
         assert_eq!(read(chunks, false), [(200, "abc".into()), (204, String::new())]);
         assert_eq!(read("HTTP/1.0 200 OK\r\n\r\nabc", false), []);
         assert_eq!(read("HTTP/1.0 200 OK\r\n\r\nabc", true), [(200, "abc".into())]);

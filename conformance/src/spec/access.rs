@@ -44,7 +44,9 @@ fn demanded(cx: &Context<'_>) -> Outcome<Exchange> {
     match answer.status() {
         401 => Ok(answer),
         202 => Err(Finding::NotOffered("authentication: everybody may push".into())),
-        status @ (403 | 404 | 405 | 501) => Err(Finding::NotOffered(format!("authentication: pushing is answered with {status}"))),
+        status @ (403 | 404 | 405 | 501) => {
+            Err(Finding::NotOffered(format!("authentication: pushing is answered with {status}")))
+        }
         _ => Err(answer.fail("status 401")),
     }
 }

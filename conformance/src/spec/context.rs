@@ -276,7 +276,9 @@ impl<'a> Context<'a> {
         for url in litter.sessions.iter().filter(at_home).chain(&litter.tags) {
             delete(url);
         }
-        let stays = |url: &String| !matches!(delete(url), 200..=299 | 404);
+        // Where nothing can be deleted, what never came about is not left behind either.
+        let there = |url: &String| self.registry.send(Request::new(Method::HEAD, url.clone())).is_ok_and(|e| e.status() == 200);
+        let stays = |url: &String| !matches!(delete(url), 200..=299 | 404) && there(url);
         // What was pushed last goes first: an index before what it lists.
         let mut seen = BTreeSet::new();
         let all = litter.manifests.into_iter().rev().chain(litter.blobs);

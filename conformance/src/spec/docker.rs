@@ -31,7 +31,9 @@ fn version(cx: &Context<'_>) -> Outcome {
     let answer = cx.send(Request::new(Method::GET, "/v2/"))?;
     match answer.header("Docker-Distribution-Api-Version") {
         None => Err(Finding::NotOffered("the header Docker-Distribution-Api-Version".into())),
-        Some(version) => answer.must(version.split_whitespace().any(|v| v == "registry/2.0"), "Docker-Distribution-Api-Version: registry/2.0"),
+        Some(version) => {
+            answer.must(version.split_whitespace().any(|v| v == "registry/2.0"), "Docker-Distribution-Api-Version: registry/2.0")
+        }
     }
 }
 

@@ -14,7 +14,12 @@ pub(super) const TABLE: &[Requirement] = &[
     must("push-index", INDEXES, "an index goes in and is served as it was pushed", index),
     should("push-index-nested", INDEXES, "an index of an index goes in", nested),
     should("push-index-empty", INDEXES, "an index of nothing goes in", empty),
-    must("push-index-manifest-unknown", "Push", "an index refused for a missing manifest is MANIFEST_BLOB_UNKNOWN", manifest_unknown),
+    must(
+        "push-index-manifest-unknown",
+        "Push",
+        "an index refused for a missing manifest is MANIFEST_BLOB_UNKNOWN",
+        manifest_unknown,
+    ),
 ];
 
 /// An index of one manifest, or of none.
@@ -25,10 +30,8 @@ pub(super) fn index_of(cx: &Context<'_>, child: Option<(&str, &str, usize)>) -> 
         )
     });
     let note = cx.fresh_name();
-    format!(
-        r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[{descriptor}],"annotations":{{"note":"{note}"}}}}"#
-    )
-    .into_bytes()
+    format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[{descriptor}],"annotations":{{"note":"{note}"}}}}"#)
+        .into_bytes()
 }
 
 fn get(cx: &Context<'_>, reference: &str) -> Outcome<Exchange> {

@@ -25,7 +25,12 @@ pub(super) const TABLE: &[Requirement] = &[
     must("manage-repository-unknown", MANIFESTS, "deleting in a repository nobody knows is 404", repository_unknown),
     must("manage-blob", BLOBS, "a blob is deleted: 202, and then it is 404", blob),
     must("manage-blob-unknown", BLOBS, "deleting a blob nobody pushed is 404", blob_unknown),
-    should("manage-blob-elsewhere", "Definitions: Repository", "a blob deleted in one repository stays in another", blob_elsewhere),
+    should(
+        "manage-blob-elsewhere",
+        "Definitions: Repository",
+        "a blob deleted in one repository stays in another",
+        blob_elsewhere,
+    ),
 ];
 
 /// Deletes; the answer is 202 or 404. Not offered where the registry says so as it has to (400 or 405), or

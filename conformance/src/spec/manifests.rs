@@ -25,7 +25,12 @@ pub(super) const TABLE: &[Requirement] = &[
     must("push-manifest-no-layers", MANIFESTS, "a manifest without layers is taken", no_layers),
     should("push-manifest-artifact", "Introduction", "a manifest of something that is no image is taken", artifact),
     should("push-manifest-algorithm", MANIFESTS, "a manifest goes in under its sha512 digest", algorithm),
-    must("push-manifest-tag-malformed", "Pulling manifests (<reference>)", "a tag that breaks the grammar is refused", tag_malformed),
+    must(
+        "push-manifest-tag-malformed",
+        "Pulling manifests (<reference>)",
+        "a tag that breaks the grammar is refused",
+        tag_malformed,
+    ),
 ];
 
 fn by_tag(cx: &Context<'_>) -> Outcome {

@@ -22,7 +22,7 @@ use reqwest::Method;
 
 pub use context::Context;
 
-use crate::http::{Registry, Request};
+use crate::http::{Exchange, Registry, Request};
 use crate::outcome::{Finding, Level, Outcome};
 use crate::report::{Report, Row};
 
@@ -115,19 +115,33 @@ pub fn leave_out(mut chosen: Vec<&'static Requirement>, skip: &[String]) -> anyh
 pub fn run(registry: &Registry, namespace: &str, chosen: &[&'static Requirement]) -> anyhow::Result<Report> {
     let url = registry.url();
     match registry.send(Request::new(Method::GET, "/v2/")) {
-        Ok(answer) if answer.status() == 401 => {
-            let given = registry.credentials().map(|credentials| format!("does not take those of {:?}", credentials.user()));
-            let what = given.unwrap_or_else(|| "has been given none: use --user, or log in with docker".into());
-            bail!("{url} wants credentials and {what}\n{answer}")
-        }
+        Ok(answer) if answer.status() == 401 => bail!(refused(registry, &answer)),
         Ok(_) => {}
         Err(Finding::Fail { exchange, .. }) => bail!("cannot reach {url}: is a registry running there?\n{exchange}"),
         Err(Finding::NotOffered(why) | Finding::Differs(why)) => bail!("cannot judge {url}: {why}"),
     }
     let context = Context::new(registry, namespace).context("prepare the run")?;
+    // Some let everybody in here, and want credentials for everything else.
+    if registry.credentials().is_none()
+        && let Ok(answer) = context.send(Request::new(Method::POST, context.path("blobs/uploads/")))
+    {
+        context.note_session(&answer);
+        if answer.status() == 401 {
+            bail!(refused(registry, &answer));
+        }
+    }
     let requirements = chosen.iter().map(|r| Row::new(r, (r.check)(&context))).collect();
     let left_behind = context.clean_up();
     Ok(Report { registry: url.to_string(), specification: SPECIFICATION, requirements, left_behind })
+}
+
+/// Why nothing can be judged after a 401.
+fn refused(registry: &Registry, answer: &Exchange) -> String {
+    let what = match registry.credentials() {
+        Some(credentials) => format!("does not take those of {:?}", credentials.user()),
+        None => "has been given none: use --user, or log in with docker".into(),
+    };
+    format!("{} wants credentials and {what}\n{answer}", registry.url())
 }
 
 #[cfg(test)]

@@ -20,7 +20,12 @@ const MANY_TYPES: &str = "application/vnd.docker.distribution.manifest.list.v2+j
 pub(super) const TABLE: &[Requirement] = &[
     should("negotiate-media-type", PULLING, "Content-Type is the mediaType of a manifest, and of an index", media_type),
     should("negotiate-parameters", PULLING, "Content-Type comes without parameters", parameters),
-    should("negotiate-parameters-ignored", PUSHING, "parameters of a manifest's Content-Type are ignored when it is pushed", parameters_ignored),
+    should(
+        "negotiate-parameters-ignored",
+        PUSHING,
+        "parameters of a manifest's Content-Type are ignored when it is pushed",
+        parameters_ignored,
+    ),
     should("negotiate-head", "RFC 9110 section 9.3.2", "HEAD of a manifest has the Content-Type that GET has", head),
     must("negotiate-accept-many", ACCEPT, "a manifest whose type is one of many accepted comes as it was pushed", accept_many),
     should("negotiate-accept-any", ACCEPT, "a manifest comes when any type is accepted", accept_any),

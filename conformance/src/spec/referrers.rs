@@ -167,7 +167,10 @@ fn empty_type(cx: &Context<'_>) -> Outcome {
     let answer = referrers(cx, &subject, "")?;
     let pushed: Value = serde_json::from_slice(&manifest).unwrap_or_default();
     let expected = &pushed["config"]["mediaType"];
-    answer.must(listed(&answer, &digest)?["artifactType"] == *expected, format_args!("a descriptor with artifactType {expected}"))?;
+    answer.must(
+        listed(&answer, &digest)?["artifactType"] == *expected,
+        format_args!("a descriptor with artifactType {expected}"),
+    )?;
     answer.must(listed(&answer, &index)?.get("artifactType").is_none(), "a descriptor of the index without artifactType")
 }
 

@@ -238,7 +238,11 @@ fn part(state: &State, mut response: Response, bytes: Vec<u8>, range: &str) -> R
 }
 
 fn tags(state: &State, request: &Request, repository: &str) -> Response {
-    let listed = if state.has(Fault::ListsDeletedTags) { state.once_tagged.iter().collect() } else { state.tags.keys().collect::<Vec<_>>() };
+    let listed = if state.has(Fault::ListsDeletedTags) {
+        state.once_tagged.iter().collect()
+    } else {
+        state.tags.keys().collect::<Vec<_>>()
+    };
     let mut tags: Vec<_> = listed.into_iter().filter(|(r, _)| r == repository).map(|(_, tag)| tag.as_str()).collect();
     if tags.is_empty() && !state.has(Fault::UnknownRepositoryHasNoTags) {
         return error(404, "NAME_UNKNOWN");

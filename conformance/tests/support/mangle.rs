@@ -29,7 +29,9 @@ pub(super) fn before(state: &State, request: &Request) -> Option<Response> {
         }
         Fault::OddQueryIsServerError if request.query.get("n").is_some_and(|n| odd(&n)) => Some(error(500, "UNSUPPORTED")),
         Fault::ServesAnyMethod if request.method == "BREW" => Some(Response::new(200)),
-        Fault::RefusesLongNames if path.len() > 200 && path.ends_with("/blobs/uploads/") => Some(error(400, "NAME_INVALID")),
+        Fault::LongRepositoryIsServerError if path.len() > 200 && path.ends_with("/blobs/uploads/") => {
+            Some(error(500, "NAME_INVALID"))
+        }
         Fault::RefusesLongTags if is_manifest && path.rsplit('/').next().is_some_and(|t| t.len() == 128) => {
             Some(error(400, "MANIFEST_INVALID"))
         }
@@ -39,7 +41,10 @@ pub(super) fn before(state: &State, request: &Request) -> Option<Response> {
         Fault::WantsExactTypes if is_manifest && request.is_read() && accept == Some("*/*") => {
             Some(error(404, "MANIFEST_UNKNOWN"))
         }
-        Fault::ReadsOnlyTheFirstType if is_manifest && accept.is_some_and(|all| all.starts_with("application/vnd.docker.distribution.manifest.list.v2+json;")) => {
+        Fault::ReadsOnlyTheFirstType
+            if is_manifest
+                && accept.is_some_and(|all| all.starts_with("application/vnd.docker.distribution.manifest.list.v2+json;")) =>
+        {
             Some(error(404, "MANIFEST_UNKNOWN"))
         }
         Fault::RefusesStreams if request.headers.contains_key("transfer-encoding") => Some(error(500, "SIZE_INVALID")),
@@ -84,7 +89,11 @@ fn pulling(fault: Fault, request: &Request, response: &mut Response) {
         Fault::ConvertsManifests if found && accept == "application/vnd.docker.distribution.manifest.v1+json" => {
             response.body = b"{\"schemaVersion\":1}".to_vec();
         }
-        Fault::JsonIsText if response.has("Content-Type") && serde_json::from_slice::<Value>(&response.body).is_ok() && !found_content(request) => {
+        Fault::JsonIsText
+            if response.has("Content-Type")
+                && serde_json::from_slice::<Value>(&response.body).is_ok()
+                && !found_content(request) =>
+        {
             response.set("Content-Type", "text/plain");
         }
         Fault::SaysVersion1 if request.path == "/v2/" => response.set("Docker-Distribution-Api-Version", "registry/1.0"),

@@ -30,7 +30,8 @@ fn is_tag(reference: &str) -> bool {
 
 fn get(state: &State, request: &Request, repository: &str, reference: &str) -> Response {
     let key = (repository.to_owned(), reference.to_owned());
-    let digest = if reference.contains(':') { Some(&key.1).filter(|_| !state.hidden.contains(&key)) } else { state.tags.get(&key) };
+    let digest =
+        if reference.contains(':') { Some(&key.1).filter(|_| !state.hidden.contains(&key)) } else { state.tags.get(&key) };
     let found = digest.and_then(|digest| Some((state.manifests.get(&(repository.to_owned(), digest.clone()))?, digest)));
     let Some(((media_type, bytes), digest)) = found else { return error(404, "MANIFEST_UNKNOWN") };
     if is_unmodified(state, request, digest) {
@@ -68,7 +69,13 @@ fn delete(state: &mut State, repository: &str, reference: &str) -> Response {
 }
 
 /// The status and code a document is refused with.
-fn refused(state: &State, request: &Request, repository: &str, document: &Value, media_type: &str) -> Option<(u16, &'static str)> {
+fn refused(
+    state: &State,
+    request: &Request,
+    repository: &str,
+    document: &Value,
+    media_type: &str,
+) -> Option<(u16, &'static str)> {
     let odd = if state.has(Fault::OddManifestIsServerError) { 500 } else { 400 };
     let digests = |member: &str| {
         let all = document[member].as_array()?.iter().map(|one| one["digest"].as_str().filter(|digest| well_formed(digest)));

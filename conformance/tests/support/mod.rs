@@ -6,8 +6,8 @@
 mod access;
 mod handlers;
 mod http;
-mod manifests;
 mod mangle;
+mod manifests;
 mod referrers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +129,7 @@ pub(crate) enum Fault {
     HugeManifestIsServerError,
     LimitsLayers,
     RefusesLargeManifests,
-    RefusesLongNames,
+    LongRepositoryIsServerError,
     RefusesLongTags,
     // Authentication
     AcceptsAnyPassword,
