@@ -242,7 +242,7 @@ fn open_faults() -> Vec<Row> {
             ],
         ),
         (StaleTag, &["push-manifest-moves-tag"]),
-        (DropsTheLastOfAllTags, &["tags-limit-beyond", "tags-pages"]),
+        (DropsTheLastOfAllTags, &["tags-limit-beyond"]),
         (EndlessTagPages, &["tags-limit-zero", "tags-pages"]),
         (ForgetsThePlaceOfDeletedTags, &["tags-last-unknown"]),
         (IgnoresTagLimit, &["tags-limit", "tags-limit-zero", "tags-pages"]),

@@ -140,9 +140,9 @@ fn post_whole(cx: &Context<'_>, digest: &str, bytes: &[u8]) -> Outcome<Exchange>
         // Then the client goes on with PUT.
         let closed = cx.send(cx.close_request(&upload, digest, bytes))?;
         if sha256(bytes) == digest {
-            closed.must_be(&[201])?
+            closed.must_be(&[201])?;
         } else {
-            must_refuse(cx, &closed, digest)?
+            must_refuse(cx, &closed, digest)?;
         }
         return Err(Finding::NotOffered("uploads by a single POST: it is answered with 202".into()));
     }
