@@ -35,6 +35,7 @@ pub(super) const TABLE: &[Requirement] = &[
     should("push-algorithm", ALGORITHM, "a blob goes in by sha512, announced with digest-algorithm", algorithm),
     should("push-cancel", CANCELLING, "an upload is cancelled: 204, and it is no more", cancel),
     must("push-mount", MOUNTING, "a blob of another repository is mounted: 201 and a Location", mount),
+    should("push-mount-algorithm", MOUNTING, "a blob is mounted by its sha512 digest", mount_algorithm),
     must("push-mount-anywhere", MOUNTING, "mounting without a source is 201 and serves the blob, or 202", mount_anywhere),
     should("push-mount-unknown", MOUNTING, "mounting what is not there begins an upload: 202", mount_unknown),
 ];
@@ -162,9 +163,9 @@ fn single_post_mismatch(cx: &Context<'_>) -> Outcome {
     must_refuse(cx, &answer, &digest)
 }
 
-fn algorithm(cx: &Context<'_>) -> Outcome {
-    let bytes = cx.fresh_bytes();
-    let digest = sha512(&bytes);
+/// Pushes a blob by its sha512 digest: the digest and the answer. Not offered where such digests are refused.
+fn push_sha512(cx: &Context<'_>, bytes: &[u8]) -> Outcome<(String, Exchange)> {
+    let digest = sha512(bytes);
     let begun = cx.send(Request::new(Method::POST, cx.path("blobs/uploads/?digest-algorithm=sha512")))?;
     if begun.status() == 400 {
         return Err(Finding::NotOffered("sha512: it is answered with 400".into()));
@@ -180,9 +181,26 @@ fn algorithm(cx: &Context<'_>) -> Outcome {
         return Err(Finding::NotOffered("sha512: it is answered with 400".into()));
     }
     closed.must_be(&[201])?;
+    Ok((digest, closed))
+}
+
+fn algorithm(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let (digest, closed) = push_sha512(cx, &bytes)?;
     must_serve(cx, &closed, &bytes)?;
     let answer = cx.ask(Method::GET, &format!("blobs/{digest}"))?;
     answer.must(answer.body() == bytes, "the blob's bytes as pushed")
+}
+
+fn mount_algorithm(cx: &Context<'_>) -> Outcome {
+    let bytes = cx.fresh_bytes();
+    let (digest, _) = push_sha512(cx, &bytes)?;
+    let answer = post_mount(cx, &digest)?;
+    if answer.status() == 202 {
+        return Err(Finding::NotOffered("mounting by sha512: it is answered with 202".into()));
+    }
+    answer.must_be(&[201])?;
+    must_serve(cx, &answer, &bytes)
 }
 
 fn cancel(cx: &Context<'_>) -> Outcome {

@@ -123,7 +123,8 @@ fn begin(state: &mut State, request: &Request, repository: &str) -> Response {
         let readable = |source: &str| access::may_mount(state, request, source);
         let mut sources = state.blobs.iter().filter(|((r, d), _)| from.is_none_or(|from| from == r) && d == mount);
         if let Some(bytes) = sources.find(|((r, _), _)| readable(r)).map(|(_, bytes)| bytes.clone()) {
-            if !state.has(Fault::MountsNothing) {
+            let in_vain = state.has(Fault::MountsNothingBySha512) && mount.starts_with("sha512:");
+            if !state.has(Fault::MountsNothing) && !in_vain {
                 state.blobs.insert((repository.to_owned(), mount.clone()), bytes);
             }
             return Response::new(201).with("Location", format!("/v2/{repository}/blobs/{mount}"));

@@ -53,6 +53,7 @@ pub(crate) enum Fault {
     ForgetsUploadsAfterDisorder,
     KeepsCancelledUploads,
     MountsNothing,
+    MountsNothingBySha512,
     OmitsBlobLocation,
     RefusesEmptyBlobs,
     RefusesKnownBlobs,
