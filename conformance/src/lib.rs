@@ -11,12 +11,17 @@
 //! **Invariant: this crate knows nobody.** It imports no other crate of the workspace: what it says of
 //! a registry, `rhub` included, follows from what went over the wire and from nothing else.
 
+pub mod auth;
+pub mod credentials;
 mod digest;
 pub mod http;
 pub mod limits;
 pub mod load;
 pub mod outcome;
+mod raw;
+mod redact;
 pub mod report;
+pub mod requirement;
 pub mod runtime;
 pub mod spec;
 

@@ -16,6 +16,48 @@ pub const SHOWN_BODY_LIMIT_CHARS: usize = 400;
 pub const PAGE_LIMIT: usize = 64;
 /// The size of manifest every registry should take (distribution-spec, Pushing Manifests).
 pub const LARGE_MANIFEST_BYTES: usize = 4_000_000;
+/// A size of manifest that a registry with any limit refuses.
+pub const HUGE_MANIFEST_BYTES: usize = 16 << 20;
+/// Layers of an image with many; Docker's own limit.
+pub const LAYERS: usize = 127;
+/// Tags of a repository with many: more than fit on one page of most registries.
+pub const MANY_TAGS: usize = 120;
+/// The longest name of a host, port and repository that every client takes (distribution-spec, Pulling manifests).
+pub const CLIENT_NAME_LIMIT_BYTES: usize = 255;
+/// The longest tag there is (distribution-spec, Pulling manifests).
+pub const TAG_LIMIT_CHARS: usize = 128;
+/// A name no registry has a place for.
+pub const HOSTILE_NAME_BYTES: usize = 8 << 10;
+/// A header no server wants.
+pub const HOSTILE_HEADER_BYTES: usize = 2 << 20;
+/// How deep hostile JSON is nested.
+pub const HOSTILE_DEPTH: usize = 100_000;
+/// Ranges of a hostile request.
+pub const HOSTILE_RANGES: usize = 1000;
+/// Slow connections held open at once.
+pub const SLOW_CONNECTIONS: usize = 64;
+/// How long a registry may take to answer while slow clients hold on to it.
+pub const SERVED_WITHIN: Duration = Duration::from_secs(5);
+/// The largest least chunk (`OCI-Chunk-Min-Length`) that uploads here keep to.
+pub const CHUNK_MINIMUM_LIMIT_BYTES: usize = 32 << 20;
+/// All `Warning` headers of an answer together (distribution-spec, Warnings).
+pub const WARNINGS_LIMIT_BYTES: usize = 4096;
+/// How long what was deleted may still be seen: 202 is "accepted", not "done".
+pub const DELETION_PATIENCE: Duration = Duration::from_secs(3);
+/// How long between two looks at what was deleted.
+pub const DELETION_POLL: Duration = Duration::from_millis(50);
+
+/// How long one raw exchange may take.
+pub const RAW_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection with an answer on it is listened to for another one.
+pub const RAW_QUIET: Duration = Duration::from_millis(500);
+
+/// The longest credentials file or answer of a credential helper.
+pub const CREDENTIALS_LIMIT_BYTES: u64 = 4 << 20;
+/// The longest password read from standard input.
+pub const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
+/// The least lifetime of a token (docker's token specification, "Token Response Fields").
+pub const TOKEN_LIFETIME_S: f64 = 60.0;
 
 /// The longest head of an answer a load takes.
 pub const HEAD_LIMIT_BYTES: usize = 16 << 10;

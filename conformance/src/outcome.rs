@@ -12,6 +12,8 @@ pub enum Level {
     Must,
     /// SHOULD: a failure is reported and no more.
     Should,
+    /// MAY: an extension or Docker's own; where it is offered it is judged, and a failure is reported and no more.
+    May,
 }
 
 impl fmt::Display for Level {
@@ -19,6 +21,7 @@ impl fmt::Display for Level {
         f.pad(match self {
             Self::Must => "MUST",
             Self::Should => "SHOULD",
+            Self::May => "MAY",
         })
     }
 }
@@ -57,6 +60,11 @@ impl Exchange {
     pub fn must_be(&self, expected: &[u16]) -> Outcome {
         let statuses: Vec<_> = expected.iter().map(u16::to_string).collect();
         self.must(expected.contains(&self.status()), format_args!("status {}", statuses.join(" or ")))
+    }
+
+    /// Fails unless the request was refused as the client's error: a 4xx status.
+    pub fn must_be_refused(&self) -> Outcome {
+        self.must((400..500).contains(&self.status()), "a 4xx status")
     }
 
     /// The header's value; fails when it is absent or no text.

@@ -8,10 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use longshore_conformance::credentials::Credentials;
 use longshore_conformance::limits::ANSWER_LIMIT_BYTES;
 use longshore_conformance::{Registry, Report, Verdict, spec};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// What the header begins with that nobody but the registry may see.
+const CREDENTIALS: &str = "authorization";
 
 /// A server that gives each request line to `answer`; its address and the lines it got.
 fn server(answer: impl Fn(&str, &mut TcpStream) -> io::Result<()> + Send + 'static) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
@@ -24,8 +28,10 @@ fn server(answer: impl Fn(&str, &mut TcpStream) -> io::Result<()> + Send + 'stat
             let mut head = BufReader::new(stream);
             let line = head.by_ref().lines().next().and_then(Result::ok).unwrap_or_default();
             log.lock().unwrap().push(line.clone());
-            // The rest of the head, up to the empty line.
-            let _ = head.by_ref().lines().find(|line| line.as_ref().is_ok_and(String::is_empty));
+            // The rest of the head, up to the empty line. What is secret in it is noted.
+            let rest = head.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            let secrets: Vec<_> = rest.filter(|line| line.to_ascii_lowercase().starts_with(CREDENTIALS)).collect();
+            log.lock().unwrap().extend(secrets);
             // A client that has had enough is what these tests want.
             let _ = answer(&line, head.get_mut());
         }
@@ -35,7 +41,7 @@ fn server(answer: impl Fn(&str, &mut TcpStream) -> io::Result<()> + Send + 'stat
 
 fn judge(address: SocketAddr, only: &str) -> Report {
     let registry = Registry::new(format!("http://{address}").parse().unwrap()).unwrap();
-    spec::run(&registry, "judged", &spec::choose(&[only.to_owned()]).unwrap()).unwrap()
+    spec::run(&registry, "judged", &spec::choose(&[only.to_owned()], &[]).unwrap()).unwrap()
 }
 
 /// The one row's exchange; fails unless it is a failure.
@@ -59,8 +65,8 @@ fn an_endless_answer_is_cut_off_at_the_limit() {
     });
     let report = judge(address, "push-upload");
     assert!(failure(&report).contains(&format!("over {ANSWER_LIMIT_BYTES} bytes")), "{}", failure(&report));
-    // What fits into socket buffers comes on top.
-    assert!(written.load(Ordering::Relaxed) < 4 * ANSWER_LIMIT_BYTES, "{written:?}");
+    // It is asked three times, and what fits into socket buffers comes on top.
+    assert!(written.load(Ordering::Relaxed) < 3 * 2 * ANSWER_LIMIT_BYTES, "{written:?}");
 }
 
 #[test]
@@ -117,4 +123,30 @@ fn nothing_is_deleted_on_a_host_the_registry_points_to() {
     let seen = seen.lock().unwrap();
     assert!(seen.iter().any(|line| line.starts_with("PATCH /precious")), "{seen:?}");
     assert!(!seen.iter().any(|line| line.starts_with("DELETE")), "{seen:?}");
+}
+
+#[test]
+fn credentials_go_to_no_token_server_and_no_host_the_registry_points_to_without_tls() {
+    let (bystander, seen) = server(|_, stream| stream.write_all(OK));
+    for attack in ["realm", "redirect", "location"] {
+        let (address, asked) = server(move |line, stream| {
+            let answer = match attack {
+                "realm" => format!("401 No\r\nWWW-Authenticate: Bearer realm=\"http://{bystander}/token\",service=\"x\""),
+                "redirect" if line.contains(" /v2/ ") => "401 No\r\nWWW-Authenticate: Basic realm=\"x\"".into(),
+                "redirect" => format!("307 There\r\nLocation: http://{bystander}/there"),
+                _ if line.contains(" /v2/ ") => "200 OK".into(),
+                _ => format!("202 Accepted\r\nLocation: http://{bystander}/upload"),
+            };
+            stream.write_all(format!("HTTP/1.1 {answer}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").as_bytes())
+        });
+        let credentials = Some(Credentials::new("tester", "hunter2"));
+        let registry = Registry::with_credentials(format!("http://{address}").parse().unwrap(), credentials).unwrap();
+        let only = spec::choose(&["push-upload".to_owned()], &[]).unwrap();
+        let judged = spec::run(&registry, "judged", &only);
+        let said = judged.map_or_else(|e| format!("{e:#}"), |report| format!("{report:?}"));
+        assert!(!said.contains("hunter2"), "{said}");
+        assert!(!asked.lock().unwrap().is_empty());
+        let seen = seen.lock().unwrap();
+        assert!(!seen.iter().any(|line| line.to_ascii_lowercase().starts_with(CREDENTIALS)), "{attack}: {seen:?}");
+    }
 }

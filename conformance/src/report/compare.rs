@@ -141,7 +141,7 @@ impl SpecComparison {
             })
             .filter(|difference| difference.a != difference.b)
             .collect();
-        Self { a: a.registry.clone(), b: b.registry.clone(), same: rows.len() - differences.len(), differences }
+        Self { a: a.subject.clone(), b: b.subject.clone(), same: rows.len() - differences.len(), differences }
     }
 
     fn write_table(&self, out: &mut dyn Write) -> io::Result<()> {

@@ -29,12 +29,12 @@ impl Report {
             }
         }
         for item in &self.left_behind {
-            writeln!(out, "\nleft behind, the registry does not let it be deleted: {}", printable(item))?;
+            writeln!(out, "\nleft behind, it cannot be removed: {}", printable(item))?;
         }
         writeln!(
             out,
             "\n{}: {} pass, {} fail, {} not offered, {} differ ({})",
-            self.registry,
+            self.subject,
             self.count(Verdict::Pass),
             self.count(Verdict::Fail),
             self.count(Verdict::NotOffered),

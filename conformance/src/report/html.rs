@@ -32,7 +32,7 @@ impl Page<'_> {
         let loads = sections(self.loads);
         let names: Vec<&str> = match self.reports {
             [] => self.loads.iter().flat_map(|l| &l.loads).map(|l| l.registry.as_str()).collect(),
-            reports => reports.iter().map(|r| r.registry.as_str()).collect(),
+            reports => reports.iter().map(|r| r.subject.as_str()).collect(),
         };
         write!(
             out,
@@ -43,7 +43,7 @@ impl Page<'_> {
              <link rel=\"icon\" href=\"data:,\"/>\n<title>rconform: {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
             text(names.first().copied().unwrap_or("nothing")),
         )?;
-        writeln!(out, "<header>\n<h1>Registry report</h1>")?;
+        writeln!(out, "<header>\n<h1>Conformance report</h1>")?;
         if self.reports.len() + loads.len() > 1 {
             self.write_contents(&loads, out)?;
         }
@@ -66,7 +66,7 @@ impl Page<'_> {
         writeln!(out, "<nav aria-label=\"Contents\">\n<ul>")?;
         for (number, report) in self.reports.iter().enumerate() {
             let verdict = if report.conforms() { "conforms" } else { "does not conform" };
-            writeln!(out, "<li><a href=\"#spec{number}\">{}</a> {verdict}</li>", text(&report.registry))?;
+            writeln!(out, "<li><a href=\"#spec{number}\">{}</a> {verdict}</li>", text(&report.subject))?;
         }
         for (number, loads) in loads.iter().enumerate() {
             writeln!(out, "<li><a href=\"#load{number}\">Load: {}</a></li>", text(&loads.title()))?;
@@ -94,7 +94,7 @@ fn look(verdict: Verdict) -> (&'static str, &'static str) {
 }
 
 fn write_report(number: usize, report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "<section class=\"report\" id=\"spec{number}\">\n<h2>{}</h2>", text(&report.registry))?;
+    writeln!(out, "<section class=\"report\" id=\"spec{number}\">\n<h2>{}</h2>", text(&report.subject))?;
     let (class, verdict) = match report.failed_musts() {
         0 => ("pass", "✓ Conforms: no MUST that was judged fails".to_owned()),
         1 => ("fail", "✗ Does not conform: 1 MUST fails".to_owned()),
@@ -110,7 +110,7 @@ fn write_report(number: usize, report: &Report, out: &mut dyn Write) -> io::Resu
     write_failures(number, report, out)?;
     write_requirements(number, report, out)?;
     if !report.left_behind.is_empty() {
-        writeln!(out, "<h3>Left behind</h3>\n<p>The registry does not let this be deleted:</p>\n<ul class=\"paths\">")?;
+        writeln!(out, "<h3>Left behind</h3>\n<p>This cannot be removed:</p>\n<ul class=\"paths\">")?;
         report.left_behind.iter().try_for_each(|item| writeln!(out, "<li><code>{}</code></li>", text(item)))?;
         writeln!(out, "</ul>")?;
     }

@@ -1,7 +1,7 @@
 //! Results as JUnit XML, the form continuous integration reads.
 //!
 //! One `testsuite` a group of requirements, one `testcase` a requirement. A failure carries its level as
-//! `type`, so that a reader may tell a MUST from a SHOULD; the exit code of `rconform spec` counts
+//! `type`, so that a reader may tell a MUST from a SHOULD; the exit code counts
 //! MUSTs alone. What is not offered is skipped. What differs is no failure: it passes, with a note.
 
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ impl Report {
         writeln!(
             out,
             r#"<testsuites name="{}" tests="{}" failures="{failures}" errors="0" skipped="{skipped}">"#,
-            attribute(&format!("rconform spec {}", self.registry)),
+            attribute(&format!("rconform {}", self.subject)),
             self.requirements.len(),
         )?;
         for (group, rows) in self.groups() {
@@ -41,7 +41,7 @@ impl Report {
                 write!(out, r#" timestamp="{}""#, attribute(self.judged_at.trim_end_matches('Z')))?;
             }
             writeln!(out, ">\n    <properties>")?;
-            for (name, value) in [("registry", self.registry.as_str()), ("specification", &self.specification)] {
+            for (name, value) in [("subject", self.subject.as_str()), ("specification", &self.specification)] {
                 writeln!(out, r#"      <property name="{name}" value="{}"/>"#, attribute(value))?;
             }
             writeln!(out, "    </properties>")?;
@@ -53,7 +53,7 @@ impl Report {
 }
 
 fn write_case(row: &Row, out: &mut dyn Write) -> io::Result<()> {
-    let class = format!("rconform.spec.{}", row.group());
+    let class = format!("rconform.{}", row.group());
     writeln!(out, r#"    <testcase classname="{}" name="{}">"#, attribute(&class), attribute(&row.id))?;
     let detail = row.detail.as_deref().unwrap_or_default();
     match row.verdict {

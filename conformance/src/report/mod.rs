@@ -1,6 +1,6 @@
 //! A run's results, and the forms they are put out in.
 //!
-//! [`Report`] is what `rconform spec` found. It is written as a table, as JSON (what serde makes of
+//! [`Report`] is what `rconform spec` or `rconform runtime` found. It is written as a table, as JSON (what serde makes of
 //! it), as JUnit XML and as an HTML page; [`saved`] reads the JSON of it and of a load back, and
 //! [`compare`] sets two of them side by side.
 
@@ -20,8 +20,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Finding, Level, Outcome};
-use crate::spec::Requirement;
+use crate::outcome::Level;
+use crate::requirement::Requirement;
 
 pub use self::console::printable;
 pub use self::date::now;
@@ -31,8 +31,9 @@ pub use self::measured::{Loads, Measured};
 /// The results of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    /// The registry judged, by its base URL.
-    pub registry: String,
+    /// What was judged: a registry by its base URL, a runtime by its program.
+    #[serde(alias = "registry")]
+    pub subject: String,
     /// The specification judged by.
     pub specification: Cow<'static, str>,
     /// When it was judged, as in `2026-11-25T22:43:30Z`; empty in reports of before this was noted.
@@ -40,7 +41,7 @@ pub struct Report {
     pub judged_at: String,
     /// One row a requirement, in the order of the table.
     pub requirements: Vec<Row>,
-    /// What could not be removed from the registry afterwards.
+    /// What was made and could not be removed afterwards.
     #[serde(default)]
     pub left_behind: Vec<String>,
 }
@@ -61,12 +62,12 @@ pub struct Row {
     /// On a failure what was expected, otherwise what is not offered or differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The exchange of a failure, as text.
+    /// The exchange or the commands of a failure, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<String>,
 }
 
-/// An [`Outcome`] by name.
+/// What a check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -74,7 +75,7 @@ pub enum Verdict {
     Pass,
     /// Not as required.
     Fail,
-    /// The registry does not offer it.
+    /// It is not offered.
     NotOffered,
     /// The specification leaves it open.
     Differs,
@@ -96,16 +97,10 @@ impl Verdict {
 }
 
 impl Row {
-    /// The row for a requirement's outcome.
-    pub fn new(requirement: &Requirement, outcome: Outcome) -> Self {
-        let (verdict, detail, exchange) = match outcome {
-            Ok(()) => (Verdict::Pass, None, None),
-            Err(Finding::Fail { expected, exchange }) => (Verdict::Fail, Some(expected), Some(exchange.to_string())),
-            Err(Finding::NotOffered(what)) => (Verdict::NotOffered, Some(what), None),
-            Err(Finding::Differs(how)) => (Verdict::Differs, Some(how), None),
-        };
-        let Requirement { id, section, level, title, .. } = *requirement;
-        Self { id: id.into(), section: section.into(), level, title: title.into(), verdict, detail, exchange }
+    /// The row of a requirement that came to a verdict.
+    pub(crate) fn new<C>(of: &Requirement<C>, verdict: Verdict, detail: Option<String>, exchange: Option<String>) -> Self {
+        let Requirement { id, section, level, title, .. } = of;
+        Self { id: (*id).into(), section: (*section).into(), level: *level, title: (*title).into(), verdict, detail, exchange }
     }
 
     /// The group the requirement is of: its id up to the first dash.
@@ -123,6 +118,11 @@ impl Report {
     /// How many MUSTs fail.
     pub fn failed_musts(&self) -> usize {
         self.requirements.iter().filter(|r| r.level == Level::Must && r.verdict == Verdict::Fail).count()
+    }
+
+    /// The ids of the requirements that got `verdict`.
+    pub fn with(&self, verdict: Verdict) -> Vec<&str> {
+        self.requirements.iter().filter(|r| r.verdict == verdict).map(|r| &*r.id).collect()
     }
 
     /// How many requirements got `verdict`.

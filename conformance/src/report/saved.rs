@@ -18,7 +18,7 @@ const EXPECTED: &str = "what `rconform spec --output NAME.json` or `rconform loa
 /// What a file held.
 #[derive(Debug, Clone)]
 pub enum Saved {
-    /// The report of `rconform spec`.
+    /// The report of `rconform spec` or `rconform runtime`.
     Spec(Report),
     /// The loads of `rconform load`: one, or one for each of two registries that took turns.
     Load(Loads),
@@ -62,7 +62,7 @@ mod tests {
     fn a_report_is_the_same_after_being_saved() {
         let row = r#"{"id":"pull-blob","section":"Pulling","level":"MUST","title":"t","verdict":"not-offered","detail":"d"}"#;
         let text = format!(
-            r#"{{"registry":"http://a/","specification":"s","judged_at":"then","requirements":[{row}],"left_behind":["x"]}}"#
+            r#"{{"subject":"http://a/","specification":"s","judged_at":"then","requirements":[{row}],"left_behind":["x"]}}"#
         );
         let Saved::Spec(report) = Saved::parse(text.as_bytes()).unwrap() else { panic!("a report") };
         assert_eq!(serde_json::to_string(&report).unwrap(), text);
@@ -73,7 +73,7 @@ mod tests {
         for (text, reason) in [
             ("", "no JSON"),
             ("{\"requirements\": [1]}", "no whole report"),
-            ("{\"requirements\": []}", "missing field `registry`"),
+            ("{\"requirements\": []}", "missing field `subject`"),
             ("{\"latency_ms\": {}}", "missing field `registry`"),
             ("{\"rounds\": [[]]}", "no whole summary"),
             ("[1, 2]", "it has none"),

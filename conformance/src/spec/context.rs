@@ -1,6 +1,7 @@
 //! What the checks share: the repositories, content made for this run, and its removal.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::{Method, Url};
@@ -8,9 +9,12 @@ use reqwest::{Method, Url};
 pub(super) use crate::digest::{sha256, sha512};
 use crate::http::{Exchange, Registry, Request};
 use crate::outcome::{Finding, Outcome};
+use crate::raw::{self, RawAnswers, RawRequest};
 
 /// The media type of the manifests pushed.
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an index, which a list of referrers is too.
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// The media type of bytes.
 pub(super) const BYTES_TYPE: &str = "application/octet-stream";
 
@@ -27,6 +31,7 @@ pub struct Context<'a> {
     counter: Cell<u32>,
     image: OnceCell<Image>,
     litter: RefCell<Litter>,
+    warned: RefCell<Option<Exchange>>,
 }
 
 /// A small image in the registry.
@@ -65,12 +70,53 @@ impl<'a> Context<'a> {
             counter: Cell::new(0),
             image: OnceCell::new(),
             litter: RefCell::default(),
+            warned: RefCell::default(),
         })
+    }
+
+    /// The registry that is judged.
+    pub fn registry(&self) -> &Registry {
+        self.registry
     }
 
     /// Sends a request to any URL of the registry.
     pub fn send(&self, request: Request) -> Outcome<Exchange> {
-        self.registry.send(request)
+        let exchange = self.registry.send(request)?;
+        if exchange.header("Warning").is_some() {
+            self.warned.borrow_mut().get_or_insert_with(|| exchange.clone());
+        }
+        Ok(exchange)
+    }
+
+    /// The first answer that came with a `Warning`.
+    pub(super) fn warned(&self) -> Option<Exchange> {
+        self.warned.borrow().clone()
+    }
+
+    /// A raw request with the headers that any request has, and with credentials if the registry wants them
+    /// for such a request in the run's first repository. The answer ends the connection unless `persistent`.
+    pub(super) fn raw_request(&self, method: &'static str, target: &[u8], persistent: bool) -> Outcome<RawRequest> {
+        // Whatever is needed to read and to write is known once this has been asked.
+        let tag = &self.image()?.tag;
+        self.ask(Method::HEAD, &format!("manifests/{tag}"))?;
+        let known = if method == "GET" { Method::GET } else { Method::POST };
+        let authorization = self.registry.known_authorization(&known, &self.path("blobs/uploads/"));
+        let mut request = RawRequest::new(method, target).header("Host", &raw::host(self.registry));
+        request = request.header("User-Agent", concat!("rconform/", env!("CARGO_PKG_VERSION")));
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", &authorization);
+        }
+        Ok(if persistent { request } else { request.header("Connection", "close") })
+    }
+
+    /// Sends a raw request.
+    pub(super) fn send_raw(&self, request: &RawRequest) -> Outcome<RawAnswers> {
+        raw::send(self.registry, request)
+    }
+
+    /// Fails unless the registry still answers.
+    pub(super) fn must_still_serve(&self) -> Outcome {
+        self.send(Request::new(Method::GET, "/v2/"))?.must_be(&[200])
     }
 
     /// `/v2/REPOSITORY/path` in the run's first repository.
@@ -92,20 +138,43 @@ impl<'a> Context<'a> {
 
     /// Bytes never pushed before, a little over 1 KiB.
     pub fn fresh_bytes(&self) -> Vec<u8> {
+        self.fresh_bytes_of(1100)
+    }
+
+    /// So many bytes never pushed before.
+    pub fn fresh_bytes_of(&self, size_bytes: usize) -> Vec<u8> {
         let name = self.fresh_name();
-        (0..1024 / name.len() + 1).flat_map(|line| format!("{name} {line}\n").into_bytes()).collect()
+        let mut bytes: Vec<u8> =
+            (0..size_bytes / name.len() + 1).flat_map(|line| format!("{name} {line}\n").into_bytes()).collect();
+        bytes.truncate(size_bytes);
+        bytes
     }
 
     /// Starts an upload (end-4a); its URL. Not offered where pushing is switched off.
     pub fn begin_upload(&self) -> Outcome<String> {
-        let answer = self.send(Request::new(Method::POST, self.path("blobs/uploads/")))?;
+        self.begin_upload_in(&self.repository).map(|(_, url)| url)
+    }
+
+    /// Starts an upload in any repository; the answer and the upload's URL.
+    pub fn begin_upload_in(&self, repository: &str) -> Outcome<(Exchange, String)> {
+        let answer = self.send(Request::new(Method::POST, format!("/v2/{repository}/blobs/uploads/")))?;
         if matches!(answer.status(), 403 | 405 | 501) {
             return Err(Finding::NotOffered(format!("pushing is answered with {}", answer.status())));
         }
         answer.must_be(&[202])?;
         let url = answer.resolve(answer.must_have("Location")?)?.to_string();
-        self.litter.borrow_mut().sessions.push(url.clone());
-        Ok(url)
+        self.will_have_session(url.clone());
+        Ok((answer, url))
+    }
+
+    /// Notes the upload that an answer may have begun, whether it was meant to or not.
+    pub fn note_session(&self, answer: &Exchange) {
+        if answer.status() == 202
+            && let Some(location) = answer.header("Location")
+            && let Ok(url) = answer.resolve(location)
+        {
+            self.will_have_session(url.into());
+        }
     }
 
     /// The request that closes an upload (end-6) with `body` as its last or only bytes.
@@ -130,14 +199,25 @@ impl<'a> Context<'a> {
 
     /// Puts a manifest of any type; a query may follow the reference.
     pub fn put_manifest_as(&self, media_type: &str, reference: &str, manifest: &[u8]) -> Outcome<Exchange> {
-        let mut guard = self.litter.borrow_mut();
-        let litter = &mut *guard;
-        // A wrong digest too: a registry that takes it has something to delete.
-        let kind = if reference.contains(':') { &mut litter.manifests } else { &mut litter.tags };
-        kind.push(self.path(&format!("manifests/{reference}")));
-        litter.manifests.push(self.path(&format!("manifests/{}", sha256(manifest))));
-        drop(guard);
+        self.will_have_manifest(&self.repository, reference, manifest);
         self.send(Request::new(Method::PUT, self.path(&format!("manifests/{reference}"))).body(media_type, manifest))
+    }
+
+    /// Notes a manifest that a request may make.
+    pub fn will_have_manifest(&self, repository: &str, reference: &str, manifest: &[u8]) {
+        let mut litter = self.litter.borrow_mut();
+        let path = |reference: &str| format!("/v2/{repository}/manifests/{reference}");
+        litter.manifests.push(path(&sha256(manifest)));
+        // A wrong digest too: a registry that takes it has something to delete.
+        if reference.contains(':') { litter.manifests.push(path(reference)) } else { litter.tags.push(path(reference)) }
+    }
+
+    /// Pushes a manifest never pushed before under its digest, which is returned with the manifest.
+    pub fn push_fresh_manifest(&self, extra: &str) -> Outcome<(String, Vec<u8>)> {
+        let manifest = self.fresh_manifest(extra)?;
+        let digest = sha256(&manifest);
+        self.put_manifest(&digest, &manifest)?.must_be(&[201])?;
+        Ok((digest, manifest))
     }
 
     /// A manifest never pushed before, over blobs that are there. `extra` is JSON put before the
@@ -196,13 +276,13 @@ impl<'a> Context<'a> {
         for url in litter.sessions.iter().filter(at_home).chain(&litter.tags) {
             delete(url);
         }
-        let stays = |url: &String| !matches!(delete(url), 200..=299 | 404);
-        let (mut manifests, mut blobs) = (litter.manifests, litter.blobs);
-        for urls in [&mut manifests, &mut blobs] {
-            urls.sort_unstable();
-            urls.dedup();
-        }
-        manifests.into_iter().chain(blobs).filter(stays).collect()
+        // Where nothing can be deleted, what never came about is not left behind either.
+        let there = |url: &String| self.registry.send(Request::new(Method::HEAD, url.clone())).is_ok_and(|e| e.status() == 200);
+        let stays = |url: &String| !matches!(delete(url), 200..=299 | 404) && there(url);
+        // What was pushed last goes first: an index before what it lists.
+        let mut seen = BTreeSet::new();
+        let all = litter.manifests.into_iter().rev().chain(litter.blobs);
+        all.filter(|url| seen.insert(url.clone())).filter(stays).collect()
     }
 }
 

@@ -2,11 +2,10 @@
 
 use reqwest::Method;
 
-use super::context::{MANIFEST_TYPE, must_match, sha256};
+use super::context::{BYTES_TYPE, MANIFEST_TYPE, must_match, sha256, sha512};
 use super::pull::UNKNOWN_DIGEST;
 use super::{Context, Requirement, must, should};
 use crate::http::Request;
-use crate::limits::LARGE_MANIFEST_BYTES;
 use crate::outcome::{Finding, Outcome};
 
 const MANIFESTS: &str = "Pushing Manifests (end-7)";
@@ -23,8 +22,15 @@ pub(super) const TABLE: &[Requirement] = &[
     must("push-manifest-keeps-old", MANIFESTS, "the manifest a tag stood for stays under its digest", keeps_old),
     must("push-manifest-blob-unknown", "Push", "a manifest refused for a missing blob is MANIFEST_BLOB_UNKNOWN", blob_unknown),
     must("push-manifest-subject-unknown", "Push", "a manifest may come before its subject", subject_unknown),
-    should("push-manifest-large", MANIFESTS, "a manifest of 4 megabytes is taken", large),
-    must("push-manifest-tag-too-long", "Pulling manifests", "a tag of 129 characters is refused", tag_too_long),
+    must("push-manifest-no-layers", MANIFESTS, "a manifest without layers is taken", no_layers),
+    should("push-manifest-artifact", "Introduction", "a manifest of something that is no image is taken", artifact),
+    should("push-manifest-algorithm", MANIFESTS, "a manifest goes in under its sha512 digest", algorithm),
+    must(
+        "push-manifest-tag-malformed",
+        "Pulling manifests (<reference>)",
+        "a tag that breaks the grammar is refused",
+        tag_malformed,
+    ),
 ];
 
 fn by_tag(cx: &Context<'_>) -> Outcome {
@@ -49,7 +55,7 @@ fn by_digest(cx: &Context<'_>) -> Outcome {
 fn digest_mismatch(cx: &Context<'_>) -> Outcome {
     let other = sha256(&cx.fresh_bytes());
     let put = cx.put_manifest(&other, &cx.fresh_manifest("")?)?;
-    put.must((400..500).contains(&put.status()), "a 4xx status")?;
+    put.must_be_refused()?;
     cx.ask(Method::GET, &format!("manifests/{other}"))?.must_be(&[404])
 }
 
@@ -131,15 +137,42 @@ fn subject_unknown(cx: &Context<'_>) -> Outcome {
     cx.put_manifest(&sha256(&manifest), &manifest)?.must_be(&[201])
 }
 
-fn large(cx: &Context<'_>) -> Outcome {
-    let filler = "x".repeat(LARGE_MANIFEST_BYTES);
-    let mut manifest = cx.fresh_manifest(&format!(r#","filler":"{filler}""#))?;
-    let excess = manifest.len() - LARGE_MANIFEST_BYTES;
-    manifest.drain(manifest.len() - 2 - excess..manifest.len() - 2);
-    cx.put_manifest(&sha256(&manifest), &manifest)?.must_be(&[201])
+fn no_layers(cx: &Context<'_>) -> Outcome {
+    let config = cx.push_blob(&cx.fresh_bytes())?;
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":1100}},"layers":[]}}"#
+    );
+    cx.put_manifest(&sha256(manifest.as_bytes()), manifest.as_bytes())?.must_be(&[201])
 }
 
-fn tag_too_long(cx: &Context<'_>) -> Outcome {
-    let put = cx.put_manifest(&"t".repeat(129), &cx.fresh_manifest("")?)?;
-    put.must((400..500).contains(&put.status()), "a 4xx status")
+fn artifact(cx: &Context<'_>) -> Outcome {
+    let (config, layer) = (cx.push_blob(b"{}")?, cx.push_blob(&cx.fresh_bytes())?);
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","artifactType":"application/vnd.example.thing","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2,"data":"e30="}},"layers":[{{"mediaType":"{BYTES_TYPE}","digest":"{layer}","size":1100}}]}}"#
+    );
+    let digest = sha256(manifest.as_bytes());
+    cx.put_manifest(&digest, manifest.as_bytes())?.must_be(&[201])?;
+    let answer = cx.ask(Method::GET, &format!("manifests/{digest}"))?;
+    answer.must(answer.body() == manifest.as_bytes(), "the manifest's bytes as pushed")
+}
+
+fn algorithm(cx: &Context<'_>) -> Outcome {
+    let manifest = cx.fresh_manifest("")?;
+    let digest = sha512(&manifest);
+    let put = cx.put_manifest(&digest, &manifest)?;
+    if (400..500).contains(&put.status()) {
+        return Err(Finding::NotOffered(format!("sha512: it is answered with {}", put.status())));
+    }
+    put.must_be(&[201])?;
+    let answer = cx.ask(Method::GET, &format!("manifests/{digest}"))?;
+    answer.must_be(&[200])?;
+    answer.must(answer.body() == manifest, "the manifest's bytes as pushed")
+}
+
+fn tag_malformed(cx: &Context<'_>) -> Outcome {
+    let manifest = cx.fresh_manifest("")?;
+    for tag in ["t".repeat(129), ".dot".into(), "-dash".into(), "a%20space".into(), "a+plus".into()] {
+        cx.put_manifest(&tag, &manifest)?.must_be_refused()?;
+    }
+    Ok(())
 }

@@ -30,6 +30,7 @@ pub(super) const TABLE: &[Requirement] = &[
     must("pull-blob-unknown", BLOBS, "an unknown blob is 404", blob_unknown),
     should("pull-blob-range", BLOBS, "a range of a blob comes as 206 with just those bytes", blob_range),
     should("pull-blob-range-suffix", BLOBS, "the last bytes of a blob can be asked for", blob_range_suffix),
+    should("pull-blob-range-beyond", BLOBS, "a range that goes on after the end is cut off there", blob_range_beyond),
     should("pull-blob-range-unsatisfiable", BLOBS, "a range beyond the end is 416", blob_range_unsatisfiable),
     should("pull-unmodified", HTTP, "what the client has by its ETag is not sent again: 304", unmodified),
     must("pull-head-manifest", CHECKING, "HEAD of a manifest is 200", head_manifest),
@@ -142,6 +143,11 @@ fn blob_range(cx: &Context<'_>) -> Outcome {
 fn blob_range_suffix(cx: &Context<'_>) -> Outcome {
     let layer = &cx.image()?.layer;
     must_be_part(&get_range(cx, "bytes=-7")?, layer, layer.len() - 7, layer.len())
+}
+
+fn blob_range_beyond(cx: &Context<'_>) -> Outcome {
+    let layer = &cx.image()?.layer;
+    must_be_part(&get_range(cx, &format!("bytes=1000-{}", layer.len() * 2))?, layer, 1000, layer.len())
 }
 
 fn blob_range_unsatisfiable(cx: &Context<'_>) -> Outcome {

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::context::{MANIFEST_TYPE, sha256};
+use super::context::{INDEX_TYPE, MANIFEST_TYPE, sha256};
 use super::{Context, Requirement, must, should};
 use crate::http::{Exchange, Request};
 use crate::outcome::{Finding, Outcome};
@@ -12,8 +12,6 @@ const LISTING: &str = "Listing Referrers (end-12a)";
 const FILTERING: &str = "Listing Referrers (end-12b)";
 const SUBJECT: &str = "Pushing Manifests with Subject";
 
-/// The media type of an index, which a list of referrers is.
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Artifact types of what is pushed here.
 const TYPES: [&str; 2] = ["application/vnd.example.sbom.v1", "application/vnd.example.signature.v1"];
 
@@ -23,8 +21,13 @@ pub(super) const TABLE: &[Requirement] = &[
     must("referrers-list", LISTING, "a referrer is listed with its type, digest, size and annotations", list),
     must("referrers-config-type", LISTING, "without artifactType a referrer is listed with its config's type", config_type),
     must("referrers-index", LISTING, "an index with a subject is listed, without artifactType when it has none", index),
+    must("referrers-empty-type", LISTING, "an empty artifactType counts as none", empty_type),
+    must("referrers-index-type", LISTING, "an index with a subject is listed with its artifactType", index_type),
+    must("referrers-tagged", SUBJECT, "a referrer pushed under a tag is listed", tagged),
+    must("referrers-elsewhere", LISTING, "a referrer in another repository is not listed", elsewhere),
     must("referrers-before-subject", SUBJECT, "a referrer that came before its subject is listed", before_subject),
     should("referrers-filter", FILTERING, "artifactType filters, and OCI-Filters-Applied says so", filter),
+    must("referrers-filter-none", FILTERING, "a filter nothing fits gives an empty index", filter_none),
     should("referrers-deleted", LISTING, "a referrer that was deleted is listed no more", deleted),
     must("referrers-digest-malformed", LISTING, "the referrers of a malformed digest are 400", digest_malformed),
 ];
@@ -125,20 +128,79 @@ fn config_type(cx: &Context<'_>) -> Outcome {
     answer.must(listed(&answer, &digest)?["artifactType"] == *expected, format_args!("a descriptor with artifactType {expected}"))
 }
 
-fn index(cx: &Context<'_>) -> Outcome {
-    let subject_digest = push_subject(cx)?;
-    referrers(cx, &subject_digest, "")?;
+/// Pushes an index of nothing that says `extra` of `subject_digest`; its digest.
+fn push_index(cx: &Context<'_>, subject_digest: &str, extra: &str) -> Outcome<String> {
     let bytes = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[],"annotations":{{"note":"{}"}}{}}}"#,
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[],"annotations":{{"note":"{}"}}{extra}{}}}"#,
         cx.fresh_name(),
-        subject(&subject_digest)
+        subject(subject_digest)
     );
     let digest = sha256(bytes.as_bytes());
     cx.put_manifest_as(INDEX_TYPE, &digest, bytes.as_bytes())?.must_be(&[201])?;
-    let answer = referrers(cx, &subject_digest, "")?;
+    Ok(digest)
+}
+
+fn index(cx: &Context<'_>) -> Outcome {
+    let subject = push_subject(cx)?;
+    referrers(cx, &subject, "")?;
+    let digest = push_index(cx, &subject, "")?;
+    let answer = referrers(cx, &subject, "")?;
     let found = listed(&answer, &digest)?;
     answer.must(found["mediaType"] == INDEX_TYPE, format_args!("a descriptor with mediaType {INDEX_TYPE}"))?;
     answer.must(found.get("artifactType").is_none(), "a descriptor without artifactType")
+}
+
+fn index_type(cx: &Context<'_>) -> Outcome {
+    let subject = push_subject(cx)?;
+    referrers(cx, &subject, "")?;
+    let digest = push_index(cx, &subject, &typed(TYPES[0]))?;
+    let answer = referrers(cx, &subject, "")?;
+    let found = listed(&answer, &digest)?;
+    answer.must(found["artifactType"] == TYPES[0], format_args!("a descriptor with artifactType {}", TYPES[0]))
+}
+
+fn empty_type(cx: &Context<'_>) -> Outcome {
+    let subject = push_subject(cx)?;
+    referrers(cx, &subject, "")?;
+    let (digest, manifest, _) = push(cx, &subject, &typed(""))?;
+    let index = push_index(cx, &subject, &typed(""))?;
+    let answer = referrers(cx, &subject, "")?;
+    let pushed: Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    let expected = &pushed["config"]["mediaType"];
+    answer.must(
+        listed(&answer, &digest)?["artifactType"] == *expected,
+        format_args!("a descriptor with artifactType {expected}"),
+    )?;
+    answer.must(listed(&answer, &index)?.get("artifactType").is_none(), "a descriptor of the index without artifactType")
+}
+
+fn tagged(cx: &Context<'_>) -> Outcome {
+    let subject_digest = push_subject(cx)?;
+    referrers(cx, &subject_digest, "")?;
+    let manifest = cx.fresh_manifest(&subject(&subject_digest))?;
+    cx.put_manifest(&cx.fresh_name(), &manifest)?.must_be(&[201])?;
+    listed(&referrers(cx, &subject_digest, "")?, &sha256(&manifest)).map(drop)
+}
+
+fn elsewhere(cx: &Context<'_>) -> Outcome {
+    let subject = push_subject(cx)?;
+    referrers(cx, &subject, "")?;
+    push(cx, &subject, "")?;
+    let path = format!("/v2/{}/referrers/{subject}", cx.other_repository);
+    let answer = cx.send(Request::new(Method::GET, path))?;
+    answer.must(descriptors(&answer)?.is_empty(), "an empty list")
+}
+
+fn filter_none(cx: &Context<'_>) -> Outcome {
+    let subject = push_subject(cx)?;
+    referrers(cx, &subject, "")?;
+    push(cx, &subject, &typed(TYPES[1]))?;
+    let answer = referrers(cx, &subject, &format!("?artifactType={}", TYPES[0]))?;
+    let all = descriptors(&answer)?;
+    if answer.header("OCI-Filters-Applied").is_none() {
+        return Err(Finding::NotOffered("filtering: there is no OCI-Filters-Applied".into()));
+    }
+    answer.must(all.is_empty(), "an empty list")
 }
 
 fn before_subject(cx: &Context<'_>) -> Outcome {

@@ -16,8 +16,10 @@ pub(super) const TABLE: &[Requirement] = &[
     must("tags-list", LIST, "the list is JSON with the repository's name and every tag", list),
     must("tags-order", LIST, "the list is in lexical order", order),
     must("tags-limit", PAGES, "n limits the list to its first n tags", limit),
+    must("tags-limit-beyond", PAGES, "n larger than the number of tags gives all of them", limit_beyond),
     must("tags-limit-zero", PAGES, "n=0 gives an empty list without a Link", limit_zero),
     must("tags-last", PAGES, "last gives the tags after it", last),
+    should("tags-last-unknown", PAGES, "last may be a tag that is no more: those after it follow", last_unknown),
     must("tags-pages", PAGES, "pages give every tag once, in order, by Link rel=\"next\" or last", pages),
     should("tags-repository-unknown", "Endpoints (end-8a)", "the list of an unknown repository is 404", repository_unknown),
 ];
@@ -37,7 +39,8 @@ fn get(cx: &Context<'_>, query: &str) -> Outcome<(Exchange, Vec<String>)> {
     Ok((answer, tags))
 }
 
-fn tags_of(answer: &Exchange) -> Outcome<Vec<String>> {
+/// The tags of a list.
+pub(super) fn tags_of(answer: &Exchange) -> Outcome<Vec<String>> {
     answer.must_be(&[200])?;
     let document = answer.must_be_json()?;
     // An empty list is written as null by many.
@@ -74,6 +77,14 @@ fn limit(cx: &Context<'_>) -> Outcome {
     answer.must(tags == all[..2], format_args!("the first 2 tags, {:?}", &all[..2]))
 }
 
+fn limit_beyond(cx: &Context<'_>) -> Outcome {
+    let all = whole(cx)?;
+    let (answer, tags) = get(cx, &format!("?n={}", all.len() + 1))?;
+    // Fewer are right when a Link leads to the others.
+    let held = tags == all || (all.starts_with(&tags) && answer.header("Link").is_some());
+    answer.must(held, format_args!("all {} tags", all.len()))
+}
+
 fn limit_zero(cx: &Context<'_>) -> Outcome {
     prepare(cx)?;
     let (answer, tags) = get(cx, "?n=0")?;
@@ -83,6 +94,13 @@ fn limit_zero(cx: &Context<'_>) -> Outcome {
 fn last(cx: &Context<'_>) -> Outcome {
     let all = whole(cx)?;
     let (answer, tags) = get(cx, &format!("?last={}", all[1]))?;
+    answer.must(tags == all[2..], format_args!("the {} tags after {:?}", all.len() - 2, all[1]))
+}
+
+fn last_unknown(cx: &Context<'_>) -> Outcome {
+    let all = whole(cx)?;
+    // Directly after the second tag in both orders that are allowed, and no tag itself.
+    let (answer, tags) = get(cx, &format!("?last={}-", all[1]))?;
     answer.must(tags == all[2..], format_args!("the {} tags after {:?}", all.len() - 2, all[1]))
 }
 
@@ -108,7 +126,7 @@ fn pages(cx: &Context<'_>) -> Outcome {
 }
 
 /// The target of a Link with relation type next (RFC 8288 section 3).
-fn next_of(link: &str) -> Option<&str> {
+pub(super) fn next_of(link: &str) -> Option<&str> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = |p: &str| matches!(p.trim().split_once('='), Some((name, value)) if name.trim() == "rel" && value.trim().trim_matches('"') == "next");
     parameters.split(';').any(is_next).then_some(target)

@@ -1,61 +1,210 @@
-//! A small registry in memory, correct but for one fault that can be switched on.
+//! A small registry in memory, correct but for one fault that can be switched on, with users or without.
 
+// Each test program uses its part of this.
+#![allow(dead_code)]
+
+mod access;
 mod handlers;
+mod http;
+mod mangle;
+mod manifests;
 mod referrers;
 
-use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sha2::{Digest as _, Sha256, Sha512};
 
+use http::{Flaw, Request, Response};
+
+/// The one user of a registry that has users.
+pub(crate) const USER: &str = "tester";
+/// The user's password.
+pub(crate) const PASSWORD: &str = "correct-horse-battery";
+
 /// One thing done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    AcceptsWrongDigest,
-    AcceptsManifestUnderWrongDigest,
-    AcceptsDisorderedChunks,
+    // Pulling
     AnswersUnmodifiedWithAll,
     BreaksConnectionOnUnsatisfiableRange,
     CorruptsBlobs,
+    DeniesSupport,
+    HeadOfBlobsIsRefused,
+    HeadOfManifestsIsRefused,
+    HeadWithoutLength,
+    LiesAboutDigest,
+    OffByOneRange,
+    OmitsBlobDigestHeader,
+    OmitsDigestHeader,
+    RefusesRangesBeyondTheEnd,
+    UnknownBlobIsEmpty,
+    UnknownManifestIsServerError,
+    UnknownRepositoryIsServerError,
+    // Pushing blobs
+    AcceptsAnyName,
+    AcceptsDisorderedChunks,
+    AcceptsWrongDigest,
+    ClosesWithoutDigest,
+    CountsChunksFromOne,
+    ForgetsUploadsAfterDisorder,
+    KeepsCancelledUploads,
+    MountsNothing,
+    MountsNothingBySha512,
+    OmitsBlobLocation,
+    RefusesEmptyBlobs,
+    RefusesKnownBlobs,
+    RefusesSmallChunks,
+    RefusesUnknownMounts,
+    ReusesUploads,
+    StatusWithoutRange,
+    // Pushing manifests
+    AcceptsAnyTag,
+    AcceptsManifestUnderWrongDigest,
+    ForgetsReplacedManifests,
+    ForgetsSha512Manifests,
+    LiesAboutPushedDigest,
+    MakesOneTagOfMany,
+    OmitsManifestLocation,
+    RefusesArtifacts,
+    RefusesEmptyIndexes,
+    RefusesManifestsWithoutLayers,
+    RefusesNestedIndexes,
+    RefusesUnknownSubjects,
+    RewritesManifests,
+    StaleTag,
+    // Listing tags
+    DropsTheLastOfAllTags,
     EndlessTagPages,
+    ForgetsThePlaceOfDeletedTags,
+    IgnoresTagLimit,
+    ListsTagsWithoutName,
+    RepeatsTagsAcrossPages,
+    UnknownRepositoryHasNoTags,
+    UnsortedTags,
+    // Referrers
     FiltersNothing,
     ForgetsArtifactTypes,
     ForgetsEarlyReferrers,
-    ForgetsReplacedManifests,
-    HeadWithoutLength,
-    IgnoresTagLimit,
-    KeepsCancelledUploads,
+    ForgetsIndexTypes,
+    ForgetsTaggedReferrers,
+    InventsIndexTypes,
+    KeepsEmptyTypes,
     ListsDeletedReferrers,
     ListsReferrersAsJson,
-    InventsErrorCodes,
-    LiesAboutDigest,
-    MalformedDigestIsServerError,
-    MakesOneTagOfMany,
-    MountsNothing,
-    OffByOneRange,
-    OmitsBlobLocation,
-    OmitsDigestHeader,
+    ListsReferrersOfOthers,
+    MalformedSubjectIsNotFound,
     OmitsSubjectHeader,
-    RepeatsTagsAcrossPages,
-    RewritesManifests,
-    StaleTag,
-    UnknownBlobIsEmpty,
-    UnsortedTags,
+    // Deleting
+    DeletesBlobsEverywhere,
+    DeletesManifestsWithTags,
+    DeletesUnknownBlobs,
+    DeletesUnknownManifests,
+    DeletesWithStatus200,
+    KeepsTagsOfDeletedManifests,
+    ListsDeletedTags,
+    // Content negotiation
+    AddsParameters,
+    ConflictIsServerError,
+    ConvertsManifests,
+    HeadIsOctetStream,
+    JsonIsText,
+    ReadsOnlyTheFirstType,
+    RefusesParameters,
+    ServesManifestsAsJson,
+    WantsAcceptHeaders,
+    WantsExactTypes,
+    // Docker
+    ChangesUploadUuids,
+    HidesFromCatalog,
+    LiesAboutBlobsPushed,
+    RefusesStreams,
+    RepeatsCatalogPages,
+    RetypesSchema2,
+    SaysVersion1,
+    // Limits
+    CapsTagList,
+    HugeManifestIsServerError,
+    LimitsLayers,
+    RefusesLargeManifests,
+    LongRepositoryIsServerError,
+    RefusesLongTags,
+    // Authentication
+    AcceptsAnyPassword,
+    IgnoresTokenActions,
+    IgnoresTokenRepository,
+    LetsStrangersPutManifests,
+    MountsFromAnywhere,
+    OffersBasicInVain,
+    OmitsChallengeScope,
+    OmitsRealm,
+    OutdatesTokens,
+    RefusesPushesByToken,
+    TellsUnknownUsers,
+    TellsWhatExists,
+    TrustsForgedTokens,
+    UnauthorizedIsDenied,
+    // Hostile input
+    AnswersWhatWasSmuggled,
+    DecodesDots,
+    DeepManifestIsServerError,
+    FollowsDots,
+    IgnoresOddContentRanges,
+    InjectsHeaders,
+    LargeHeaderIsServerError,
+    LongNameIsServerError,
+    MultipliesRanges,
+    NeedsNoHost,
+    OddDigestIsServerError,
+    OddManifestIsServerError,
+    OddQueryIsServerError,
+    OddRangeIsServerError,
+    ReadsAnyLength,
+    ServesAnyMethod,
+    ServesOneAtATime,
+    SharesUploads,
+    SlashesAreServerError,
+    TakesTheFirstLength,
+    // Errors
+    ErrorsWithoutCodes,
+    InventsErrorCodes,
+    MalformedDigestIsServerError,
+    MalformedPushDigestIsServerError,
+    MessagesAreNumbers,
+    NoJsonIsServerError,
+    UnknownUploadIsServerError,
+    WarnsWithDates,
+}
+
+/// How a registry with users asks who somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Basic,
+    Bearer,
 }
 
 /// The whole state. Blobs and manifests are kept by repository and digest.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     fault: Option<Fault>,
+    users: Option<Scheme>,
+    address: String,
     blobs: BTreeMap<(String, String), Vec<u8>>,
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     tags: BTreeMap<(String, String), String>,
+    /// Manifests that were deleted but are served by their tags; for who forgets those.
+    hidden: BTreeSet<(String, String)>,
+    /// Tags that were once there; for who lists those.
+    once_tagged: BTreeSet<(String, String)>,
+    /// Manifests that were pushed under a tag; for who does not look at those.
+    pushed_by_tag: BTreeSet<String>,
     /// Referrers that were listed once, by repository and subject; for who does not forget.
     once_listed: BTreeMap<(String, String), Vec<serde_json::Value>>,
-    uploads: BTreeMap<String, Vec<u8>>,
+    /// The repository and the bytes.
+    uploads: BTreeMap<String, (String, Vec<u8>)>,
     upload_count: u32,
 }
 
@@ -64,53 +213,32 @@ impl State {
         self.fault == Some(fault)
     }
 
-    /// How many blobs, manifests and tags there are.
+    /// How many blobs, manifests, tags and uploads there are.
     pub(crate) fn len(&self) -> usize {
-        self.blobs.len() + self.manifests.len() + self.tags.len()
+        self.blobs.len() + self.manifests.len() + self.tags.len() + self.uploads.len()
     }
 }
 
-#[derive(Debug)]
-struct Request {
-    method: String,
-    path: String,
-    query: BTreeMap<String, String>,
-    /// Every value of the parameter `tag`.
-    tags: Vec<String>,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
-#[derive(Debug, Default)]
-struct Response {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// The body is not sent and the connection closed before it.
-    broken: bool,
-}
-
-impl Response {
-    fn new(status: u16) -> Self {
-        Self { status, ..Self::default() }
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
-/// Starts a registry; its address and state. It serves until the test process ends.
+/// Starts a registry for everybody; its address and state. It serves until the test process ends.
 pub(crate) fn start(fault: Option<Fault>) -> (SocketAddr, Arc<Mutex<State>>) {
+    start_with(fault, None)
+}
+
+/// Starts a registry, for its one user if it has a scheme.
+pub(crate) fn start_with(fault: Option<Fault>, users: Option<Scheme>) -> (SocketAddr, Arc<Mutex<State>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let state = Arc::new(Mutex::new(State { fault, ..State::default() }));
+    let state = Arc::new(Mutex::new(State { fault, users, address: address.to_string(), ..State::default() }));
     let shared = state.clone();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
+            let state = shared.clone();
             // A client that goes away is no failure of the registry.
-            let _ = serve(stream, &shared);
+            if fault == Some(Fault::ServesOneAtATime) {
+                let _ = serve(stream, &state);
+            } else {
+                thread::spawn(move || serve(stream, &state));
+            }
         }
     });
     (address, state)
@@ -119,47 +247,32 @@ pub(crate) fn start(fault: Option<Fault>) -> (SocketAddr, Arc<Mutex<State>>) {
 /// Answers one request and closes the connection.
 fn serve(stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
-    let Some(request) = read_request(&mut reader)? else { return Ok(()) };
+    let Some(request) = http::read_request(&mut reader)? else { return Ok(()) };
     let mut state = state.lock().unwrap();
-    let response = handlers::handle(&mut state, &request);
-    let mut head = format!("HTTP/1.1 {} Status\r\nConnection: close\r\n", response.status);
-    for (name, value) in &response.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    if !(request.method == "HEAD" && state.has(Fault::HeadWithoutLength)) && response.status != 204 {
-        head.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
-    }
-    head.push_str("\r\n");
-    let mut stream = reader.into_inner();
-    stream.write_all(head.as_bytes())?;
-    if request.method != "HEAD" && !response.broken {
-        stream.write_all(&response.body)?;
-    }
-    Ok(())
+    let mut response = answer(&mut state, &request);
+    mangle::after(&state, &request, &mut response);
+    let fault = state.fault;
+    drop(state);
+    http::write_response(reader.get_mut(), &request, &response, fault)
 }
 
-fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Ok(None);
+fn answer(state: &mut State, request: &Request) -> Response {
+    let forgiven = match request.flaw {
+        Some(Flaw::HostMissing) => state.has(Fault::NeedsNoHost),
+        Some(Flaw::TwoLengths) => state.has(Fault::TakesTheFirstLength),
+        Some(Flaw::LengthMalformed) => state.has(Fault::ReadsAnyLength),
+        Some(Flaw::LengthAndChunks) => state.has(Fault::AnswersWhatWasSmuggled),
+        Some(Flaw::HeadTooLarge | Flaw::TargetHasControls) => false,
+        None => true,
+    };
+    if !forgiven {
+        let status = if request.flaw == Some(Flaw::HeadTooLarge) { 431 } else { 400 };
+        return handlers::error(status, "UNSUPPORTED");
     }
-    let mut words = line.split_whitespace().map(str::to_owned);
-    let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let pairs = || query.split('&').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
-    let tags = pairs().filter(|(key, _)| key == "tag").map(|(_, tag)| tag).collect();
-    let query = pairs().collect();
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    if let Some(response) = mangle::before(state, request).or_else(|| access::check(state, request)) {
+        return response;
     }
-    let length = headers.get("content-length").and_then(|l: &String| l.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    Ok(Some(Request { method, path: path.to_owned(), query, tags, headers, body }))
+    handlers::handle(state, request)
 }
 
 fn digest_of(bytes: &[u8]) -> String {

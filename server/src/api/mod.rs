@@ -21,8 +21,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::response::empty;
@@ -55,7 +56,7 @@ pub fn router<B: BlobStore, M: Metadata>(registry: Arc<Registry<B, M>>, access: 
 async fn answer<B: BlobStore, M: Metadata>(State(api): State<Arc<Api<B, M>>>, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut facts = Facts::default();
-    let result = match Endpoint::parse(&parts.method, &parts.uri) {
+    let result = match for_one_host(&parts).and_then(|()| Endpoint::parse(&parts.method, &parts.uri)) {
         // Boxed: the largest handler's state need not be part of every connection's.
         Ok(endpoint) => {
             facts.endpoint = endpoint.kind();
@@ -66,6 +67,14 @@ async fn answer<B: BlobStore, M: Metadata>(State(api): State<Arc<Api<B, M>>>, re
     let mut response = result.unwrap_or_else(|e| error_response(&e));
     response.extensions_mut().insert(facts);
     response
+}
+
+/// A request by HTTP/1.1 says once whom it is for (RFC 9112 section 3.2).
+fn for_one_host(parts: &Parts) -> Result<()> {
+    if parts.version == Version::HTTP_11 && parts.headers.get_all(HOST).iter().count() != 1 {
+        return Err(Error::Parameter("a request has one Host header".into()));
+    }
+    Ok(())
 }
 
 async fn dispatch<B: BlobStore, M: Metadata>(

@@ -3,12 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use longshore_conformance::report::compare::Comparison;
 use longshore_conformance::report::output::write_json;
 use longshore_conformance::report::saved::Saved;
-
-use super::output::Format;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -19,6 +17,12 @@ pub(super) struct Flags {
     /// How to print what differs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Json,
 }
 
 /// Whether the second fails nothing the first passes.

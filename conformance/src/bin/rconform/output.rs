@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, ValueEnum};
-use longshore_conformance::report::output::{Form, Target};
+use clap::Args;
+use longshore_conformance::report::output::{Form, Target, write_json};
+use longshore_conformance::requirement::Requirement;
 
 #[derive(Debug, Args)]
 pub(super) struct OutputFlags {
@@ -15,13 +16,6 @@ pub(super) struct OutputFlags {
     output: Vec<Target>,
 }
 
-/// The forms of what is neither a page nor judged by test.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Format {
-    Table,
-    Json,
-}
-
 impl OutputFlags {
     /// Prints, then writes each file. One that cannot be written keeps no other from being written; the
     /// first error is told.
@@ -29,5 +23,14 @@ impl OutputFlags {
         let printed = write(self.format, &mut io::stdout().lock()).map_err(Into::into);
         let written: Vec<_> = self.output.iter().map(|target| target.put(&write)).collect();
         written.into_iter().chain([printed]).collect()
+    }
+}
+
+/// Writes which requirements there are.
+pub(super) fn write_list<C>(chosen: &[&Requirement<C>], form: Form, out: &mut dyn Write) -> io::Result<()> {
+    match form {
+        Form::Table => chosen.iter().try_for_each(|r| writeln!(out, "{:36}  {:6}  {:52}  {}", r.id, r.level, r.section, r.title)),
+        Form::Json => write_json(&chosen, out),
+        Form::Junit | Form::Html => Err(io::Error::other("a list of requirements is a table or JSON")),
     }
 }

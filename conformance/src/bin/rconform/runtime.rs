@@ -1,14 +1,14 @@
 //! `rconform runtime`
 
-use std::io::Write;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use longshore_conformance::report::output::write_json;
+use longshore_conformance::report::output::{Form, write_json, write_report};
 use longshore_conformance::runtime;
 
-use super::output::Format;
+use super::output::{OutputFlags, write_list};
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -37,19 +37,15 @@ pub(super) struct Flags {
     /// How often each operation is measured
     #[arg(long, short = 'n', value_name = "N", requires = "time", default_value_t = 20)]
     rounds: usize,
-    /// How to print what was found
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    output: OutputFlags,
 }
 
 /// Whether every MUST holds.
 pub(super) fn run(flags: &Flags) -> anyhow::Result<bool> {
-    let mut out = std::io::stdout().lock();
     let chosen = runtime::choose(&flags.only, &flags.skip)?;
     let Some(program) = flags.program.as_ref().filter(|_| !flags.list) else {
-        for r in &chosen {
-            writeln!(out, "{:36}  {:6}  {:32}  {}", r.id, r.level, r.section, r.title)?;
-        }
+        flags.output.put(|form, out| write_list(&chosen, form, out))?;
         return Ok(true);
     };
     let program = found(program)?;
@@ -57,17 +53,15 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<bool> {
     if flags.time {
         let versus = flags.versus.as_deref().map(found).transpose()?;
         let timing = runtime::time(&program, versus.as_deref(), rootfs, flags.rounds)?;
-        match flags.format {
-            Format::Table => timing.write_text(&mut out)?,
-            Format::Json => write_json(&timing, &mut out)?,
-        }
+        flags.output.put(|form, mut out| match form {
+            Form::Table => timing.write_text(&mut out),
+            Form::Json => write_json(&timing, out),
+            Form::Junit | Form::Html => Err(io::Error::other("times of launches are a table or JSON")),
+        })?;
         return Ok(true);
     }
     let report = runtime::run(&program, rootfs, &chosen)?;
-    match flags.format {
-        Format::Table => report.write_table(&mut out)?,
-        Format::Json => write_json(&report, &mut out)?,
-    }
+    flags.output.put(|form, out| write_report(&report, form, out))?;
     Ok(report.conforms())
 }
 
