@@ -28,9 +28,12 @@ impl Process {
         let mut family = vec![self.pid];
         let mut next = 0;
         while let Some(pid) = family.get(next).filter(|_| family.len() < PROCESSES_LIMIT) {
-            // None where it is over, or the kernel does not tell.
-            let children = read(*pid, &format!("task/{pid}/children")).unwrap_or_default();
-            family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            // None where it is over, or the kernel does not tell. Any thread may have started some.
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            for thread in threads {
+                let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+                family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            }
             next += 1;
         }
         family
