@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod common;
+#[path = "common/users.rs"]
+mod users;
 
 use std::path::Path;
 use std::process::Command;
 
 use common::Rhub;
-use common::users::{Hub, PASSWORD};
+use users::{Hub, PASSWORD};
 
 /// `rconform`, which is beside rhub once the workspace is built.
 fn rconform(arguments: &[&str], password: Option<&str>) -> serde_json::Value {
