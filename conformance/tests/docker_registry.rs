@@ -82,6 +82,8 @@ fn the_gaps_of_docker_registry_are_found_and_nothing_else() {
         "push-chunk-repeated",
         "push-chunk-last-disordered",
         "push-chunk-resumed",
+        // 500.
+        "push-manifest-foreign",
         "tags-order",
         "tags-limit",
         "tags-limit-zero",
@@ -105,7 +107,9 @@ fn the_gaps_of_docker_registry_are_found_and_nothing_else() {
         "hostile-manifest-shape",
         // The connection goes on, and what follows the last chunk is a request.
         "hostile-smuggling",
+        // 500 each.
         "errors-digest-malformed",
+        "errors-digest-malformed-push",
     ];
     assert_eq!(with(Verdict::Fail), gaps);
     let not_offered = with(Verdict::NotOffered);

@@ -204,6 +204,7 @@ fn open_faults() -> Vec<Row> {
         (AcceptsAnyTag, &["push-manifest-tag-malformed"]),
         (AcceptsManifestUnderWrongDigest, &["push-manifest-digest-mismatch"]),
         (ForgetsReplacedManifests, &["push-manifest-keeps-old"]),
+        (ForeignLayersAreServerError, &["push-manifest-foreign"]),
         (ForgetsSha512Manifests, &["push-manifest-algorithm"]),
         (LiesAboutPushedDigest, &["push-manifest-digest-true"]),
         (MakesOneTagOfMany, &["push-manifest-tags"]),
@@ -363,7 +364,13 @@ fn open_faults() -> Vec<Row> {
         (InventsErrorCodes, &["push-manifest-blob-unknown", "push-index-manifest-unknown", "errors-codes", "errors-fitting"]),
         (
             MalformedDigestIsServerError,
-            &["hostile-path-encoded", "hostile-path-control", "hostile-digest", "errors-digest-malformed"],
+            &[
+                "hostile-path-encoded",
+                "hostile-path-control",
+                "hostile-digest",
+                "errors-digest-malformed",
+                "errors-digest-malformed-push",
+            ],
         ),
         (MalformedPushDigestIsServerError, &["hostile-query", "errors-digest-malformed-push"]),
         (MessagesAreNumbers, &["errors-message"]),

@@ -132,6 +132,7 @@ fn digest_malformed_push(cx: &Context<'_>) -> Outcome {
         let separator = if upload.contains('?') { '&' } else { '?' };
         let close = Request::new(Method::PUT, format!("{upload}{separator}digest={digest}")).body(BYTES_TYPE, cx.fresh_bytes());
         cx.send(close)?.must_be_refused()?;
+        cx.put_manifest(digest, &cx.image()?.manifest)?.must_be_refused()?;
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ pub(super) const TABLE: &[Requirement] = &[
     must("push-manifest-subject-unknown", "Push", "a manifest may come before its subject", subject_unknown),
     must("push-manifest-no-layers", MANIFESTS, "a manifest without layers is taken", no_layers),
     should("push-manifest-artifact", "Introduction", "a manifest of something that is no image is taken", artifact),
+    should("push-manifest-foreign", MANIFESTS, "a manifest whose layer is to be had elsewhere is taken", foreign),
     should("push-manifest-algorithm", MANIFESTS, "a manifest goes in under its sha512 digest", algorithm),
     must(
         "push-manifest-tag-malformed",
@@ -154,6 +155,20 @@ fn artifact(cx: &Context<'_>) -> Outcome {
     cx.put_manifest(&digest, manifest.as_bytes())?.must_be(&[201])?;
     let answer = cx.ask(Method::GET, &format!("manifests/{digest}"))?;
     answer.must(answer.body() == manifest.as_bytes(), "the manifest's bytes as pushed")
+}
+
+fn foreign(cx: &Context<'_>) -> Outcome {
+    let config = cx.push_blob(&cx.fresh_bytes())?;
+    let layer = sha256(&cx.fresh_bytes());
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":1100}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"{layer}","size":7,"urls":["https://layers.example/{layer}"]}}]}}"#
+    );
+    let put = cx.put_manifest(&sha256(manifest.as_bytes()), manifest.as_bytes())?;
+    // Such layers are deprecated by image-spec 1.1, and what is not there may be refused.
+    if (400..500).contains(&put.status()) {
+        return Err(Finding::Differs(format!("layers to be had elsewhere are refused with {}", put.status())));
+    }
+    put.must_be(&[201])
 }
 
 fn algorithm(cx: &Context<'_>) -> Outcome {

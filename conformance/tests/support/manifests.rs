@@ -96,6 +96,12 @@ fn refused(
         return Some((if state.has(Fault::ConflictIsServerError) { 500 } else { 400 }, "MANIFEST_INVALID"));
     }
     let there = |digest: &str| (repository.to_owned(), digest.to_owned());
+    let foreign = document["layers"].to_string().contains(".nondistributable.");
+    if foreign && state.has(Fault::ForeignLayersAreServerError) {
+        return Some((500, "MANIFEST_INVALID"));
+    }
+    // What is to be had elsewhere comes after the configuration.
+    let blobs = if foreign { &blobs[..1] } else { &blobs[..] };
     if blobs.iter().any(|digest| !state.blobs.contains_key(&there(digest)))
         || children.iter().any(|digest| !state.manifests.contains_key(&there(digest)))
     {

@@ -65,6 +65,7 @@ pub(crate) enum Fault {
     AcceptsAnyTag,
     AcceptsManifestUnderWrongDigest,
     ForgetsReplacedManifests,
+    ForeignLayersAreServerError,
     ForgetsSha512Manifests,
     LiesAboutPushedDigest,
     MakesOneTagOfMany,
