@@ -233,6 +233,7 @@ pub(crate) fn reset_signals() {
 }
 
 /// A thread's signal mask, to be put back.
+#[derive(Debug)]
 pub(crate) struct SignalMask(libc::sigset_t);
 
 /// Blocks `signals` for the calling thread; gives the mask from before.
@@ -321,7 +322,7 @@ pub(crate) fn place_fd(fd: BorrowedFd<'_>, number: RawFd, close_on_exec: bool) -
 /// Borrows a descriptor by number; a closed one gives EBADF on use.
 pub(crate) fn borrow_fd(number: RawFd) -> BorrowedFd<'static> {
     debug_assert!(number >= 0, "descriptor numbers are not negative");
-    // SAFETY: used for the fixed numbers 0 to 4 of a process about to execve.
+    // SAFETY: used for the numbers a process about to execve has given its descriptors itself.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
@@ -340,8 +341,8 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
 /// Null-terminated C strings for `execve(2)`.
 #[derive(Debug)]
 pub(crate) struct CStringArray {
-    // Kept only so that the pointers stay valid.
-    _strings: Vec<std::ffi::CString>,
+    // What the pointers point to.
+    strings: Vec<std::ffi::CString>,
     pointers: Vec<*const libc::c_char>,
 }
 
@@ -349,7 +350,12 @@ impl CStringArray {
     pub(crate) fn new(strings: Vec<std::ffi::CString>) -> Self {
         let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
         pointers.push(ptr::null());
-        Self { _strings: strings, pointers }
+        Self { strings, pointers }
+    }
+
+    /// The strings themselves.
+    pub(crate) fn strings(&self) -> &[std::ffi::CString] {
+        &self.strings
     }
 }
 
@@ -381,7 +387,8 @@ pub(crate) fn executable_memfd(name: &CStr) -> Result<OwnedFd> {
     }
 }
 
-/// The machine code of the trampoline that executes a container's command; see `launch::trampoline`.
+/// The machine code of the trampoline that executes a container's command, with the two descriptor
+/// numbers it ends in not filled in yet; see `launch::trampoline`.
 pub(crate) fn trampoline_code() -> &'static [u8] {
     unsafe extern "C" {
         static longshore_trampoline_start: u8;
@@ -395,17 +402,19 @@ pub(crate) fn trampoline_code() -> &'static [u8] {
     }
 }
 
-// The trampoline, position-independent, without data. On entry the stack holds argc, the candidate
-// paths, one empty string, the command's own argv, NULL, the environment, NULL.
-// It marks descriptor 3 close-on-exec, tries execve on each candidate as execvp(3) would, and on
-// failure writes the errno as a native u32 to descriptor 3 and exits.
+// The trampoline, position-independent. On entry the stack holds argc, the candidate paths, one empty
+// string, the command's own argv, NULL, the environment, NULL. Behind the code stand two descriptor
+// numbers, filled in for each launch: where to report, and where to wait for a start (or -1).
+// It marks both close-on-exec. If it has to wait it reports a native u32 0, "ready", and reads one byte.
+// Then it tries execve on each candidate as execvp(3) would, and on failure reports the errno as a
+// native u32 and exits. If nobody is there to be told that it is ready, or to start it, it exits.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".pushsection .text.longshore_trampoline, \"ax\", @progbits",
     ".globl longshore_trampoline_start",
     ".globl longshore_trampoline_end",
     "longshore_trampoline_start:",
-    "mov edi, 3",
+    "mov edi, dword ptr [rip + .Llongshore_report]",
     "mov esi, 2", // F_SETFD
     "mov edx, 1", // FD_CLOEXEC
     "mov eax, 72",
@@ -413,6 +422,36 @@ std::arch::global_asm!(
     "mov r15d, eax",
     "neg r15d",
     "jnz 5f",
+    "mov edi, dword ptr [rip + .Llongshore_wait]",
+    "test edi, edi",
+    "js 4f",
+    "mov esi, 2",
+    "mov edx, 1",
+    "mov eax, 72",
+    "syscall",
+    "mov r15d, eax",
+    "neg r15d",
+    "jnz 5f",
+    "push 0",
+    "mov edi, dword ptr [rip + .Llongshore_report]",
+    "mov rsi, rsp",
+    "mov edx, 4",
+    "mov eax, 1",
+    "syscall",
+    "cmp eax, 4",
+    "jne 7f",
+    "6:",
+    "mov edi, dword ptr [rip + .Llongshore_wait]",
+    "mov rsi, rsp",
+    "mov edx, 1",
+    "xor eax, eax",
+    "syscall",
+    "cmp eax, -4", // EINTR
+    "je 6b",
+    "cmp eax, 1",
+    "jne 7f",
+    "pop rax",
+    "4:",
     "lea r12, [rsp + 8]",
     "mov r13, r12",
     "2:", // r13: behind the empty string, the command's argv
@@ -442,15 +481,19 @@ std::arch::global_asm!(
     "je 3b",
     "5:",
     "push r15",
-    "mov edi, 3",
+    "mov edi, dword ptr [rip + .Llongshore_report]",
     "mov rsi, rsp",
     "mov edx, 4",
     "mov eax, 1",
     "syscall",
+    "7:",
     "mov edi, 127",
     "mov eax, 231",
     "syscall",
     "ud2",
+    ".balign 4",
+    ".Llongshore_report: .long 3",
+    ".Llongshore_wait: .long -1",
     "longshore_trampoline_end:",
     ".popsection",
 );
@@ -461,13 +504,42 @@ std::arch::global_asm!(
     ".globl longshore_trampoline_start",
     ".globl longshore_trampoline_end",
     "longshore_trampoline_start:",
-    "mov x0, #3",
+    "adr x23, .Llongshore_report",
+    "ldr w0, [x23]",
     "mov x1, #2", // F_SETFD
     "mov x2, #1", // FD_CLOEXEC
     "mov x8, #25",
     "svc #0",
     "neg w22, w0",
     "cbnz w22, 5f",
+    "ldr w0, [x23, #4]",
+    "tbnz w0, #31, 4f",
+    "mov x1, #2",
+    "mov x2, #1",
+    "mov x8, #25",
+    "svc #0",
+    "neg w22, w0",
+    "cbnz w22, 5f",
+    "str xzr, [sp, #-16]!",
+    "ldr w0, [x23]",
+    "mov x1, sp",
+    "mov x2, #4",
+    "mov x8, #64",
+    "svc #0",
+    "cmp w0, #4",
+    "b.ne 7f",
+    "6:",
+    "ldr w0, [x23, #4]",
+    "mov x1, sp",
+    "mov x2, #1",
+    "mov x8, #63",
+    "svc #0",
+    "cmn w0, #4", // EINTR
+    "b.eq 6b",
+    "cmp w0, #1",
+    "b.ne 7f",
+    "add sp, sp, #16",
+    "4:",
     "ldr x9, [sp]",
     "add x19, sp, #8",
     "mov x20, x19",
@@ -496,15 +568,19 @@ std::arch::global_asm!(
     "b.eq 3b",
     "5:",
     "str w22, [sp, #-16]!",
-    "mov x0, #3",
+    "ldr w0, [x23]",
     "mov x1, sp",
     "mov x2, #4",
     "mov x8, #64",
     "svc #0",
+    "7:",
     "mov x0, #127",
     "mov x8, #94",
     "svc #0",
     "brk #1",
+    ".balign 4",
+    ".Llongshore_report: .long 3",
+    ".Llongshore_wait: .long -1",
     "longshore_trampoline_end:",
     ".popsection",
 );

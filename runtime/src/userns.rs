@@ -89,6 +89,11 @@ pub fn enter_rootless() -> Result<Mapping> {
     }
 }
 
+/// Whether this process is in the machine's first user namespace.
+pub fn in_first() -> Result<bool> {
+    crate::launch::in_first_user_namespace()
+}
+
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create a pipe")
 }
@@ -185,7 +190,7 @@ fn parse_ranges(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
 }
 
 /// The user's name in `/etc/passwd`, which is read to a limit.
-fn user_name(uid: u32) -> Option<String> {
+pub(crate) fn user_name(uid: u32) -> Option<String> {
     let mut text = Vec::new();
     File::open("/etc/passwd").ok()?.take(SUBID_LIMIT_BYTES).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);

@@ -6,6 +6,9 @@
 //! the `devices` controller. No other controller is joined: nothing here limits memory or CPU yet.
 
 mod devices;
+pub(crate) mod membership;
+pub(crate) mod processes;
+pub(crate) mod usage;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -106,6 +109,12 @@ impl Cgroup {
             .attempt(|| format!("attach the device rules to cgroup {:?}", self.path))
     }
 
+    /// Leaves the cgroup to the container in it: whoever removes that removes it.
+    pub(crate) fn keep(mut self) {
+        // An empty path is nothing to be removed.
+        self.path = PathBuf::new();
+    }
+
     /// The cgroup2 directory to be born in; `None` on cgroup v1.
     pub(crate) fn born_in(&self) -> Option<BorrowedFd<'_>> {
         self.tasks.is_empty().then(|| self.directory.as_fd())
@@ -119,9 +128,17 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
         // Without any way to report it; the guard process tries again if this one is being killed.
         let _ = destroy(&self.path);
     }
+}
+
+/// Changes the limits of a container that is there: those that are given.
+pub(crate) fn update(_cgroups: &[membership::Membership], _resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
+    Err(Error::invalid("update", "not supported yet"))
 }
 
 /// True if containers of this host live in the cgroup2 hierarchy.

@@ -5,6 +5,7 @@
 //! made first, then the host's filesystem is left behind, and only then anything is looked up in the
 //! image, by descriptor. Privileges go last, the seccomp filter as late as it can.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,7 +19,7 @@ use super::mounts::{MountPlan, Source};
 use super::path::{InRoot, file_type, open_in};
 use super::plan::{DevicePlan, Plan};
 use super::report::{At, Fault, Step};
-use super::trampoline::REPORT_FD;
+use super::trampoline::Numbers;
 use crate::sys::{self, MountAttributes};
 
 /// Descriptors the child works with; all close-on-exec and numbered 10 or higher.
@@ -32,7 +33,40 @@ pub(super) struct Descriptors<'a> {
     pub(super) report_out: BorrowedFd<'a>,
     /// `tasks` of the cgroup v1 directories to join.
     pub(super) cgroup_tasks: &'a [OwnedFd],
+    pub(super) trampoline: BorrowedFd<'a>,
+    /// What the trampoline waits on before it executes the command, if it is to wait.
+    pub(super) wait: Option<BorrowedFd<'a>>,
+    pub(super) numbers: Numbers,
+    pub(super) manner: Manner<'a>,
 }
+
+/// What about a launch is the caller's to choose and no part of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner<'a> {
+    /// The process is killed when its launcher ends: for a container in the foreground.
+    pub(super) tied: bool,
+    /// The process gets a session keyring of its own.
+    pub(super) new_keyring: bool,
+    /// The host's filesystem is left by `pivot_root`; else by `chroot`, for hosts whose own root is an
+    /// initramfs.
+    pub(super) pivot: bool,
+    /// Hooks run before the host's filesystem is left.
+    pub(super) hooks: Option<HookStop<'a>>,
+}
+
+/// Where a launch stops for hooks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HookStop<'a> {
+    /// One byte on it says that they have run.
+    pub(super) go: BorrowedFd<'a>,
+    /// The launcher's end of that pipe, inherited.
+    pub(super) go_in: BorrowedFd<'a>,
+    /// The root filesystem's path on the host, where hooks expect it.
+    pub(super) rootfs: &'a CStr,
+}
+
+/// What the child writes on the report pipe to have the hooks run.
+pub(super) const HOOKS_PLEASE: u8 = b'h';
 
 /// Runs in the child: sets the container up and executes the command. Returns only on failure,
 /// reported on the pipe.
@@ -41,25 +75,34 @@ pub(super) fn main(plan: &mut Plan, descriptors: &Descriptors<'_>) -> u8 {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
+    report(descriptors, fault);
+    125
+}
+
+/// Tells the launcher what failed.
+pub(super) fn report(descriptors: &Descriptors<'_>, fault: Fault) {
     // The report pipe may have moved to its final number already.
-    for pipe in [descriptors.report, sys::borrow_fd(REPORT_FD)] {
+    for pipe in [descriptors.report, sys::borrow_fd(descriptors.numbers.report)] {
         if rustix::io::write(pipe, &fault.encode()).is_ok() {
             break;
         }
     }
-    125
 }
 
 fn set_up(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<std::convert::Infallible, Fault> {
     prepare(plan, descriptors)?;
-    enter_root(plan, descriptors)?;
-    for index in 0..plan.mounts.len() {
-        attach(plan, index)?;
+    make_mounts(plan, descriptors)?;
+    if let Some(hooks) = &descriptors.manner.hooks {
+        // Hooks are promised the container's mounts at the path they know, and the host's files.
+        place_root(plan, hooks.rootfs)?;
+        fill_root(plan)?;
+        stop_for_hooks(descriptors, hooks)?;
+        leave_host(descriptors)?;
+    } else {
+        place_root(plan, c"/")?;
+        leave_host(descriptors)?;
+        fill_root(plan)?;
     }
-    for (index, device) in plan.devices.iter().enumerate() {
-        make_device(plan.root.as_fd(), device).at(Step::Device, index)?;
-    }
-    make_links(plan.root.as_fd()).at(Step::Link, 0)?;
     if let Some(terminal) = descriptors.terminal {
         attach_console(plan.root.as_fd(), terminal).at(Step::Console, 0)?;
     }
@@ -67,9 +110,14 @@ fn set_up(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<std::convert
     cover_paths(plan)?;
     set_identity(plan)?;
     enter_working_directory(plan).at(Step::WorkingDirectory, 0)?;
+    become_command(plan, descriptors)
+}
+
+/// The end of a launch, and of joining a container: limits, descriptors, privileges, the command.
+pub(super) fn become_command(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<std::convert::Infallible, Fault> {
     set_limits(plan)?;
     place_descriptors(plan, descriptors)?;
-    drop_privileges(plan)
+    drop_privileges(plan, descriptors)
 }
 
 /// The process itself: not to be traced or opened by anyone, dead when the launcher is.
@@ -81,7 +129,9 @@ fn prepare(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<(), Fault> {
         rustix::io::write(&file, score).at(Step::OomScore, 1)?;
     }
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).at(Step::Prepare, 0)?;
-    sys::die_with_parent().at(Step::Prepare, 1)?;
+    if descriptors.manner.tied {
+        sys::die_with_parent().at(Step::Prepare, 1)?;
+    }
     // The launcher may have died before that took effect: then nobody else holds the reading end.
     sys::close(descriptors.report_out);
     let mut pipe = [PollFd::new(&descriptors.report, PollFlags::empty())];
@@ -89,12 +139,19 @@ fn prepare(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<(), Fault> {
     if pipe[0].revents().contains(PollFlags::ERR) {
         sys::exit_now(125);
     }
+    start_session(descriptors)
+}
+
+/// Signals, file creation mask, keyring and session: nothing of the launcher's is kept.
+pub(super) fn start_session(descriptors: &Descriptors<'_>) -> Result<(), Fault> {
     sys::reset_signals();
     rustix::process::umask(Mode::empty());
-    match sys::join_new_session_keyring() {
-        // A kernel without keyrings, or a host that forbids them, has none to leak.
-        Ok(()) | Err(Errno::NOSYS | Errno::PERM) => {}
-        Err(errno) => return Err(errno).at(Step::Keyring, 0),
+    if descriptors.manner.new_keyring {
+        match sys::join_new_session_keyring() {
+            // A kernel without keyrings, or a host that forbids them, has none to leak.
+            Ok(()) | Err(Errno::NOSYS | Errno::PERM) => {}
+            Err(errno) => return Err(errno).at(Step::Keyring, 0),
+        }
     }
     rustix::process::setsid().at(Step::Session, 0)?;
     if let Some(terminal) = descriptors.terminal {
@@ -103,11 +160,17 @@ fn prepare(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// From the host's filesystem to the container's, which becomes `/`.
-fn enter_root(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<(), Fault> {
+/// Moves this process into the cgroup v1 directories.
+pub(super) fn join_cgroups(descriptors: &Descriptors<'_>) -> Result<(), Fault> {
     for (index, tasks) in descriptors.cgroup_tasks.iter().enumerate() {
         rustix::io::write(tasks, b"0").at(Step::JoinCgroup, index)?;
     }
+    Ok(())
+}
+
+/// The filesystems that only this process can make, while the host's are in sight.
+fn make_mounts(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<(), Fault> {
+    join_cgroups(descriptors)?;
     if !descriptors.cgroup_tasks.is_empty() && plan.namespaces & libc::CLONE_NEWCGROUP != 0 {
         // The namespace's root is the cgroup one is in: so only now.
         sys::unshare(libc::CLONE_NEWCGROUP).at(Step::JoinCgroup, usize::from(u16::MAX))?;
@@ -119,9 +182,47 @@ fn enter_root(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<(), Faul
             plan.made[index] = Some(filesystem.make().at(Step::MakeMount, index)?);
         }
     }
-    rustix::mount::move_mount(plan.root.as_fd(), c"", rustix::fs::CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    Ok(())
+}
+
+/// Attaches the root filesystem at `path` of the host.
+fn place_root(plan: &Plan, path: &CStr) -> Result<(), Fault> {
+    rustix::mount::move_mount(plan.root.as_fd(), c"", rustix::fs::CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .at(Step::EnterRoot, 0)?;
-    rustix::process::fchdir(plan.root.as_fd()).at(Step::EnterRoot, 1)?;
+    rustix::process::fchdir(plan.root.as_fd()).at(Step::EnterRoot, 1)
+}
+
+/// What the root filesystem gets: mounts, devices and links.
+fn fill_root(plan: &Plan) -> Result<(), Fault> {
+    for index in 0..plan.mounts.len() {
+        attach(plan, index)?;
+    }
+    for (index, device) in plan.devices.iter().enumerate() {
+        make_device(plan.root.as_fd(), device).at(Step::Device, index)?;
+    }
+    make_links(plan.root.as_fd()).at(Step::Link, 0)
+}
+
+/// Has the launcher run the hooks that come before the host's filesystem is left, and waits.
+fn stop_for_hooks(descriptors: &Descriptors<'_>, hooks: &HookStop<'_>) -> Result<(), Fault> {
+    sys::close(hooks.go_in);
+    rustix::io::write(descriptors.report, &[HOOKS_PLEASE]).at(Step::Hooks, 0)?;
+    let mut go = [0; 1];
+    loop {
+        match rustix::io::read(hooks.go, &mut go) {
+            Err(Errno::INTR) => {}
+            // One of them failed, or the launcher is gone.
+            Ok(0) => sys::exit_now(125),
+            other => return other.at(Step::Hooks, 1).map(drop),
+        }
+    }
+}
+
+/// From the host's filesystem to the container's, which is the working directory and becomes `/`.
+fn leave_host(descriptors: &Descriptors<'_>) -> Result<(), Fault> {
+    if !descriptors.manner.pivot {
+        return rustix::process::chroot(c".").and_then(|()| rustix::process::chdir(c"/")).at(Step::LeaveHost, 2);
+    }
     rustix::process::pivot_root(c".", c".").at(Step::EnterRoot, 2)?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH).at(Step::LeaveHost, 0)?;
     rustix::process::chdir(c"/").at(Step::LeaveHost, 1)
@@ -362,7 +463,11 @@ fn set_identity(plan: &Plan) -> Result<(), Fault> {
 /// Enters the working directory by descriptor, made if missing: it is inside the root whatever links
 /// lead to it (CVE-2024-21626). The kernel's own word on that is asked for as well.
 fn enter_working_directory(plan: &Plan) -> Result<(), Errno> {
-    let directory = plan.working_directory.open_or_create_directory(plan.root.as_fd())?;
+    change_directory(plan.working_directory.open_or_create_directory(plan.root.as_fd())?)
+}
+
+/// Enters a directory if it is inside the root.
+pub(super) fn change_directory(directory: OwnedFd) -> Result<(), Errno> {
     rustix::process::fchdir(&directory)?;
     let mut buffer = [0; libc::PATH_MAX as usize];
     sys::working_directory(&mut buffer)?;
@@ -378,10 +483,8 @@ fn set_limits(plan: &Plan) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Number of the trampoline's descriptor while it is executed.
-const TRAMPOLINE_FD: RawFd = 4;
-
-/// Descriptors 0 to 4 as the trampoline expects them, and no others.
+/// Standard input, output and error, what the caller passes on, what the trampoline needs, and no
+/// others.
 fn place_descriptors(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<(), Fault> {
     for (number, fd) in descriptors.stdio.iter().enumerate() {
         if fd.as_fd().as_raw() != number as RawFd {
@@ -389,9 +492,17 @@ fn place_descriptors(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<(), F
         }
         give_to_user(sys::borrow_fd(number as RawFd), plan.uid).at(Step::Stdio, number)?;
     }
-    sys::place_fd(descriptors.report, REPORT_FD, false).at(Step::Descriptors, 0)?;
-    sys::place_fd(plan.trampoline.as_fd(), TRAMPOLINE_FD, true).at(Step::Descriptors, 1)?;
-    sys::close_from(TRAMPOLINE_FD as u32 + 1).at(Step::Descriptors, 2)
+    let numbers = descriptors.numbers;
+    for preserved in 3..numbers.report {
+        rustix::io::fcntl_setfd(sys::borrow_fd(preserved), rustix::io::FdFlags::empty()).at(Step::Descriptors, preserved as usize)?;
+    }
+    sys::place_fd(descriptors.report, numbers.report, false).at(Step::Descriptors, 0)?;
+    sys::place_fd(descriptors.trampoline, numbers.program, true).at(Step::Descriptors, 1)?;
+    if let (Some(wait), Some(number)) = (descriptors.wait, numbers.wait) {
+        sys::place_fd(wait, number, false).at(Step::Descriptors, 2)?;
+        return sys::close_from(numbers.end() as u32).at(Step::Descriptors, 3);
+    }
+    sys::close_from(numbers.program as u32 + 1).at(Step::Descriptors, 3)
 }
 
 trait AsRaw {
@@ -421,7 +532,7 @@ fn give_to_user(fd: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
 }
 
 /// Capabilities, user, filter: then the command.
-fn drop_privileges(plan: &Plan) -> Result<std::convert::Infallible, Fault> {
+fn drop_privileges(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<std::convert::Infallible, Fault> {
     let sets = plan.capabilities;
     for capability in 0..64 {
         if sets.bounding & (1 << capability) == 0 {
@@ -438,6 +549,9 @@ fn drop_privileges(plan: &Plan) -> Result<std::convert::Infallible, Fault> {
     rustix::thread::set_thread_res_gid(gid, gid, gid).at(Step::User, 2)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).at(Step::User, 3)?;
     rustix::thread::set_keep_capabilities(false).at(Step::User, 4)?;
+    if descriptors.wait.is_some() {
+        look_up_command(plan).at(Step::Command, 0)?;
+    }
     let capset = |effective: u64, permitted: u64| {
         let set = CapabilitySet::from_bits_retain;
         rustix::thread::set_capabilities(
@@ -458,10 +572,36 @@ fn drop_privileges(plan: &Plan) -> Result<std::convert::Infallible, Fault> {
     for capability in (0..64).filter(|capability| sets.ambient & (1 << capability) != 0) {
         sys::raise_ambient_capability(capability).at(Step::Capabilities, 104)?;
     }
-    // A change of user or capabilities has cancelled it.
-    sys::die_with_parent().at(Step::Capabilities, 105)?;
+    if descriptors.manner.tied {
+        // A change of user or capabilities has cancelled it.
+        sys::die_with_parent().at(Step::Capabilities, 105)?;
+    }
     if let (true, Some(filter)) = (plan.no_new_privileges, &plan.seccomp) {
         filter.load().at(Step::Seccomp, 1)?;
     }
-    Err(sys::exec_fd(sys::borrow_fd(TRAMPOLINE_FD), &plan.arguments, &plan.environment)).at(Step::Trampoline, 0)
+    let program = sys::borrow_fd(descriptors.numbers.program);
+    Err(sys::exec_fd(program, &plan.arguments, &plan.environment)).at(Step::Trampoline, 0)
+}
+
+/// Whether the command can be executed, as far as that is known before it is: engines want to hear of
+/// a missing one from `create`, and it is executed by `start`.
+fn look_up_command(plan: &Plan) -> Result<(), Errno> {
+    let mut verdict = Errno::NOENT;
+    for candidate in plan.arguments.strings().iter().take_while(|candidate| !candidate.is_empty()) {
+        let access = rustix::fs::Access::EXEC_OK;
+        match rustix::fs::accessat(rustix::fs::CWD, candidate.as_c_str(), access, rustix::fs::AtFlags::EACCESS) {
+            Ok(()) => match rustix::fs::stat(candidate.as_c_str()) {
+                Ok(status) if FileType::from_raw_mode(status.st_mode) == FileType::Directory => verdict = Errno::ACCESS,
+                _ => return Ok(()),
+            },
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => verdict = errno,
+        }
+    }
+    // Capabilities that are in effect later may allow what this user alone may not.
+    let overrides = CapabilitySet::DAC_OVERRIDE.bits();
+    if verdict == Errno::ACCESS && plan.uid != 0 && plan.capabilities.effective & overrides != 0 {
+        return Ok(());
+    }
+    Err(verdict)
 }

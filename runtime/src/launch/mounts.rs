@@ -334,7 +334,7 @@ pub(super) fn empty_directory() -> Result<OwnedFd> {
 }
 
 /// Whether this process is in the first user namespace, where device nodes can be made.
-pub(super) fn in_first_user_namespace() -> Result<bool> {
+pub(crate) fn in_first_user_namespace() -> Result<bool> {
     let mut map = String::new();
     std::io::Read::read_to_string(
         &mut std::io::Read::take(File::open("/proc/self/uid_map").attempt(|| "open /proc/self/uid_map")?, 4096),

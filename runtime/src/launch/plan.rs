@@ -12,7 +12,6 @@ use rustix::process::{Resource, Rlimit};
 use super::mounts::{self, CgroupView, MountPlan};
 use super::path::InRoot;
 use super::rootfs::c_string;
-use super::trampoline;
 use crate::error::{Attempt, Error, Result};
 use crate::seccomp::Filter;
 use crate::sys::CStringArray;
@@ -48,7 +47,6 @@ pub(super) struct Plan {
     pub(super) capabilities: CapabilityPlan,
     pub(super) no_new_privileges: bool,
     pub(super) seccomp: Option<Filter>,
-    pub(super) trampoline: OwnedFd,
     pub(super) arguments: CStringArray,
     pub(super) environment: CStringArray,
 }
@@ -110,7 +108,6 @@ impl Plan {
             capabilities: CapabilityPlan::new(process)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             seccomp,
-            trampoline: trampoline::create()?,
             arguments,
             environment,
         })
@@ -123,7 +120,6 @@ fn missing(part: &str) -> Error {
 
 /// What is in the runtime-spec but not done here is refused, never silently left out.
 fn refuse_unsupported(spec: &Spec, process: &Process, linux: &Linux) -> Result<()> {
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != oci_spec::runtime::Hooks::default());
     let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let limits = linux.resources().as_ref().is_some_and(|resources| {
         let mut others = resources.clone();
@@ -138,7 +134,6 @@ fn refuse_unsupported(spec: &Spec, process: &Process, linux: &Linux) -> Result<(
         + process.env().as_ref().map_or(0, Vec::len)
         + process.args().as_ref().map_or(0, Vec::len);
     let parts = [
-        (hooks, "hooks"),
         (limits, "linux.resources other than devices"),
         (propagation, "linux.rootfsPropagation other than private and slave"),
         (linux.uid_mappings().as_ref().is_some_and(|list| !list.is_empty()), "linux.uidMappings"),

@@ -39,9 +39,12 @@ pub(super) enum Step {
     User,
     Seccomp,
     Trampoline,
+    Hooks,
+    Command,
+    JoinNamespaces,
 }
 
-const STEPS: [Step; 28] = [
+const STEPS: [Step; 31] = [
     Step::OomScore,
     Step::Prepare,
     Step::Keyring,
@@ -70,6 +73,9 @@ const STEPS: [Step; 28] = [
     Step::User,
     Step::Seccomp,
     Step::Trampoline,
+    Step::Hooks,
+    Step::Command,
+    Step::JoinNamespaces,
 ];
 
 /// A failed step: which, on which item of the plan's list, and the system's answer.
@@ -151,6 +157,9 @@ impl Fault {
             Step::User => format!("become user {} group {}", plan.uid, plan.gid),
             Step::Seccomp => "load the seccomp filter".into(),
             Step::Trampoline => "execute the trampoline".into(),
+            Step::Hooks => "have the hooks run".into(),
+            Step::Command => "look up the command".into(),
+            Step::JoinNamespaces => "join the container's namespaces".into(),
         }
     }
 }
@@ -160,15 +169,25 @@ pub(super) fn decode(message: &[u8], plan: &Plan, command: &str) -> Option<Error
     if message.is_empty() {
         return None;
     }
-    if let Ok(errno) = <[u8; 4]>::try_from(message) {
-        let source = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
-        return Some(Error::Exec { command: command.to_owned(), source });
+    if let Some(errno) = trampoline(message) {
+        return (errno != 0).then(|| exec_error(command, errno));
     }
     let fault = <[u8; 8]>::try_from(message).ok().and_then(Fault::decode);
-    Some(fault.map_or_else(
-        || Error::Launch { step: "read the launch report".into(), source: io::ErrorKind::InvalidData.into() },
-        |fault| Error::Launch { step: fault.describe(plan), source: fault.errno.into() },
-    ))
+    Some(match fault {
+        None => Error::Launch { step: "read the launch report".into(), source: io::ErrorKind::InvalidData.into() },
+        Some(Fault { step: Step::Command, errno, .. }) => exec_error(command, errno.raw_os_error()),
+        Some(fault) => Error::Launch { step: fault.describe(plan), source: fault.errno.into() },
+    })
+}
+
+/// What the trampoline says: 0, it waits to be started; else why the command could not be executed.
+pub(super) fn trampoline(message: &[u8]) -> Option<i32> {
+    <[u8; 4]>::try_from(message).ok().map(i32::from_ne_bytes)
+}
+
+/// The error of a command that could not be executed.
+pub(crate) fn exec_error(command: &str, errno: i32) -> Error {
+    Error::Exec { command: command.to_owned(), source: io::Error::from_raw_os_error(errno) }
 }
 
 #[cfg(test)]

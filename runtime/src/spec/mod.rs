@@ -25,7 +25,7 @@ use crate::seccomp;
 use crate::userns::Mapping;
 use user::ResolvedUser;
 
-pub(crate) use capabilities::capability_number;
+pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::{ETC_FILES, etc_files};
 pub use volume::Volume;
 
@@ -33,7 +33,7 @@ pub use volume::Volume;
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The version of the runtime-spec that configurations follow.
-const OCI_VERSION: &str = "1.2.0";
+pub(crate) const OCI_VERSION: &str = "1.2.0";
 
 /// A container id's first characters are its host name, as with Docker.
 const HOSTNAME_FROM_ID: usize = 12;

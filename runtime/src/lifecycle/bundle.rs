@@ -1,0 +1,45 @@
+//! A bundle: a directory with a configuration and, most of the time, a root filesystem (runtime-spec
+//! bundle.md).
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use crate::error::{Attempt, Error, Result};
+use crate::files::read_bounded;
+
+/// The largest `config.json` accepted.
+const CONFIG_LIMIT_BYTES: u64 = 4 << 20;
+
+/// A bundle, read.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    /// Absolute.
+    pub(super) path: PathBuf,
+    /// The configuration as it stands in the bundle.
+    pub(super) text: Vec<u8>,
+    pub(super) spec: Spec,
+    /// Absolute.
+    pub(super) rootfs: PathBuf,
+}
+
+impl Bundle {
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let path = path.canonicalize().attempt(|| format!("open bundle {path:?}"))?;
+        let config = path.join("config.json");
+        let text = read_bounded(&config, CONFIG_LIMIT_BYTES)?;
+        let spec = parse(&config, &text)?;
+        let root = spec.root().as_ref().ok_or_else(|| Error::invalid(format!("{config:?}"), "it has no \"root\""))?;
+        let rootfs = path.join(root.path());
+        Ok(Self { path, text, spec, rootfs })
+    }
+}
+
+/// A configuration from its text. Only the first version of the specification is known.
+pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Spec> {
+    let spec: Spec = serde_json::from_slice(text).map_err(|error| Error::invalid(format!("{path:?}"), error))?;
+    if !spec.version().starts_with("1.") {
+        return Err(Error::invalid(format!("{path:?}"), format!("ociVersion {:?}: only 1.x is known", spec.version())));
+    }
+    Ok(spec)
+}

@@ -1,0 +1,1 @@
+//! containerd's shim, unchanged, with `roci` in runc's place.

@@ -1,0 +1,1 @@
+//! podman and buildah, unchanged, with `roci` in runc's place.
