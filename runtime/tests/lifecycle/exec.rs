@@ -20,7 +20,8 @@ fn a_process_joins_all_namespaces_and_the_cgroups() {
     }
     // The cgroups as the host sees them: by a process that stays.
     let pid_file = container.file("exec.pid");
-    container.roci(&["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), container.id(), "sleep", "1000"]).code.unwrap();
+    let args = ["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), container.id(), "sleep", "1000"];
+    assert!(container.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     let other = fs::read_to_string(&pid_file).unwrap();
     let cgroups = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert_eq!(cgroups(&other), cgroups(&pid.to_string()));
