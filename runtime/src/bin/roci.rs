@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use longshore_runtime::error::{Attempt, Error, Result};
 use longshore_runtime::image::ContainerConfig;
 use longshore_runtime::launch::{self, Guard, Launch, Rootfs};
-use longshore_runtime::spec::{RunOptions, default_spec};
+use longshore_runtime::spec::{RunOptions, default_spec, parse_spec};
 use longshore_runtime::userns;
 use oci_spec::runtime::Spec;
 
@@ -59,25 +59,27 @@ fn main() -> ExitCode {
 }
 
 fn run(bundle: &Path, id: &str) -> Result<u8> {
-    let spec = read_spec(&bundle.join("config.json"))?;
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json", "it has no \"root\""))?;
+    let bundle = std::fs::canonicalize(bundle).attempt(|| format!("find bundle {bundle:?}"))?;
+    let mut spec = read_spec(&bundle)?;
     if !rustix::process::geteuid().is_root() {
-        userns::enter_rootless()?;
+        userns::enter_rootless_for(&mut spec)?;
     }
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json", "it has no \"root\""))?;
     let guard = Guard::start(&[])?;
     let exit = Rootfs::Directory(bundle.join(root.path()))
         .mount()
-        .and_then(|root| launch::run(Launch { id, spec: &spec, root, stdin: true, guard: Some(&guard) }));
+        .and_then(|root| launch::run(Launch { id, spec: &spec, root, stdin: true, guard: Some(&guard), bundle: &bundle }));
     // Failed or not, the launcher has cleaned up.
     guard.dismiss();
     Ok(exit?.code())
 }
 
-fn read_spec(path: &Path) -> Result<Spec> {
-    let file = File::open(path).attempt(|| format!("open {path:?}"))?;
+fn read_spec(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let file = File::open(&path).attempt(|| format!("open {path:?}"))?;
     let mut text = Vec::new();
     file.take(CONFIG_LIMIT_BYTES).read_to_end(&mut text).attempt(|| format!("read {path:?}"))?;
-    serde_json::from_slice(&text).map_err(|error| Error::invalid(format!("{path:?}"), error))
+    parse_spec(&text, bundle)
 }
 
 fn write_spec(bundle: &Path) -> Result<()> {

@@ -13,34 +13,48 @@
 //! the host's filesystem is out of reach; mounts are attached to descriptors.
 
 mod child;
+mod copyup;
+mod devices;
+mod filesystem;
 mod guard;
+mod idmap;
 mod mounts;
+mod namespaces;
+mod options;
 mod path;
 mod plan;
+mod privileges;
+mod process;
 mod remove;
 mod report;
 mod rootfs;
 mod supervise;
+mod sysctls;
 mod terminal;
 mod trampoline;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
 
 use oci_spec::runtime::{Linux, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Resource, Rlimit};
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Shown};
 use crate::error::{Attempt, Error, Result};
-use crate::sys;
+use crate::seccomp::{Connection, Listener};
+use crate::warning::warn;
 use child::Descriptors;
-use mounts::CgroupView;
 use plan::Plan;
 use supervise::Signals;
 use terminal::Pty;
 
 pub use guard::Guard;
+pub(crate) use idmap::Mappings;
 pub(crate) use path::open_in;
+pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
 pub use rootfs::Rootfs;
 
@@ -64,6 +78,8 @@ pub struct Launch<'a> {
     pub stdin: bool,
     /// Cleans up should this process be killed.
     pub guard: Option<&'a Guard>,
+    /// The bundle's directory, absolute, for who is told of the container's state; empty if there is none.
+    pub bundle: &'a Path,
 }
 
 /// How a container ended.
@@ -94,47 +110,84 @@ impl Exit {
 pub fn run(launch: Launch<'_>) -> Result<Exit> {
     check_id(launch.id)?;
     let linux = launch.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
-    let lease = CgroupLease::new(launch.id, linux, launch.guard)?;
-    let mut plan = Plan::new(launch.spec, launch.root, lease.view())?;
+    let mut lease = CgroupLease::new(launch.id, linux, launch.guard)?;
+    let mut plan = Plan::new(launch.spec, launch.root, &lease.shown)?;
+    if let Some(uid) = delegated_to(launch.spec, linux, &plan) {
+        lease.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.delegate(uid))?;
+    }
+    let listener = plan.listener.take();
+    let agent = listener.as_ref().map(Listener::connect).transpose()?;
     let stdio = Stdio::new(launch.spec, &plan, launch.stdin)?;
     let signals = Signals::catch()?;
-    let born = start(&mut plan, &stdio, lease.cgroup.as_ref())?;
+    let born = start(&mut plan, &stdio, lease.cgroup.as_ref(), agent.as_ref())?;
     if let Some(guard) = launch.guard {
         guard.watch_process(born.pidfd.as_fd())?;
     }
     // The slave must be closed here, or the terminal never reports its end.
     let master = stdio.release();
+    if let Some(agent) = agent {
+        agent.pass_on(launch.id, born.pid.as_raw_nonzero().get(), launch.bundle, launch.spec)?;
+    }
     if let Some(error) = report::decode(&read_report(&born.report)?, &plan, &command_name(launch.spec)) {
         supervise::reap(&born.pidfd)?;
         return Err(error);
     }
-    supervise::wait(&born.pidfd, &signals, master.as_ref())
+    let exit = supervise::wait(&born.pidfd, &signals, master.as_ref());
+    lease.report_oom();
+    exit
+}
+
+/// The user outside to whom the cgroup is given: with a cgroup namespace and a cgroup mount that can be
+/// written it is the container's own to divide further (runtime-spec config-linux.md, "Cgroup ownership").
+fn delegated_to(spec: &Spec, linux: &Linux, plan: &Plan) -> Option<u32> {
+    let mapped = plan.namespaces.mappings.as_ref().and_then(|mappings| mappings.host_uid(plan.uid))?;
+    let own = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == oci_spec::runtime::LinuxNamespaceType::Cgroup && namespace.path().is_none());
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let readonly = mount.options().iter().flatten().any(|option| option == "ro");
+        mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !readonly
+    });
+    (own && writable).then_some(mapped)
 }
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.
 struct CgroupLease<'a> {
     cgroup: Option<Cgroup>,
+    shown: Shown,
     guard: Option<&'a Guard>,
 }
 
 impl<'a> CgroupLease<'a> {
     fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>) -> Result<Self> {
         let privileged = mounts::in_first_user_namespace()?;
-        let mut lease = Self { cgroup: None, guard };
-        if let Some(path) = Cgroup::path_for(id, linux, privileged)? {
-            guard.map_or(Ok(()), |guard| guard.expect_cgroup(&path))?;
-            // Should the name be taken, the guard must not touch that container's cgroup.
-            lease.cgroup = Some(Cgroup::create(path.clone(), linux, privileged)?);
-            guard.map_or(Ok(()), |guard| guard.watch_cgroup(&path))?;
+        let members = cgroup::place(id, linux, privileged)?;
+        let mut lease = Self { cgroup: None, shown: cgroup::shown(&members), guard };
+        if members.is_empty() {
+            let asked = linux.resources().as_ref();
+            return asked.map_or(Ok(()), cgroup::none_needed).map(|()| lease);
         }
+        let paths: Vec<_> = members.iter().map(|member| member.path.clone()).collect();
+        let tell = |tell: fn(&Guard, &Path) -> Result<()>| {
+            paths.iter().try_for_each(|path| guard.map_or(Ok(()), |guard| tell(guard, path)))
+        };
+        tell(Guard::expect_cgroup)?;
+        // Should the name be taken, the guard must not touch that container's cgroup.
+        lease.cgroup = Some(Cgroup::create(members, linux.resources().as_ref(), privileged)?);
+        tell(Guard::watch_cgroup)?;
         Ok(lease)
     }
 
-    fn view(&self) -> CgroupView {
-        match &self.cgroup {
-            Some(cgroup) if cgroup.born_in().is_none() => CgroupView::Devices,
-            None if !cgroup::has_cgroup2() => CgroupView::Empty,
-            _ => CgroupView::Unified,
+    /// A container that ended because its memory did is told apart from one that was killed.
+    fn report_oom(&mut self) {
+        match self.cgroup.as_ref().map_or(0, Cgroup::oom_kills) {
+            0 => {}
+            1 => warn("out of memory: the kernel killed a process of the container (linux.resources.memory.limit)"),
+            count => warn(&format!(
+                "out of memory: the kernel killed {count} processes of the container (linux.resources.memory.limit)"
+            )),
         }
     }
 }
@@ -166,19 +219,25 @@ fn command_name(spec: &Spec) -> String {
 
 /// The first process, just started.
 struct Born {
+    pid: Pid,
     pidfd: OwnedFd,
     report: OwnedFd,
 }
 
-fn start(plan: &mut Plan, stdio: &Stdio, cgroup: Option<&Cgroup>) -> Result<Born> {
+fn start(plan: &mut Plan, stdio: &Stdio, cgroup: Option<&Cgroup>, agent: Option<&Connection<'_>>) -> Result<Born> {
     let (report, report_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create the report pipe")?;
     let report_in = high(&report_in)?;
     plan.trampoline = high(&plan.trampoline)?;
-    let cgroup_tasks = cgroup.map_or(&[][..], Cgroup::tasks);
-    let mut namespaces = plan.namespaces;
-    if !cgroup_tasks.is_empty() {
-        namespaces &= !libc::CLONE_NEWCGROUP;
-    }
+    let listener = agent.and_then(Connection::for_child).map(|fd| high(&fd)).transpose()?;
+    let mapped = match plan.namespaces.separates(libc::CLONE_NEWUSER) {
+        true => {
+            Some(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create the pipe that says a user namespace is mapped")?)
+        }
+        false => None,
+    };
+    let tasks: Vec<BorrowedFd<'_>> = cgroup.into_iter().flat_map(Cgroup::tasks).collect();
+    // The namespace's root is the cgroup one is in: with some yet to be joined only the child can make it.
+    let late = if tasks.is_empty() { 0 } else { libc::CLONE_NEWCGROUP };
     let null = &stdio.null;
     let inherited = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let terminal = stdio.pty.as_ref().map(|pty| pty.slave.as_fd());
@@ -191,27 +250,66 @@ fn start(plan: &mut Plan, stdio: &Stdio, cgroup: Option<&Cgroup>) -> Result<Born
         terminal,
         report: report_in.as_fd(),
         report_out: report.as_fd(),
-        cgroup_tasks,
+        cgroup_tasks: &tasks,
+        mapped: mapped.as_ref().map(|(read, write)| (read.as_fd(), write.as_fd())),
+        listener: listener.as_ref().map(AsFd::as_fd),
     };
     let born_in = cgroup.and_then(Cgroup::born_in);
-    let (_, pidfd) = sys::spawn(namespaces, born_in, &mut || child::main(plan, &descriptors))
-        .attempt(|| "start the container's first process")?;
-    Ok(Born { pidfd, report })
+    let namespaces = Rc::clone(&plan.namespaces);
+    let born = namespaces.spawn(late, born_in, &mut || child::main(plan, &descriptors))?;
+    let (pid, pidfd) = born.map_err(|fault| fault.into_error(plan))?;
+    if let Some((_, write)) = &mapped {
+        set_from_outside(plan, pid)?;
+        rustix::io::write(write, b"g").attempt(|| "say that the user namespace is mapped")?;
+    }
+    Ok(Born { pid, pidfd, report })
+}
+
+/// What a process in a user namespace cannot give itself.
+fn set_from_outside(plan: &Plan, pid: Pid) -> Result<()> {
+    if plan.namespaces.makes(libc::CLONE_NEWUSER)
+        && let Some(mappings) = &plan.namespaces.mappings
+    {
+        mappings.write(pid)?;
+    }
+    if let Some(score) = &plan.oom_score_adj {
+        let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+        std::fs::write(&path, score).attempt(|| format!("set process.oomScoreAdj (write {path})"))?;
+    }
+    for (resource, wanted) in &plan.limits {
+        raise_limit(pid, *resource, wanted).attempt(|| format!("set process.rlimits: {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// Raises the hard limit only: the rest the process does, once it needs no more than it will have.
+fn raise_limit(pid: Pid, resource: Resource, wanted: &Rlimit) -> rustix::io::Result<()> {
+    let own = rustix::process::getrlimit(resource);
+    let higher = own.maximum.is_some_and(|own| wanted.maximum.is_none_or(|wanted| wanted > own));
+    if !higher {
+        return Ok(());
+    }
+    rustix::process::prlimit(Some(pid), resource, Rlimit { current: own.current, maximum: wanted.maximum }).map(drop)
+}
+
+/// Repeats a system call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// The same file under a number from [`FIRST_FREE_FD`] up.
-fn high(fd: &OwnedFd) -> Result<OwnedFd> {
+fn high(fd: impl AsFd) -> Result<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD).attempt(|| "duplicate a file descriptor")
 }
 
 fn read_report(pipe: &OwnedFd) -> Result<Vec<u8>> {
     let mut message = vec![0; 16];
-    let length = loop {
-        match rustix::io::read(pipe, &mut message) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other.attempt(|| "read the launch report")?,
-        }
-    };
+    let length = retry(|| rustix::io::read(pipe, &mut message)).attempt(|| "read the launch report")?;
     message.truncate(length);
     Ok(message)
 }
