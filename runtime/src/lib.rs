@@ -24,6 +24,7 @@ pub mod store;
 mod sys;
 pub mod unpack;
 pub mod userns;
+pub mod warning;
 
 pub use error::{Error, Result};
 pub use source::{RawManifest, Source};

@@ -62,24 +62,48 @@ impl Drop for AbortOnUnwind {
 /// caller is expected to be single-threaded; otherwise `child` must not take locks or allocate.
 pub(crate) fn spawn(flags: c_int, cgroup: Option<BorrowedFd<'_>>, child: &mut dyn FnMut() -> u8) -> Result<(Pid, OwnedFd)> {
     let mut pidfd: c_int = -1;
+    let asked = flags as u64 | libc::CLONE_PIDFD as u64;
+    let pid = clone_process(asked, libc::SIGCHLD, Some(&mut pidfd), cgroup, child)?;
+    Ok((pid, owned(c_long::from(pidfd))?))
+}
+
+/// The same for a child of the caller's own parent (`CLONE_PARENT`): who must wait for it.
+pub(crate) fn spawn_sibling(flags: c_int, cgroup: Option<BorrowedFd<'_>>, child: &mut dyn FnMut() -> u8) -> Result<Pid> {
+    // Its end is signalled as its creator's is; asking for a signal is an error then.
+    clone_process(flags as u64 | libc::CLONE_PARENT as u64, 0, None, cgroup, child)
+}
+
+fn clone_process(
+    flags: u64,
+    exit_signal: c_int,
+    pidfd: Option<&mut c_int>,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: &mut dyn FnMut() -> u8,
+) -> Result<Pid> {
     // SAFETY: all-zero is the documented "nothing asked for" of clone_args.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
-    arguments.pidfd = &raw mut pidfd as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.flags = flags;
+    arguments.pidfd = pidfd.map_or(0, |pidfd| ptr::from_mut(pidfd) as u64);
+    arguments.exit_signal = exit_signal as u64;
     if let Some(directory) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = directory.as_raw_fd() as u64;
     }
     // SAFETY: no stack and no CLONE_VM are asked for, so the child continues here on a copy of
-    // everything, exactly as after fork; `pidfd` outlives the call.
+    // everything, exactly as after fork; the pidfd's place outlives the call.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         let _guard = AbortOnUnwind;
         exit_now(child());
     }
-    let pid = Pid::from_raw(pid as i32).ok_or(Errno::CHILD)?;
-    Ok((pid, owned(c_long::from(pidfd))?))
+    Pid::from_raw(pid as i32).ok_or(Errno::CHILD)
+}
+
+/// Moves the calling process into a namespace: `setns(2)`. `kind` is its `CLONE_NEW*` flag, so that a
+/// descriptor of anything else is refused.
+pub(crate) fn join_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> Result<()> {
+    // SAFETY: the caller is single-threaded and its memory and descriptors are left alone.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }.into()).map(drop)
 }
 
 /// New namespaces for the calling process: `unshare(2)` with `CLONE_NEW*` flags only.
@@ -105,30 +129,86 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, attributes: MountAttributes, 
         propagation: attributes.propagation,
         userns_fd: 0,
     };
+    set_mount_attributes(mount, &raw, recursive)
+}
+
+/// Has a detached mount show its files' owners as `user_namespace` maps them (`MOUNT_ATTR_IDMAP`).
+pub(crate) fn mount_idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    let raw = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    set_mount_attributes(mount, &raw, recursive)
+}
+
+fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a C string and `raw` is as long as we say.
+    // SAFETY: the path is a C string and the structure is as long as we say.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const raw,
+            ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     })
     .map(drop)
 }
 
-/// Puts a seccomp filter on the calling thread. `flags` are `SECCOMP_FILTER_FLAG_*` without those
-/// that return a descriptor.
-pub(crate) fn seccomp_set_filter(program: &[BpfInstruction], flags: u32) -> Result<()> {
+/// Puts a seccomp filter on the calling thread. `flags` are `SECCOMP_FILTER_FLAG_*`; with
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` the listener's descriptor is returned.
+pub(crate) fn seccomp_set_filter(program: &[BpfInstruction], flags: u32) -> Result<Option<OwnedFd>> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::INVAL)?,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
     // SAFETY: BpfInstruction has sock_filter's layout; the kernel copies the program.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) }).map(drop)
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u64 == 0 {
+        return check(result).map(|_| None);
+    }
+    owned(result).map(Some)
+}
+
+/// Scheduling of the calling thread (`struct sched_attr` of `sched_setattr(2)`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SchedulingAttributes {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime_ns: u64,
+    pub(crate) deadline_ns: u64,
+    pub(crate) period_ns: u64,
+    pub(crate) utilisation_min: u32,
+    pub(crate) utilisation_max: u32,
+}
+
+/// Sets the calling thread's scheduling.
+pub(crate) fn set_scheduling(attributes: &SchedulingAttributes) -> Result<()> {
+    let sized = SchedulingAttributes { size: size_of::<SchedulingAttributes>() as u32, ..*attributes };
+    // SAFETY: the structure says how long it is and lives through the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const sized, 0) }).map(drop)
+}
+
+/// Sets the calling thread's I/O priority: a class (1 real time, 2 best effort, 3 idle) and a level in it.
+pub(crate) fn set_io_priority(class: u32, level: u32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: c_int = 1;
+    const CLASS_SHIFT: u32 = 13;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, class << CLASS_SHIFT | level) }).map(drop)
+}
+
+/// Sets the calling process's execution domain: `personality(2)`.
+pub(crate) fn set_personality(domain: u32) -> Result<()> {
+    // SAFETY: a plain number.
+    check(unsafe { libc::personality(c_ulong::from(domain)) }.into()).map(drop)
 }
 
 /// Loads an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE` (instructions of 8 bytes each).

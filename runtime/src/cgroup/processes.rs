@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::membership::Membership;
+use super::Member;
 use crate::error::{Attempt, Error, Result};
 use crate::sys;
 
@@ -28,12 +28,12 @@ const FREEZE_PAUSE: Duration = Duration::from_millis(1);
 const DEPTH_LIMIT: usize = 64;
 
 /// The cgroup to ask for processes: cgroup2's, else the first.
-fn principal(cgroups: &[Membership]) -> Option<&Membership> {
+fn principal(cgroups: &[Member]) -> Option<&Member> {
     cgroups.iter().find(|cgroup| cgroup.is_unified()).or_else(|| cgroups.first())
 }
 
 /// The processes in a container's cgroup and those below it, in order.
-pub(crate) fn list(cgroups: &[Membership]) -> Result<Vec<i32>> {
+pub(crate) fn list(cgroups: &[Member]) -> Result<Vec<i32>> {
     let cgroup = principal(cgroups).ok_or_else(|| {
         Error::invalid("container", "it has no cgroup of its own: which processes are its own cannot be told")
     })?;
@@ -68,7 +68,7 @@ fn tree(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Sends `signal` to every process. One that ends meanwhile is no error.
-pub(crate) fn signal_all(cgroups: &[Membership], signal: i32) -> Result<()> {
+pub(crate) fn signal_all(cgroups: &[Member], signal: i32) -> Result<()> {
     if signal == libc::SIGKILL
         && let Some(unified) = cgroups.iter().find(|cgroup| cgroup.is_unified())
         && fs::write(unified.path.join("cgroup.kill"), "1").is_ok()
@@ -90,7 +90,7 @@ pub(crate) fn signal_all(cgroups: &[Membership], signal: i32) -> Result<()> {
 }
 
 /// Freezes all processes, or lets them go on; waits until it is so.
-pub(crate) fn freeze(cgroups: &[Membership], frozen: bool) -> Result<()> {
+pub(crate) fn freeze(cgroups: &[Member], frozen: bool) -> Result<()> {
     if let Some(unified) = cgroups.iter().find(|cgroup| cgroup.is_unified()) {
         return freeze_unified(&unified.path, frozen);
     }
@@ -140,7 +140,7 @@ fn freeze_v1(path: &Path, frozen: bool) -> Result<()> {
 }
 
 /// Whether the processes are frozen.
-pub(crate) fn frozen(cgroups: &[Membership]) -> bool {
+pub(crate) fn frozen(cgroups: &[Member]) -> bool {
     let reads = |path: PathBuf, words: &[&str]| fs::read_to_string(path).is_ok_and(|text| words.contains(&text.trim()));
     if let Some(unified) = cgroups.iter().find(|cgroup| cgroup.is_unified()) {
         return reads(unified.path.join("cgroup.freeze"), &["1"]);
@@ -150,7 +150,7 @@ pub(crate) fn frozen(cgroups: &[Membership]) -> bool {
 }
 
 /// Kills all processes and removes the cgroups with all below them. Those that are gone are no error.
-pub(crate) fn destroy(cgroups: &[Membership]) -> Result<()> {
+pub(crate) fn destroy(cgroups: &[Member]) -> Result<()> {
     if let Some(cgroup) = principal(cgroups).filter(|cgroup| cgroup.path.exists()) {
         signal_all(std::slice::from_ref(cgroup), libc::SIGKILL)?;
         if frozen(cgroups) {
@@ -158,10 +158,5 @@ pub(crate) fn destroy(cgroups: &[Membership]) -> Result<()> {
             freeze(cgroups, false)?;
         }
     }
-    for cgroup in cgroups {
-        for path in tree(&cgroup.path)?.iter().rev() {
-            super::destroy(path)?;
-        }
-    }
-    Ok(())
+    cgroups.iter().try_for_each(|cgroup| super::destroy(&cgroup.path))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::membership::Membership;
+use super::Member;
 use crate::error::{Attempt, Result};
 
 /// One account. What no cgroup of the container counts is 0 or empty; a limit that is not set is
@@ -34,7 +34,7 @@ pub(crate) struct Usage {
 
 impl Usage {
     /// Reads the account of a container's cgroups.
-    pub(crate) fn read(cgroups: &[Membership]) -> Result<Self> {
+    pub(crate) fn read(cgroups: &[Member]) -> Result<Self> {
         let mut usage = Self::default();
         for cgroup in cgroups {
             if cgroup.is_unified() {
@@ -93,7 +93,7 @@ impl Usage {
         }
     }
 
-    fn add_v1(&mut self, cgroup: &Membership, files: &Files<'_>) -> Result<()> {
+    fn add_v1(&mut self, cgroup: &Member, files: &Files<'_>) -> Result<()> {
         if cgroup.has("cpuacct") {
             self.cpu_ns = files.number("cpuacct.usage")?.unwrap_or(0);
             self.per_cpu_ns =
@@ -182,6 +182,10 @@ mod tests {
         directory
     }
 
+    fn member(controllers: &str, path: &Path) -> Member {
+        Member { mount: path.into(), path: path.into(), controllers: controllers.into() }
+    }
+
     #[test]
     fn both_versions_give_the_same_account() {
         let unified = files(&[
@@ -194,7 +198,7 @@ mod tests {
             ("pids.max", "9\n"),
             ("io.stat", "8:0 rbytes=10 wbytes=20 rios=1\n"),
         ]);
-        let two = Usage::read(&[Membership { controllers: String::new(), path: unified.path().into() }]).unwrap();
+        let two = Usage::read(&[member("", unified.path())]).unwrap();
         assert_eq!((two.cpu_ns, two.cpu_user_ns, two.periods), (5000, 3000, 7));
         assert_eq!((two.memory_bytes, two.memory_limit_bytes, two.memory_cache_bytes), (4096, u64::MAX, 2));
         assert_eq!((two.oom_kills, two.pids, two.pids_limit), (1, 2, 9));
@@ -210,7 +214,7 @@ mod tests {
             ("pids.max", "max\n"),
             ("blkio.throttle.io_service_bytes", "8:0 Read 10\n8:0 Total 10\nTotal 10\n"),
         ]);
-        let one = Usage::read(&[Membership { controllers: "cpuacct,memory,pids,blkio".into(), path: v1.path().into() }]).unwrap();
+        let one = Usage::read(&[member("cpuacct,memory,pids,blkio", v1.path())]).unwrap();
         assert_eq!((one.cpu_ns, one.memory_bytes, one.memory_cache_bytes, one.oom_kills), (5000, 4096, 2, 1));
         assert_eq!((one.pids, one.pids_limit, one.io_bytes.as_slice()), (2, 0, &[(8, 0, "Read", 10)][..]));
     }

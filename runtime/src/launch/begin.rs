@@ -4,12 +4,12 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit};
 
 use super::child::{self, Descriptors, HookStop, Manner};
 use super::mounts;
@@ -22,6 +22,7 @@ use super::trampoline::{self, Numbers};
 use super::{CgroupLease, Exit, Guard, check_id};
 use crate::cgroup::Cgroup;
 use crate::error::{Attempt, Error, Result};
+use crate::seccomp::{Connection, Listener};
 use crate::sys;
 
 /// Descriptors given to the child are numbered from here at least, so that placing its own overwrites
@@ -31,6 +32,8 @@ pub(super) const FIRST_FREE_FD: i32 = 10;
 /// A container to be started.
 pub(crate) struct Begin<'a, 'g> {
     pub(crate) id: &'a str,
+    /// Absolute; empty if there is none.
+    pub(crate) bundle: &'a Path,
     pub(crate) spec: &'a Spec,
     /// From [`super::Rootfs::mount`].
     pub(crate) root: OwnedFd,
@@ -165,8 +168,12 @@ impl Running<'_> {
     }
 
     /// Waits for its end in the foreground; its cgroup goes with it.
-    pub(crate) fn wait(self, signals: &Signals) -> Result<Exit> {
-        supervise::wait(&self.pidfd, signals, self.master.as_ref())
+    pub(crate) fn wait(mut self, signals: &Signals) -> Result<Exit> {
+        let exit = supervise::wait(&self.pidfd, signals, self.master.as_ref());
+        if let Some(lease) = &mut self.lease {
+            lease.report_oom();
+        }
+        exit
     }
 
     /// Waits for its end, doing nothing else.
@@ -197,9 +204,14 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     let linux = begin.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
     let process = begin.spec.process().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"process\""))?;
     let lease = CgroupLease::new(begin.id, linux, begin.guard)?;
-    let mut plan = Plan::new(begin.spec, begin.root, lease.view())?;
-    let numbers = Numbers::behind(begin.preserved, begin.channel.wait.is_some());
-    let floor = FIRST_FREE_FD.max(numbers.end());
+    let mut plan = Plan::new(begin.spec, begin.root, Some(&lease.shown))?;
+    if let Some(uid) = delegated_to(begin.spec, linux, &plan) {
+        lease.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.delegate(uid))?;
+    }
+    let listener = plan.listener.take();
+    let agent = listener.as_ref().map(Listener::connect).transpose()?;
+    let numbers = Numbers::behind(begin.preserved, begin.channel.wait.is_some(), agent.is_some());
+    let floor = FIRST_FREE_FD.max(numbers.end);
     let stdio = if process.terminal().unwrap_or(false) {
         Stdio::terminal(mounts::devpts(&plan.mounts), process, begin.relayed, floor)?
     } else {
@@ -212,7 +224,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
         pivot: begin.pivot,
         hooks: stop.as_ref().map(Stop::for_child),
     };
-    let spawned = spawn(&mut plan, &stdio, lease.cgroup.as_ref(), &begin.channel, (numbers, floor), manner);
+    let spawned = spawn(&mut plan, &stdio, lease.cgroup.as_ref(), &begin.channel, agent.as_ref(), (numbers, floor), manner);
     // The slave and the writing end must be closed here, or neither ever reports its end.
     let report = begin.channel.into_reader();
     let (pid, pidfd) = spawned?;
@@ -222,7 +234,15 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
             guard.watch_process(running.pidfd.as_fd())?;
         }
         (begin.born)(pid)?;
-        let message = heard(&report, stop, begin.hooks.as_mut(), &running)?;
+        let message = match stopped(&report, stop, begin.hooks.as_mut(), &running)? {
+            Some(message) => message,
+            None => {
+                if let Some(agent) = agent {
+                    agent.pass_on(begin.id, pid.as_raw_nonzero().get(), begin.bundle, begin.spec)?;
+                }
+                read_report(&report)?
+            }
+        };
         match report::decode(&message, &plan, &command_name(process)) {
             Some(error) => Err(error),
             None if message.is_empty() && numbers.wait.is_some() => {
@@ -240,17 +260,21 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     }
 }
 
-/// The process's last word before it executes the command or waits, with hooks run on the way.
-fn heard(report: &OwnedFd, stop: Option<Stop>, hooks: Option<&mut HookRun<'_>>, running: &Running<'_>) -> Result<Vec<u8>> {
+/// Runs the hooks where the process stops for them; its last word if it did not get that far.
+fn stopped(
+    report: &OwnedFd,
+    stop: Option<Stop>,
+    hooks: Option<&mut HookRun<'_>>,
+    running: &Running<'_>,
+) -> Result<Option<Vec<u8>>> {
+    let (Some(stop), Some(hooks)) = (stop, hooks) else { return Ok(None) };
     let message = read_report(report)?;
-    match (stop, hooks) {
-        (Some(stop), Some(hooks)) if message == [child::HOOKS_PLEASE] => {
-            (hooks.run)(running.pid, running.pidfd.as_fd())?;
-            rustix::io::write(&stop.go_in, &[1]).attempt(|| "go on after the hooks")?;
-            read_report(report)
-        }
-        _ => Ok(message),
+    if message != [child::HOOKS_PLEASE] {
+        return Ok(Some(message));
     }
+    (hooks.run)(running.pid, running.pidfd.as_fd())?;
+    rustix::io::write(&stop.go_in, &[1]).attempt(|| "go on after the hooks")?;
+    Ok(None)
 }
 
 fn spawn(
@@ -258,30 +282,89 @@ fn spawn(
     stdio: &Stdio,
     cgroup: Option<&Cgroup>,
     channel: &Channel,
+    agent: Option<&Connection<'_>>,
     (numbers, floor): (Numbers, i32),
     manner: Manner<'_>,
 ) -> Result<(Pid, OwnedFd)> {
     let report_in = high(&channel.report.1, floor)?;
     let trampoline = high(&trampoline::create(numbers)?, floor)?;
     let wait = channel.wait.as_ref().map(|wait| high(wait, floor)).transpose()?;
-    let cgroup_tasks = cgroup.map_or(&[][..], Cgroup::tasks);
-    let mut namespaces = plan.namespaces;
-    if !cgroup_tasks.is_empty() {
-        namespaces &= !libc::CLONE_NEWCGROUP;
-    }
+    let listener = agent.and_then(Connection::for_child).map(|fd| high(fd, floor)).transpose()?;
+    let mapped = match plan.namespaces.separates(libc::CLONE_NEWUSER) {
+        true => {
+            Some(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create the pipe that says a user namespace is mapped")?)
+        }
+        false => None,
+    };
+    let tasks: Vec<BorrowedFd<'_>> = cgroup.into_iter().flat_map(Cgroup::tasks).collect();
+    // The namespace's root is the cgroup one is in: with some yet to be joined only the child can make it.
+    let late = if tasks.is_empty() { 0 } else { libc::CLONE_NEWCGROUP };
     let descriptors = Descriptors {
         stdio: stdio.descriptors(),
         terminal: stdio.slave(),
         report: report_in.as_fd(),
         report_out: channel.report.0.as_fd(),
-        cgroup_tasks,
+        cgroup_tasks: &tasks,
+        mapped: mapped.as_ref().map(|(read, write)| (read.as_fd(), write.as_fd())),
+        listener: listener.as_ref().map(AsFd::as_fd),
         trampoline: trampoline.as_fd(),
         wait: wait.as_ref().map(AsFd::as_fd),
         numbers,
         manner,
     };
-    sys::spawn(namespaces, cgroup.and_then(Cgroup::born_in), &mut || child::main(plan, &descriptors))
-        .attempt(|| "start the container's first process")
+    let born_in = cgroup.and_then(Cgroup::born_in);
+    let namespaces = Rc::clone(&plan.namespaces);
+    let born = namespaces.spawn(late, born_in, &mut || child::main(plan, &descriptors))?;
+    let (pid, pidfd) = born.map_err(|fault| fault.into_error(plan))?;
+    if let Some((_, write)) = &mapped {
+        // Should this fail, the process ends by itself when the pipe is closed.
+        set_from_outside(plan, pid)?;
+        rustix::io::write(write, b"g").attempt(|| "say that the user namespace is mapped")?;
+    }
+    Ok((pid, pidfd))
+}
+
+/// What a process in a user namespace cannot give itself.
+fn set_from_outside(plan: &Plan, pid: Pid) -> Result<()> {
+    if plan.namespaces.makes(libc::CLONE_NEWUSER)
+        && let Some(mappings) = &plan.namespaces.mappings
+    {
+        mappings.write(pid)?;
+    }
+    if let Some(score) = &plan.oom_score_adj {
+        let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+        std::fs::write(&path, score).attempt(|| format!("set process.oomScoreAdj (write {path})"))?;
+    }
+    for (resource, wanted) in &plan.limits {
+        raise_limit(pid, *resource, wanted).attempt(|| format!("set process.rlimits: {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// Raises the hard limit only: the rest the process does, once it needs no more than it will have.
+fn raise_limit(pid: Pid, resource: Resource, wanted: &Rlimit) -> rustix::io::Result<()> {
+    let own = rustix::process::getrlimit(resource);
+    let higher = own.maximum.is_some_and(|own| wanted.maximum.is_none_or(|wanted| wanted > own));
+    if !higher {
+        return Ok(());
+    }
+    rustix::process::prlimit(Some(pid), resource, Rlimit { current: own.current, maximum: wanted.maximum }).map(drop)
+}
+
+/// The user outside to whom the cgroup is given: with a cgroup namespace and a cgroup mount that can be
+/// written it is the container's own to divide further (runtime-spec config-linux.md, "Cgroup ownership").
+fn delegated_to(spec: &Spec, linux: &Linux, plan: &Plan) -> Option<u32> {
+    let mapped = plan.namespaces.mappings.as_ref().and_then(|mappings| mappings.host_uid(plan.uid))?;
+    let own = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == oci_spec::runtime::LinuxNamespaceType::Cgroup && namespace.path().is_none());
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let readonly = mount.options().iter().flatten().any(|option| option == "ro");
+        mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !readonly
+    });
+    (own && writable).then_some(mapped)
 }
 
 /// The pipe a launch stops at, and the root filesystem's path.
@@ -311,12 +394,7 @@ pub(super) fn command_name(process: &Process) -> String {
 /// One message from the report pipe: empty once no process holds its other end.
 pub(super) fn read_report(pipe: &OwnedFd) -> Result<Vec<u8>> {
     let mut message = vec![0; 16];
-    let length = loop {
-        match rustix::io::read(pipe, &mut message) {
-            Err(Errno::INTR) => {}
-            other => break other.attempt(|| "read the launch report")?,
-        }
-    };
+    let length = super::retry(|| rustix::io::read(pipe, &mut message)).attempt(|| "read the launch report")?;
     message.truncate(length);
     Ok(message)
 }

@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxBuilder, Mount, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Mount, Process, Spec};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Pid, Uid};
@@ -19,15 +19,15 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::begin::{Channel, FIRST_FREE_FD, Running, command_name, read_report};
 use super::child::{self, Descriptors, Manner};
-use super::mounts::CgroupView;
 use super::path::open_in;
 use super::plan::Plan;
 use super::report::{self, At, Fault, Step};
 use super::rootfs::c_string;
 use super::stdio::{Stdio, high};
 use super::trampoline::{self, Numbers};
-use crate::cgroup::membership::Membership;
+use crate::cgroup::Member;
 use crate::error::{Attempt, Error, Result};
+use crate::seccomp::{Connection, Listener};
 use crate::sys::{self, CStringArray};
 
 /// `f_type` of devpts.
@@ -54,13 +54,13 @@ pub(crate) struct Target {
     /// The namespaces in which it is and this process is not.
     namespaces: ThreadNameSpaceType,
     /// Its cgroups in the hierarchies in which it is elsewhere than this process.
-    cgroups: Vec<Membership>,
+    cgroups: Vec<Member>,
 }
 
 impl Target {
     /// Looks at process `pid`, which `pidfd` refers to and which is known to be the container's.
     pub(crate) fn open(pid: Pid, pidfd: OwnedFd) -> Result<Self> {
-        let mut target = Self { namespaces: differing(pid)?, cgroups: Membership::differing(pid)?, root: root(pid)?, pidfd };
+        let mut target = Self { namespaces: differing(pid)?, cgroups: Member::differing(pid)?, root: root(pid)?, pidfd };
         if !rustix::process::geteuid().is_root() && target.namespaces.contains(ThreadNameSpaceType::USER) {
             // An ordinary user's privileges are those in the namespace that user made.
             target.enter(ThreadNameSpaceType::USER)?;
@@ -106,6 +106,9 @@ fn root(pid: Pid) -> Result<OwnedFd> {
 
 /// A process to be started in a container.
 pub(crate) struct Join<'a> {
+    /// The container's name and bundle, for who is told of its state.
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Path,
     pub(crate) target: Target,
     /// The container's configuration.
     pub(crate) spec: &'a Spec,
@@ -126,25 +129,36 @@ pub(crate) struct Join<'a> {
 /// any more: call it where nothing else is left to be done than to wait.
 pub(crate) fn join(mut join: Join<'_>) -> Result<Running<'static>> {
     let mut plan = plan(&join)?;
+    let listener = plan.listener.take();
     if let Some(program) = join.program {
         plan.arguments = hook_arguments(program, join.process)?;
     }
-    let numbers = Numbers::behind(join.preserved, false);
-    let floor = FIRST_FREE_FD.max(numbers.end());
+    let agent = listener.as_ref().map(Listener::connect).transpose()?;
+    let numbers = Numbers::behind(join.preserved, false, agent.is_some());
+    let floor = FIRST_FREE_FD.max(numbers.end);
     let stdio = match (&join.input, join.process.terminal().unwrap_or(false)) {
         (Some(input), _) => Stdio::with_input(input, floor)?,
         (None, true) => Stdio::terminal(Some(devpts(join.target.root.as_fd())?.as_fd()), join.process, join.relayed, floor)?,
         (None, false) => Stdio::plain(true, floor)?,
     };
     let cgroups = Cgroups::open(&join.target.cgroups)?;
+    if let Some(score) = plan.oom_score_adj.take() {
+        // Inherited. The file is this user's only as long as this process is dumpable.
+        let path = "/proc/self/oom_score_adj";
+        std::fs::write(path, score).attempt(|| format!("set process.oomScoreAdj (write {path})"))?;
+    }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).attempt(|| "make this process not dumpable")?;
     join.target.enter(ThreadNameSpaceType::PROCESS_ID)?;
     let channel = Channel::pipe()?;
-    let spawned = spawn(&mut plan, &join.target, &stdio, &cgroups, &channel, (numbers, floor));
+    let spawned = spawn(&mut plan, &join.target, &stdio, &cgroups, &channel, agent.as_ref(), (numbers, floor));
     let report = channel.into_reader();
     let (pid, pidfd) = spawned?;
     let mut running = Running::without_cgroup(pid, pidfd);
-    match read_report(&report).map(|message| report::decode(&message, &plan, &command_name(join.process))) {
+    let told = agent.map_or(Ok(()), |agent| {
+        let number = pid.as_raw_nonzero().get();
+        agent.pass_on(join.id, number, join.bundle, join.spec)
+    });
+    match told.and_then(|()| read_report(&report)).map(|message| report::decode(&message, &plan, &command_name(join.process))) {
         Ok(None) => {
             running.master = stdio.release();
             Ok(running)
@@ -158,21 +172,18 @@ pub(crate) fn join(mut join: Join<'_>) -> Result<Running<'static>> {
 
 /// The part of a launch's plan that is about the process alone.
 fn plan(join: &Join<'_>) -> Result<Plan> {
-    let linux = join.spec.linux().as_ref();
-    let mut own = LinuxBuilder::default().build().map_err(|error| Error::invalid("container configuration", error))?;
-    own.set_namespaces(linux.and_then(|linux| linux.namespaces().clone()).map(|mut list| {
-        for namespace in &mut list {
-            namespace.set_path(None);
-        }
-        list
-    }));
+    let mut mount = LinuxNamespace::default();
+    mount.set_typ(LinuxNamespaceType::Mount);
+    let mut own = Linux::default();
+    own.set_namespaces(Some(vec![mount]));
+    own.set_seccomp(join.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()));
+    own.set_personality(join.spec.linux().as_ref().and_then(|linux| linux.personality().clone()));
     own.set_devices(None).set_resources(None).set_masked_paths(None).set_readonly_paths(None).set_sysctl(None);
-    own.set_seccomp(linux.and_then(|linux| linux.seccomp().clone()));
     let mut spec = Spec::default();
     spec.set_linux(Some(own)).set_process(Some(join.process.clone())).set_mounts(None::<Vec<Mount>>);
     spec.set_hostname(None).set_domainname(None).set_hooks(None).set_root(None);
     let root = join.target.root.try_clone().attempt(|| "duplicate a file descriptor")?;
-    let mut plan = Plan::new(&spec, root, CgroupView::Empty)?;
+    let mut plan = Plan::new(&spec, root, None)?;
     // CVE-2022-29162: nothing is inheritable that is not asked for as an ambient capability too.
     plan.capabilities.inheritable &= plan.capabilities.ambient;
     Ok(plan)
@@ -205,7 +216,7 @@ struct Cgroups {
 }
 
 impl Cgroups {
-    fn open(memberships: &[Membership]) -> Result<Self> {
+    fn open(memberships: &[Member]) -> Result<Self> {
         let mut cgroups = Self { born_in: None, tasks: Vec::new() };
         for membership in memberships {
             let path = &membership.path;
@@ -227,8 +238,11 @@ fn spawn(
     stdio: &Stdio,
     cgroups: &Cgroups,
     channel: &Channel,
+    agent: Option<&Connection<'_>>,
     (numbers, floor): (Numbers, i32),
 ) -> Result<(Pid, OwnedFd)> {
+    let listener = agent.and_then(Connection::for_child).map(|fd| high(fd, floor)).transpose()?;
+    let tasks: Vec<BorrowedFd<'_>> = cgroups.tasks.iter().map(AsFd::as_fd).collect();
     let (report_out, report_in) = channel.ends();
     let report_in = high(report_in, floor)?;
     let trampoline = high(&trampoline::create(numbers)?, floor)?;
@@ -237,7 +251,9 @@ fn spawn(
         terminal: stdio.slave(),
         report: report_in.as_fd(),
         report_out: report_out.as_fd(),
-        cgroup_tasks: &cgroups.tasks,
+        cgroup_tasks: &tasks,
+        mapped: None,
+        listener: listener.as_ref().map(AsFd::as_fd),
         trampoline: trampoline.as_fd(),
         wait: None,
         numbers,
@@ -256,6 +272,7 @@ fn spawn(
 
 /// Runs in the new process: joins, and becomes the command. Allocates nothing.
 fn enter(plan: &Plan, target: &Target, descriptors: &Descriptors<'_>) -> Result<std::convert::Infallible, Fault> {
+    child::set_own_attributes(plan)?;
     child::join_cgroups(descriptors)?;
     if !target.namespaces.is_empty() {
         move_into_thread_name_spaces(target.pidfd.as_fd(), target.namespaces).at(Step::JoinNamespaces, 0)?;
@@ -267,7 +284,7 @@ fn enter(plan: &Plan, target: &Target, descriptors: &Descriptors<'_>) -> Result<
     // The root directory of the first process, wherever the mount namespace has its own.
     rustix::process::fchdir(plan.root.as_fd()).at(Step::EnterRoot, 1)?;
     rustix::process::chroot(c".").at(Step::EnterRoot, 3)?;
-    plan.working_directory.open(plan.root.as_fd()).and_then(child::change_directory).at(Step::WorkingDirectory, 0)?;
+    plan.working_directory.open(plan.root.as_fd()).and_then(|directory| child::change_directory(&directory)).at(Step::WorkingDirectory, 0)?;
     child::become_command(plan, descriptors)
 }
 

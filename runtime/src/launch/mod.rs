@@ -15,32 +15,44 @@
 
 mod begin;
 mod child;
+mod copyup;
+mod devices;
+mod filesystem;
 mod guard;
+mod idmap;
 mod join;
 mod mounts;
+mod namespaces;
+mod options;
 mod path;
 mod plan;
+mod privileges;
+mod process;
 mod remove;
 mod report;
 mod rootfs;
 mod stdio;
 mod supervise;
+mod sysctls;
 mod terminal;
 mod trampoline;
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use oci_spec::runtime::{Linux, Spec};
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Shown};
 use crate::error::{Error, Result};
-use mounts::CgroupView;
+use crate::warning::warn;
 
 pub(crate) use begin::{Begin, Channel, HookRun, Running, StartFifos, begin};
 pub use guard::Guard;
+pub(crate) use idmap::Mappings;
 pub(crate) use join::{Join, Target, join};
 pub(crate) use mounts::in_first_user_namespace;
 pub(crate) use path::open_in;
+pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
 pub(crate) use report::exec_error;
 pub use rootfs::Rootfs;
@@ -63,6 +75,8 @@ pub struct Launch<'a> {
     pub stdin: bool,
     /// Cleans up should this process be killed.
     pub guard: Option<&'a Guard>,
+    /// The bundle's directory, absolute, for who is told of the container's state; empty if there is none.
+    pub bundle: &'a Path,
 }
 
 /// How a container ended.
@@ -94,6 +108,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
     let signals = Signals::catch()?;
     let running = begin(Begin {
         id: launch.id,
+        bundle: launch.bundle,
         spec: launch.spec,
         root: launch.root,
         stdin: launch.stdin,
@@ -114,19 +129,27 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
 #[derive(Debug)]
 struct CgroupLease<'a> {
     cgroup: Option<Cgroup>,
+    shown: Shown,
     guard: Option<&'a Guard>,
 }
 
 impl<'a> CgroupLease<'a> {
     fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>) -> Result<Self> {
         let privileged = in_first_user_namespace()?;
-        let mut lease = Self { cgroup: None, guard };
-        if let Some(path) = Cgroup::path_for(id, linux, privileged)? {
-            guard.map_or(Ok(()), |guard| guard.expect_cgroup(&path))?;
-            // Should the name be taken, the guard must not touch that container's cgroup.
-            lease.cgroup = Some(Cgroup::create(path.clone(), linux, privileged)?);
-            guard.map_or(Ok(()), |guard| guard.watch_cgroup(&path))?;
+        let members = cgroup::place(id, linux, privileged)?;
+        let mut lease = Self { cgroup: None, shown: cgroup::shown(&members), guard };
+        if members.is_empty() {
+            let asked = linux.resources().as_ref();
+            return asked.map_or(Ok(()), cgroup::none_needed).map(|()| lease);
         }
+        let paths: Vec<_> = members.iter().map(|member| member.path.clone()).collect();
+        let tell = |tell: fn(&Guard, &Path) -> Result<()>| {
+            paths.iter().try_for_each(|path| guard.map_or(Ok(()), |guard| tell(guard, path)))
+        };
+        tell(Guard::expect_cgroup)?;
+        // Should the name be taken, the guard must not touch that container's cgroup.
+        lease.cgroup = Some(Cgroup::create(members, linux.resources().as_ref(), privileged)?);
+        tell(Guard::watch_cgroup)?;
         Ok(lease)
     }
 
@@ -137,11 +160,14 @@ impl<'a> CgroupLease<'a> {
         }
     }
 
-    fn view(&self) -> CgroupView {
-        match &self.cgroup {
-            Some(cgroup) if cgroup.born_in().is_none() => CgroupView::Devices,
-            None if !cgroup::has_cgroup2() => CgroupView::Empty,
-            _ => CgroupView::Unified,
+    /// A container that ended because its memory did is told apart from one that was killed.
+    fn report_oom(&mut self) {
+        match self.cgroup.as_ref().map_or(0, Cgroup::oom_kills) {
+            0 => {}
+            1 => warn("out of memory: the kernel killed a process of the container (linux.resources.memory.limit)"),
+            count => warn(&format!(
+                "out of memory: the kernel killed {count} processes of the container (linux.resources.memory.limit)"
+            )),
         }
     }
 }
@@ -165,4 +191,19 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
     } else {
         Err(Error::Name { what: "container id", input: id.to_owned(), why: "it must match [A-Za-z0-9][A-Za-z0-9_.+-]{0,127}" })
     }
+}
+
+/// Repeats a system call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The same file under a number that placing the child's descriptors does not overwrite.
+fn high(fd: impl std::os::fd::AsFd) -> Result<OwnedFd> {
+    stdio::high(fd, begin::FIRST_FREE_FD)
 }

@@ -65,6 +65,6 @@ impl Stdio {
 }
 
 /// The same file under a number from `floor` up.
-pub(super) fn high(fd: &OwnedFd, floor: i32) -> Result<OwnedFd> {
+pub(super) fn high(fd: impl AsFd, floor: i32) -> Result<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, floor).attempt(|| "duplicate a file descriptor")
 }

@@ -15,27 +15,32 @@ use rustix::fs::SealFlags;
 use crate::error::{Attempt, Result};
 use crate::sys;
 
-/// The descriptors the trampoline works with, by number: behind those the command is to have.
+/// The descriptors a process has while it becomes the command, by number: behind those the command is to
+/// have, and each behind the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Numbers {
-    /// Where it reports: one native `u32`, 0 for "ready and waiting", else the errno of a failed `execve`.
+    /// Where the trampoline reports: one native `u32`, 0 for "ready and waiting", else the errno of a
+    /// failed `execve`.
     pub(super) report: i32,
-    /// Where it waits for one byte before it executes the command, if it is to wait.
-    pub(super) wait: Option<i32>,
     /// The trampoline itself while it is executed.
     pub(super) program: i32,
+    /// Where it waits for one byte before it executes the command, if it is to wait.
+    pub(super) wait: Option<i32>,
+    /// Where the seccomp listener is sent to, if there is one.
+    pub(super) listener: Option<i32>,
+    /// The first number none of these has.
+    pub(super) end: i32,
 }
 
 impl Numbers {
     /// The numbers behind standard input, output and error and `preserved` further descriptors.
-    pub(super) fn behind(preserved: u32, waits: bool) -> Self {
+    pub(super) fn behind(preserved: u32, waits: bool, listens: bool) -> Self {
         let report = 3 + preserved as i32;
-        Self { report, wait: waits.then_some(report + 2), program: report + 1 }
-    }
-
-    /// The first number none of these use.
-    pub(super) fn end(self) -> i32 {
-        self.report + 3
+        let behind_program = report + 2;
+        let wait = waits.then_some(behind_program);
+        let behind_wait = behind_program + i32::from(waits);
+        let listener = listens.then_some(behind_wait);
+        Self { report, program: report + 1, wait, listener, end: behind_wait + i32::from(listens) }
     }
 }
 
@@ -106,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_trampoline_cannot_be_written_through_any_descriptor() {
-        let file = create(Numbers::behind(0, false)).unwrap();
+        let file = create(Numbers::behind(0, false, false)).unwrap();
         assert_eq!(rustix::io::write(&file, b"x"), Err(rustix::io::Errno::PERM));
         let again = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
         assert_eq!(rustix::io::write(&again, b"x"), Err(rustix::io::Errno::PERM));

@@ -13,7 +13,7 @@ use super::handover::{Inherited, Receivers, check_terminal, write_pid_file};
 use super::helper::{apart, enter_namespaces};
 use super::state::{Container, Directory, Record, Status, process_stat};
 use super::Runtime;
-use crate::cgroup::membership::Membership;
+use crate::cgroup::Member;
 use crate::error::{Error, Result};
 use crate::hooks::{self, Kind};
 use crate::launch::{Begin, Channel, Exit, Guard, HookRun, Rootfs, Running, Signals, StartFifos, begin};
@@ -41,7 +41,7 @@ pub struct CreateOptions {
 
 /// A container in the making.
 struct Making<'a, 'g> {
-    runtime: &'a Runtime<'a>,
+    runtime: &'a Runtime,
     options: &'a CreateOptions,
     bundle: Bundle,
     directory: Directory,
@@ -51,13 +51,13 @@ struct Making<'a, 'g> {
     tied: bool,
 }
 
-impl Runtime<'_> {
+impl Runtime {
     /// Makes a container whose process waits to be started (runtime-spec runtime.md, "Create").
     ///
     /// Call it before this process opens descriptors or starts threads.
     pub fn create(&self, options: &CreateOptions) -> Result<()> {
         let inherited = Inherited::take(options.preserve_fds)?;
-        let bundle = Bundle::read(&options.bundle)?;
+        let bundle = Bundle::read(&options.bundle)?.enter()?;
         check_terminal(has_terminal(&bundle.spec), true, options.console_socket.as_deref())?;
         let receivers = Receivers::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
         let directory = Directory::create(&self.root, &options.id)?;
@@ -71,7 +71,7 @@ impl Runtime<'_> {
     /// descriptors or starts threads.
     pub fn run(&self, options: &CreateOptions, detach: bool, keep: bool) -> Result<Option<Exit>> {
         let inherited = Inherited::take(options.preserve_fds)?;
-        let bundle = Bundle::read(&options.bundle)?;
+        let bundle = Bundle::read(&options.bundle)?.enter()?;
         check_terminal(has_terminal(&bundle.spec), detach, options.console_socket.as_deref())?;
         let receivers = Receivers::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
         let directory = Directory::create(&self.root, &options.id)?;
@@ -91,7 +91,7 @@ impl<'g> Making<'_, 'g> {
     /// `create`.
     fn wait_to_be_started(self, receivers: &Receivers) -> Result<Container> {
         let channel = self.or_remove(StartFifos::make(self.directory.fd()))?;
-        let running = self.or_remove(self.bring_up(channel, false))?;
+        let running = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
         let finished = self
             .finish(&running, receivers)
             .and_then(|container| StartFifos::complete(self.directory.fd()).map(|()| container));
@@ -111,7 +111,8 @@ impl<'g> Making<'_, 'g> {
             let container = self.wait_to_be_started(receivers)?;
             return runtime.release(&container, &spec).inspect_err(|_| drop(runtime.destroy(&container, &spec)));
         }
-        let running = self.or_remove(Channel::pipe().and_then(|channel| self.bring_up(channel, false)))?;
+        let channel = self.or_remove(Channel::pipe())?;
+        let running = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
         match self.finish(&running, receivers).and_then(|record| self.after_start(record)) {
             Ok(()) => {
                 running.detach();
@@ -127,7 +128,7 @@ impl<'g> Making<'_, 'g> {
         let two_steps = self.starts_in_two_steps();
         let channel =
             self.or_remove(if two_steps { StartFifos::make(self.directory.fd()) } else { Channel::pipe() })?;
-        let running = self.or_remove(self.bring_up(channel, true))?;
+        let running = self.bring_up(channel, true).map_err(|error| self.never_was(error))?;
         let started = self.finish(&running, receivers).and_then(|record| {
             if two_steps {
                 StartFifos::complete(self.directory.fd())?;
@@ -139,12 +140,11 @@ impl<'g> Making<'_, 'g> {
         if let Err(error) = started.and_then(|()| self.directory.unlock()) {
             return Err(self.give_up(running, error));
         }
-        let pid = running.pid;
         let ended = running.wait(&signals);
         if !keep {
             self.directory.lock()?;
             self.directory.remove()?;
-            self.after_end(pid);
+            self.after_end();
         }
         ended
     }
@@ -174,6 +174,7 @@ impl<'g> Making<'_, 'g> {
         let hooked = early.iter().any(|kind| !hooks::of(&bundle.spec, *kind).is_empty());
         begin(Begin {
             id: &self.options.id,
+            bundle: &bundle.path,
             spec: &spec,
             root,
             stdin: true,
@@ -185,13 +186,12 @@ impl<'g> Making<'_, 'g> {
             relayed,
             channel,
             // Known before it is complete: should this process be killed, the container can be deleted.
-            born: &mut |pid| self.directory.save(&self.record(pid, Vec::new())),
+            born: &mut |pid| self.directory.save(&self.record(pid.as_raw_nonzero().get(), Vec::new())),
             hooks: hooked.then_some(HookRun { rootfs: &bundle.rootfs, run: &mut run_hooks }),
         })
     }
 
-    fn record(&self, pid: Pid, cgroups: Vec<Membership>) -> Record {
-        let pid = pid.as_raw_nonzero().get();
+    fn record(&self, pid: i32, cgroups: Vec<Member>) -> Record {
         Record {
             id: self.options.id.clone(),
             pid,
@@ -208,7 +208,7 @@ impl<'g> Making<'_, 'g> {
 
     /// Once the process is in its place: what others need to find it.
     fn finish(&self, running: &Running<'_>, receivers: &Receivers) -> Result<Record> {
-        let record = self.record(running.pid, Membership::differing(running.pid)?);
+        let record = self.record(running.pid.as_raw_nonzero().get(), Member::differing(running.pid)?);
         self.directory.save(&record)?;
         receivers.send(running.master.as_ref().map(AsFd::as_fd), running.pidfd.as_fd())?;
         self.options.pid_file.as_ref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;
@@ -223,7 +223,7 @@ impl<'g> Making<'_, 'g> {
     /// The hooks that run while the process stands before the host's filesystem.
     fn while_creating(&self, pid: Pid, pidfd: std::os::fd::BorrowedFd<'_>) -> Result<()> {
         let spec = &self.bundle.spec;
-        let record = self.record(pid, Vec::new());
+        let record = self.record(pid.as_raw_nonzero().get(), Vec::new());
         let state = hook_state(&record, Status::Creating, record.pid)?;
         hooks::run(Kind::Prestart, spec, &state)?;
         hooks::run(Kind::CreateRuntime, spec, &state)?;
@@ -237,17 +237,25 @@ impl<'g> Making<'_, 'g> {
         })
     }
 
-    fn after_end(&self, pid: Pid) {
-        let record = self.record(pid, Vec::new());
-        self.runtime.after_deletion(&record, &self.bundle.spec);
+    fn after_end(&self) {
+        self.runtime.after_deletion(&self.record(0, Vec::new()), &self.bundle.spec);
     }
 
     /// Ends a container that did not come to be.
     fn give_up(&self, running: Running<'_>, error: Error) -> Error {
-        let pid = running.pid;
         running.kill();
         self.remove();
-        self.after_end(pid);
+        self.after_end();
+        error
+    }
+
+    /// The same where there was a process for a moment at most.
+    fn never_was(&self, error: Error) -> Error {
+        let born = self.directory.has("state.json");
+        self.remove();
+        if born {
+            self.after_end();
+        }
         error
     }
 

@@ -11,11 +11,12 @@ use crate::cgroup::processes;
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::sys;
+use crate::warning::warn;
 
 /// How long a killed process may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Runtime<'_> {
+impl Runtime {
     /// Removes a container that has ended, or was never started (runtime-spec runtime.md, "Delete");
     /// with `force` a running one is killed first, and one whose state cannot be read or that does not
     /// exist is no error.
@@ -30,7 +31,7 @@ impl Runtime<'_> {
         }
         let container = match Container::load(directory) {
             Err(error) if force => {
-                (self.warn)(&format!("{error}: its directory is removed, processes of it are not looked for"));
+                warn(&format!("{error}: its directory is removed, processes of it are not looked for"));
                 return Directory::open(&self.root, id)?.remove();
             }
             other => other?,
@@ -74,7 +75,7 @@ impl Runtime<'_> {
         for hook in hooks::of(spec, Kind::Poststop) {
             let run = hook_state(record, Status::Stopped, 0).and_then(|state| hooks::run_one(Kind::Poststop, hook, &state));
             if let Err(error) = run {
-                (self.warn)(&error.to_string());
+                warn(&error.to_string());
             }
         }
     }

@@ -20,7 +20,7 @@ pub struct EventsOptions {
     pub interval: Duration,
 }
 
-impl Runtime<'_> {
+impl Runtime {
     /// Gives accounts of what a container uses to `print`, a line of JSON each, until it has ended; and
     /// an event of type `oom` whenever the kernel has killed one of its processes for want of memory.
     pub fn events(&self, id: &str, options: EventsOptions, print: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {

@@ -56,7 +56,7 @@ pub struct ExecOptions {
     pub ignore_paused: bool,
 }
 
-impl Runtime<'_> {
+impl Runtime {
     /// Starts a process in a container and, unless detached, waits for its end.
     ///
     /// [`Error::Exec`] says that the command could not be executed. Call it before this process opens
@@ -88,6 +88,8 @@ impl Runtime<'_> {
         let receivers = Receivers::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
         let signals = if options.detach { None } else { Some(Signals::catch()?) };
         let mut running = join(Join {
+            id: container.id(),
+            bundle: &container.record.bundle,
             target: Target::open(first.pid, first.pidfd)?,
             spec: &spec,
             process: &process,
@@ -154,6 +156,8 @@ impl ExecOptions {
         let user = process.user_mut();
         if let Some((uid, gid)) = self.user {
             user.set_uid(uid);
+            // The groups were those of another user.
+            user.set_additional_gids(None);
             if let Some(gid) = gid {
                 user.set_gid(gid);
             }

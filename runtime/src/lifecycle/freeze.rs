@@ -5,7 +5,7 @@ use super::{Runtime, not_running};
 use crate::cgroup::processes;
 use crate::error::{Error, Result};
 
-impl Runtime<'_> {
+impl Runtime {
     /// Freezes all processes of a running container.
     pub fn pause(&self, id: &str) -> Result<()> {
         self.set_frozen(id, true)

@@ -89,7 +89,7 @@ impl FromStr for Signal {
     }
 }
 
-impl Runtime<'_> {
+impl Runtime {
     /// Sends a signal to a container's first process, or with `all` to every process in its cgroup
     /// (runtime-spec runtime.md, "Kill").
     pub fn kill(&self, id: &str, signal: Signal, all: bool) -> Result<()> {

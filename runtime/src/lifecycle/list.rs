@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use super::state::State;
 use super::Runtime;
 use crate::error::{Attempt, Error, Result};
+use crate::warning::warn;
 
-impl Runtime<'_> {
+impl Runtime {
     /// The states of all containers, by name. One that cannot be read is warned of and left out.
     pub fn list(&self) -> Result<Vec<State>> {
         let entries = match std::fs::read_dir(&self.root) {
@@ -21,7 +22,7 @@ impl Runtime<'_> {
                 Ok(state) => states.push(state),
                 // No container's name, or one that came or went this moment.
                 Err(Error::Name { .. } | Error::NotFound { .. }) => {}
-                Err(error) => (self.warn)(&error.to_string()),
+                Err(error) => warn(&error.to_string()),
             }
         }
         states.sort_by(|one, other| one.id.cmp(&other.id));

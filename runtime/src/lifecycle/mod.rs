@@ -25,7 +25,6 @@ mod start;
 mod state;
 mod update;
 
-use std::fmt::{self, Debug};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -41,22 +40,15 @@ pub use state::{State, Status};
 pub use update::Limits;
 
 /// The containers below one root directory.
-pub struct Runtime<'a> {
+#[derive(Debug, Clone)]
+pub struct Runtime {
     root: PathBuf,
-    warn: &'a dyn Fn(&str),
 }
 
-impl Debug for Runtime<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Runtime").field("root", &self.root).finish_non_exhaustive()
-    }
-}
-
-impl<'a> Runtime<'a> {
+impl Runtime {
     /// The containers whose state is kept below `root`; made, for its owner alone, when it is needed.
-    /// `warn` is told what goes wrong without being an error.
-    pub fn new(root: PathBuf, warn: &'a dyn Fn(&str)) -> Self {
-        Self { root, warn }
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
     }
 
     /// The state of a container (runtime-spec runtime.md, "Query State").

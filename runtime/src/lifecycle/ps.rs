@@ -6,7 +6,7 @@ use super::Runtime;
 use crate::cgroup::processes;
 use crate::error::{Attempt, Error, Result};
 
-impl Runtime<'_> {
+impl Runtime {
     /// The processes in a container's cgroup, as this pid namespace numbers them.
     pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
         processes::list(&self.look_at(id)?.record.cgroups)

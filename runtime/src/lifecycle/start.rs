@@ -10,7 +10,7 @@ use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::launch::{Join, StartFifos, Target, exec_error, join};
 
-impl Runtime<'_> {
+impl Runtime {
     /// Starts a container that was created (runtime-spec runtime.md, "Start").
     ///
     /// [`Error::Exec`] says that the command could not be executed: the container has ended then.
@@ -72,6 +72,8 @@ fn run_inside(container: &Container, spec: &Spec, hook: &Hook, state: &[u8]) -> 
     process.set_args(Some(arguments.unwrap_or_else(name))).set_env(Some(hook.env().clone().unwrap_or_default()));
     process.set_terminal(Some(false)).set_cwd("/".into());
     let running = join(Join {
+        id: container.id(),
+        bundle: &container.record.bundle,
         target: Target::open(target.pid, target.pidfd)?,
         spec,
         process: &process,

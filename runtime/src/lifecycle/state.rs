@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use super::bundle;
-use crate::cgroup::membership::Membership;
+use crate::cgroup::Member;
 use crate::cgroup::processes;
 use crate::error::{Attempt, Error, Result};
 use crate::files::{make_private_dir, read_bounded};
@@ -97,7 +97,7 @@ pub(super) struct Record {
     #[serde(default)]
     pub(super) annotations: HashMap<String, String>,
     /// The container's own cgroups.
-    pub(super) cgroups: Vec<Membership>,
+    pub(super) cgroups: Vec<Member>,
 }
 
 /// A container's directory.
@@ -193,7 +193,7 @@ impl Directory {
         self.write("state.json", &text)
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
@@ -267,7 +267,7 @@ impl Container {
     /// The configuration it was made with.
     pub(super) fn spec(&self) -> Result<Spec> {
         let path = self.directory.path.join("config.json");
-        bundle::parse(&path, &read_bounded(&path, FILE_LIMIT_BYTES)?)
+        bundle::parse(&path, &read_bounded(&path, FILE_LIMIT_BYTES)?, &self.record.bundle)
     }
 
     /// Its first process, if that has not ended.

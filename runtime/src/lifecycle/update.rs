@@ -70,7 +70,7 @@ impl Limits {
     }
 }
 
-impl Runtime<'_> {
+impl Runtime {
     /// Changes the limits that `resources` has; device rules stay as they are.
     pub fn update(&self, id: &str, mut resources: LinuxResources) -> Result<()> {
         let container = self.take(id)?;

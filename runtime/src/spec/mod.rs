@@ -7,6 +7,7 @@
 mod capabilities;
 mod files;
 mod mounts;
+mod parse;
 mod user;
 mod volume;
 
@@ -27,6 +28,7 @@ use user::ResolvedUser;
 
 pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::{ETC_FILES, etc_files};
+pub use parse::parse_spec;
 pub use volume::Volume;
 
 /// Where commands are looked up if nothing says otherwise.

@@ -214,7 +214,15 @@ fn an_overlay_shows_all_layers_keeps_changes_in_the_upper_one_and_is_no_mount_of
     let spec =
         default_spec(&longshore_runtime::image::ContainerConfig::default(), std::os::fd::AsFd::as_fd(&mount), &bundle.options)
             .unwrap();
-    let exit = launch::run(Launch { id: &bundle.id, spec: &spec, root: mount, stdin: false, guard: None }).unwrap();
+    let exit = launch::run(Launch {
+        id: &bundle.id,
+        spec: &spec,
+        root: mount,
+        stdin: false,
+        guard: None,
+        bundle: std::path::Path::new(""),
+    })
+    .unwrap();
     assert_eq!(exit.code(), 0);
     assert_eq!(fs::read_to_string(path("upper").join("three")).unwrap(), "new\n");
     assert!(path("a").join("one").exists(), "a lower layer is never changed");

@@ -136,7 +136,7 @@ fn a_bundle_that_cannot_be_used_leaves_nothing_behind() {
     let cases: [(&str, fn(&mut Value)); 6] = [
         ("ociVersion", |spec| spec["ociVersion"] = json!("2.0.0")),
         ("root", |spec| drop(spec.as_object_mut().unwrap().remove("root"))),
-        ("rootfs", |spec| spec["root"]["path"] = json!("nowhere")),
+        ("root filesystem", |spec| spec["root"]["path"] = json!("nowhere")),
         ("process", |spec| drop(spec.as_object_mut().unwrap().remove("process"))),
         ("hook", |spec| spec["hooks"] = json!({ "poststop": [{ "path": "relative" }] })),
         ("timeout", |spec| spec["hooks"] = json!({ "prestart": [{ "path": "/bin/true", "timeout": 0 }] })),

@@ -35,6 +35,7 @@ fn all_six_run_in_their_order_place_and_state() {
             spec["hooks"][kind] = json!([noting(kind, path)]);
         }
         spec["hooks"]["startContainer"][0]["env"] = json!(["VARIABLE=value", "PATH=/bin"]);
+        spec["hooks"]["startContainer"][0]["args"][0] = json!("sh");
         spec["hooks"]["startContainer"][0]["args"][2] =
             json!("grep -c . >/dev/null; echo startContainer $(readlink /proc/self/ns/mnt) $(grep CapEff /proc/self/status) >> /hooks.log");
     });

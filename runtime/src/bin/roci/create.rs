@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use longshore_runtime::error::Result;
 use longshore_runtime::lifecycle::{CreateOptions, Runtime};
-use longshore_runtime::userns;
 
 /// Create a container from a bundle; its process waits for `start`
 #[derive(Debug, Args)]
@@ -43,12 +42,9 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The library's options, in a user namespace if this is no privileged process.
-    pub(crate) fn enter(self) -> Result<CreateOptions> {
-        if !rustix::process::geteuid().is_root() {
-            userns::enter_rootless()?;
-        }
-        Ok(CreateOptions {
+    /// The library's options.
+    pub(crate) fn into_library(self) -> CreateOptions {
+        CreateOptions {
             id: self.id,
             bundle: self.bundle,
             pid_file: self.pid_file,
@@ -57,12 +53,12 @@ impl Options {
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-        })
+        }
     }
 }
 
 impl Create {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
-        runtime.create(&self.options.enter()?).map(|()| 0)
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
+        runtime.create(&self.options.into_library()).map(|()| 0)
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Delete {
 }
 
 impl Delete {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         runtime.delete(&self.id, self.force).map(|()| 0)
     }
 }

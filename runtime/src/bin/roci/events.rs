@@ -22,7 +22,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         let options = EventsOptions { once: self.stats, interval: self.interval };
         runtime.events(&self.id, options, &mut |line| print(&format!("{line}\n"))).map(|()| 0)
     }

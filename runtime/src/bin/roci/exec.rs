@@ -69,7 +69,7 @@ pub(crate) struct Exec {
 }
 
 impl Exec {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         if !self.cgroup.is_empty() {
             return Err(Error::invalid("--cgroup", "not supported: the process joins the cgroup of the container's first one"));
         }

@@ -17,7 +17,7 @@ pub(crate) struct Kill {
 }
 
 impl Kill {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         let signal = self.signal.map_or(Ok(Signal::TERM), |signal| signal.parse())?;
         runtime.kill(&self.id, signal, self.all).map(|()| 0)
     }

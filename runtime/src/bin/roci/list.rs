@@ -28,7 +28,7 @@ pub(crate) struct List {
 }
 
 impl List {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         let states = runtime.list()?;
         if self.quiet {
             let ids: Vec<_> = states.iter().map(|state| format!("{}\n", state.id)).collect();

@@ -23,10 +23,12 @@ mod update;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 use longshore_runtime::error::Result;
 use longshore_runtime::lifecycle::Runtime;
+use longshore_runtime::warning;
 
 use log::{Format, Log};
 
@@ -87,7 +89,7 @@ enum Verb {
 }
 
 impl Verb {
-    fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    fn call(self, runtime: &Runtime) -> Result<u8> {
         match self {
             Self::Create(verb) => verb.call(runtime),
             Self::Start(verb) => verb.call(runtime),
@@ -110,9 +112,17 @@ impl Verb {
     }
 }
 
+/// Where this program's errors and warnings go.
+static LOG: OnceLock<Log> = OnceLock::new();
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let log = Log::new(arguments.log, arguments.log_format);
+    let log = LOG.get_or_init(|| Log::new(arguments.log, arguments.log_format));
+    warning::send_to(|text| {
+        if let Some(log) = LOG.get() {
+            log.warning(text);
+        }
+    });
     if arguments.debug {
         log.debug(&format!("{:?}", arguments.verb));
     }
@@ -122,8 +132,7 @@ fn main() -> ExitCode {
         Verb::Exec(_) => |_| 255,
         _ => |_| 1,
     };
-    let warn = |text: &str| log.warning(text);
-    let done = arguments.root.map_or_else(root::default, Ok).and_then(|root| arguments.verb.call(&Runtime::new(root, &warn)));
+    let done = arguments.root.map_or_else(root::default, Ok).and_then(|root| arguments.verb.call(&Runtime::new(root)));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -19,13 +19,13 @@ pub(crate) struct Resume {
 }
 
 impl Pause {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         runtime.pause(&self.id).map(|()| 0)
     }
 }
 
 impl Resume {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         runtime.resume(&self.id).map(|()| 0)
     }
 }

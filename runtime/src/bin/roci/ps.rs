@@ -20,7 +20,7 @@ pub(crate) struct Ps {
 }
 
 impl Ps {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         match self.format {
             Format::Json => print_json(&runtime.processes(&self.id)?)?,
             Format::Table => print(&runtime.process_table(&self.id, &self.options)?)?,

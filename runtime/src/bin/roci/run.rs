@@ -23,8 +23,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
-        let exit = runtime.run(&self.options.enter()?, self.detach, self.keep)?;
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
+        let exit = runtime.run(&self.options.into_library(), self.detach, self.keep)?;
         Ok(exit.map_or(0, longshore_runtime::launch::Exit::code))
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         runtime.start(&self.id).map(|()| 0)
     }
 }

@@ -14,7 +14,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         print_json(&runtime.state(&self.id)?).map(|()| 0)
     }
 }

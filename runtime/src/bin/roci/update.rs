@@ -65,7 +65,7 @@ pub(crate) struct Update {
 }
 
 impl Update {
-    pub(crate) fn call(self, runtime: &Runtime<'_>) -> Result<u8> {
+    pub(crate) fn call(self, runtime: &Runtime) -> Result<u8> {
         if let Some(path) = &self.resources {
             return runtime.update_from_json(&self.id, &read(path)?).map(|()| 0);
         }
