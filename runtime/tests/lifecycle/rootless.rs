@@ -41,7 +41,7 @@ fn as_user(bundle: &Bundle, subids: &str, script: &str) -> Run {
 
 const LIFE: &str = "set -e
     $roci create --pid-file pid $id >out 2>err </dev/null
-    $roci state $id | grep -o created
+    $roci state $id | grep -c '\"status\": \"created\"'
     $roci start $id
     until grep -q up out; do sleep 0.02; done
     $roci list -q
@@ -68,7 +68,7 @@ fn an_ordinary_user_has_every_verb_with_a_range_of_ids_and_without() {
         bundle.write(|_| {});
         let run = as_user(&bundle, subids, LIFE);
         let hostname: String = bundle.id.chars().take(12).collect();
-        assert_eq!(run.ok(), format!("created\n{}\n0\n{hostname}\nhello", bundle.id), "{subids:?}");
+        assert_eq!(run.ok(), format!("1\n{}\n0\n{hostname}\nhello", bundle.id), "{subids:?}");
         assert!(bundle.root().join("inside").exists());
     }
 }

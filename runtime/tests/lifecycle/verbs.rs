@@ -111,7 +111,10 @@ fn a_container_in_the_foreground_has_a_state_while_it_runs_and_none_after() {
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
-    assert_eq!((line.as_str(), container.status().as_str()), ("up\n", "running"));
+    assert_eq!(line, "up\n");
+    // The command does not wait for the launcher to write it.
+    wait_until(|| container.roci(&["state", container.id()]).code == Some(0));
+    assert_eq!(container.status(), "running");
     assert_eq!(container.exec(&["echo", "inside"]).ok(), "inside");
     container.roci(&["kill", container.id()]).ok();
     assert_eq!(child.wait().unwrap().code(), Some(7));
