@@ -31,6 +31,7 @@ mod rootfs;
 mod supervise;
 mod sysctls;
 mod terminal;
+mod timing;
 mod trampoline;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,6 +51,7 @@ use child::Descriptors;
 use plan::Plan;
 use supervise::Signals;
 use terminal::Pty;
+use timing::Timing;
 
 pub use guard::Guard;
 pub(crate) use idmap::Mappings;
@@ -108,18 +110,22 @@ impl Exit {
 /// with the thread that started it. [`Error::Exec`] says that the command could not be executed; any
 /// other error that there was no container. Its cgroup is gone when this returns.
 pub fn run(launch: Launch<'_>) -> Result<Exit> {
+    let timing = Timing::new();
     check_id(launch.id)?;
     let linux = launch.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
-    let mut lease = CgroupLease::new(launch.id, linux, launch.guard)?;
+    let lease = CgroupLease::new(launch.id, linux, launch.guard)?;
+    timing.done("make and limit the cgroup");
     let mut plan = Plan::new(launch.spec, launch.root, &lease.shown)?;
     if let Some(uid) = delegated_to(launch.spec, linux, &plan) {
         lease.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.delegate(uid))?;
     }
+    timing.done("resolve the configuration, prepare mounts, compile the filter");
     let listener = plan.listener.take();
     let agent = listener.as_ref().map(Listener::connect).transpose()?;
     let stdio = Stdio::new(launch.spec, &plan, launch.stdin)?;
     let signals = Signals::catch()?;
     let born = start(&mut plan, &stdio, lease.cgroup.as_ref(), agent.as_ref())?;
+    timing.done("start the first process");
     if let Some(guard) = launch.guard {
         guard.watch_process(born.pidfd.as_fd())?;
     }
@@ -132,8 +138,12 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         supervise::reap(&born.pidfd)?;
         return Err(error);
     }
+    timing.done("set the container up, execute the command");
     let exit = supervise::wait(&born.pidfd, &signals, master.as_ref());
+    timing.done("run the command");
     lease.report_oom();
+    drop(lease);
+    timing.done("remove the cgroup");
     exit
 }
 
@@ -181,7 +191,7 @@ impl<'a> CgroupLease<'a> {
     }
 
     /// A container that ended because its memory did is told apart from one that was killed.
-    fn report_oom(&mut self) {
+    fn report_oom(&self) {
         match self.cgroup.as_ref().map_or(0, Cgroup::oom_kills) {
             0 => {}
             1 => warn("out of memory: the kernel killed a process of the container (linux.resources.memory.limit)"),
@@ -228,7 +238,7 @@ fn start(plan: &mut Plan, stdio: &Stdio, cgroup: Option<&Cgroup>, agent: Option<
     let (report, report_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create the report pipe")?;
     let report_in = high(&report_in)?;
     plan.trampoline = high(&plan.trampoline)?;
-    let listener = agent.and_then(Connection::for_child).map(|fd| high(&fd)).transpose()?;
+    let listener = agent.and_then(Connection::for_child).map(high).transpose()?;
     let mapped = match plan.namespaces.separates(libc::CLONE_NEWUSER) {
         true => {
             Some(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create the pipe that says a user namespace is mapped")?)
@@ -329,6 +339,11 @@ impl Stdio {
                 .ok_or_else(|| Error::invalid("configuration", "a terminal needs a devpts mount on /dev/pts"))?;
             let mut pty = Pty::open(devpts)?;
             pty.slave = high(&pty.slave)?;
+            if let Some(uid) = plan.namespaces.mappings.as_ref().and_then(|mappings| mappings.host_uid(plan.uid)) {
+                // Who opened it is nobody inside.
+                let owner = Some(rustix::fs::Uid::from_raw(uid));
+                rustix::fs::fchown(&pty.slave, owner, None).attempt(|| "give the terminal to the container's user")?;
+            }
             match process.and_then(oci_spec::runtime::Process::console_size) {
                 Some(size) => terminal::set_size(pty.master.as_fd(), size.height() as u16, size.width() as u16),
                 None => terminal::copy_size(pty.master.as_fd()),
