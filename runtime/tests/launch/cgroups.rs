@@ -209,6 +209,52 @@ fn what_the_container_made_below_its_cgroup_goes_with_it() {
 }
 
 #[test]
+fn on_cgroup_v2_alone_the_path_is_made_controllers_are_handed_down_and_the_user_s_part_is_its_own() {
+    // Of this host only: in a mount namespace where the hierarchy is the one at the usual place.
+    let Some(bundle) = Bundle::sh(
+        "cat /proc/self/cgroup | grep ^0:; cat /sys/fs/cgroup/hugetlb.2MB.max /sys/fs/cgroup/hugetlb.2MB.rsvd.max; \
+         grep ' /sys/fs/cgroup ' /proc/mounts | cut -d ' ' -f 3; stat -c '%u %n' /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/hugetlb.2MB.max; \
+         mkdir /sys/fs/cgroup/mine && echo divided",
+    ) else {
+        return;
+    };
+    let hugetlb =
+        |mount: &str| fs::read_to_string(Path::new(mount).join("cgroup.controllers")).is_ok_and(|list| list.contains("hugetlb"));
+    if !root() || !useful(hugetlb("/sys/fs/cgroup/unified") || hugetlb("/sys/fs/cgroup"), "cgroup2 with the controller hugetlb") {
+        return;
+    }
+    for path in [bundle.root(), bundle.root().join("tmp")] {
+        std::os::unix::fs::chown(path, Some(100_000), Some(100_000)).unwrap();
+    }
+    let name = format!("longshore-v2-{}", std::process::id());
+    bundle.write(|spec| {
+        spec["linux"]["cgroupsPath"] = json!(format!("/{name}/inner"));
+        spec["linux"]["resources"]["hugepageLimits"] = json!([{ "pageSize": "2MB", "limit": 6 << 20 }]);
+        spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+        (spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]) = (map.clone(), map);
+        spec["linux"].as_object_mut().unwrap().remove("sysctl");
+        for mount in spec["mounts"].as_array_mut().unwrap().iter_mut().filter(|mount| mount["destination"] == "/sys/fs/cgroup") {
+            mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
+        }
+    });
+    let roci = bundle.command();
+    let script = "umount -R /sys/fs/cgroup && mount -t cgroup2 x /sys/fs/cgroup && \"$@\" && rmdir /sys/fs/cgroup/$0";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, &name]).arg(roci.get_program()).args(roci.get_args());
+    let run = Run::of(command.output().unwrap());
+    assert_eq!(run.code, Some(0), "{} {}", run.out, run.err);
+    let lines: Vec<&str> = run.out.lines().collect();
+    assert_eq!(lines[..4], ["0::/", "6291456", "6291456", "cgroup2"]);
+    assert_eq!(
+        lines[4..6],
+        ["0 /sys/fs/cgroup/cgroup.procs", "65534 /sys/fs/cgroup/hugetlb.2MB.max"],
+        "to divide, but not to raise"
+    );
+    assert_eq!(lines[6], "divided");
+}
+
+#[test]
 fn kill_nine_leaves_no_directory_in_any_hierarchy() {
     let Some(bundle) = Bundle::sh("echo up; sleep 1000") else { return };
     if !root() || !has("memory") || !has("pids") {

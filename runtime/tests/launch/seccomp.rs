@@ -11,7 +11,7 @@ use crate::bundle::Bundle;
 use crate::needs::{required, root};
 
 /// Everything is allowed but what `rules` say.
-fn profile(spec: &mut Value, rules: Value) {
+fn profile(spec: &mut Value, rules: &Value) {
     spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
 }
 
@@ -39,7 +39,7 @@ fn each_action_does_what_it_says() {
             if let Some(errno) = errno {
                 rule["errnoRet"] = json!(errno);
             }
-            profile(spec, json!([rule]));
+            profile(spec, &json!([rule]));
             if action == "SCMP_ACT_ALLOW" {
                 spec["linux"]["seccomp"]["defaultAction"] = json!("SCMP_ACT_LOG");
             }
@@ -48,7 +48,7 @@ fn each_action_does_what_it_says() {
         assert!(run.err.contains(err), "{action}: {}", run.err);
     }
     let run = bundle.run_edited(|spec| {
-        profile(spec, json!([{ "names": MKDIR, "action": "SCMP_ACT_KILL_PROCESS" }]));
+        profile(spec, &json!([{ "names": MKDIR, "action": "SCMP_ACT_KILL_PROCESS" }]));
         spec["process"]["args"] = json!(["mkdir", "/tmp/other"]);
     });
     assert_eq!(run.code, Some(128 + 31), "the container's own exit code");
@@ -89,7 +89,7 @@ fn arguments_are_compared_by_every_operator() {
                 let argument = json!({ "index": index, "value": value, "valueTwo": two, "op": operator });
                 json!({ "names": names, "action": "SCMP_ACT_ERRNO", "args": [argument] })
             };
-            profile(spec, json!([rule(json!(["chmod"]), 1), rule(json!(["fchmodat"]), 2)]));
+            profile(spec, &json!([rule(json!(["chmod"]), 1), rule(json!(["fchmodat"]), 2)]));
         });
         assert_eq!(run.out.split_whitespace().collect::<Vec<_>>().join(" "), allowed, "{operator}: {}", run.err);
     }
@@ -179,7 +179,7 @@ fn an_agent_decides_about_calls_and_is_told_whose_they_are() {
         let directory = tempfile::tempdir().unwrap();
         let Some(mut agent) = Agent::start(directory.path()) else { return };
         let run = bundle.run_edited(|spec| {
-            profile(spec, json!([{ "names": MKDIR, "action": "SCMP_ACT_NOTIFY" }]));
+            profile(spec, &json!([{ "names": MKDIR, "action": "SCMP_ACT_NOTIFY" }]));
             spec["linux"]["seccomp"]["listenerPath"] = json!(agent.socket);
             spec["linux"]["seccomp"]["listenerMetadata"] = json!("for the agent");
             spec["linux"]["seccomp"]["flags"] = json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "SECCOMP_FILTER_FLAG_TSYNC"]);
@@ -228,7 +228,7 @@ fn wrong_profiles_are_refused_by_name() {
         assert!(run.err.contains(names), "{seccomp}: {}", run.err);
     }
     let run = bundle.run_edited(|spec| {
-        profile(spec, json!([{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }]));
+        profile(spec, &json!([{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }]));
         spec["linux"]["seccomp"]["listenerPath"] = json!("/no/agent/here");
     });
     assert!(run.code == Some(125) && run.err.contains("/no/agent/here"), "{}", run.err);
