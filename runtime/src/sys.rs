@@ -168,7 +168,7 @@ pub(crate) fn seccomp_set_filter(program: &[BpfInstruction], flags: u32) -> Resu
     };
     // SAFETY: BpfInstruction has sock_filter's layout; the kernel copies the program.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u64 == 0 {
+    if c_ulong::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
         return check(result).map(|_| None);
     }
     owned(result).map(Some)

@@ -178,9 +178,8 @@ impl Cgroup {
         let v1 = |name: &str| self.members.iter().any(|open| open.member.has(name));
         let mut names: HashSet<&str> =
             needed.iter().filter(|name| !v1(name)).map(|name| if *name == "blkio" { "io" } else { name }).collect();
-        names.extend(
-            resources.unified().iter().flatten().filter_map(|(file, _)| file.split('.').next()).filter(|name| *name != "cgroup"),
-        );
+        let unified = settings::unified(resources)?;
+        names.extend(unified.iter().filter_map(|setting| setting.file.split('.').next()).filter(|name| *name != "cgroup"));
         if names.is_empty() {
             return Ok(());
         }

@@ -31,6 +31,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
+    #[allow(clippy::needless_pass_by_value, reason = "a number or a text, written down where it is made")]
     pub(super) fn new(controller: &'static str, file: impl Into<String>, value: impl ToString, field: &'static str) -> Self {
         Self { controller, file: file.into(), value: value.to_string(), field, alias: None, optional: false }
     }
@@ -312,7 +313,7 @@ fn rdma(device: &str, limits: LinuxRdma) -> Setting {
 }
 
 /// `unified`: files of the cgroup2 directory, whatever they are.
-fn unified(resources: &LinuxResources) -> Result<Vec<Setting>> {
+pub(super) fn unified(resources: &LinuxResources) -> Result<Vec<Setting>> {
     let mut list = Vec::new();
     for (file, value) in resources.unified().iter().flatten() {
         if file.contains('/') || !file.contains('.') || file.starts_with('.') {

@@ -16,8 +16,9 @@ use super::mounts;
 use super::plan::Plan;
 use super::report;
 use super::rootfs::c_string;
-use super::stdio::{Stdio, high};
+use super::stdio::{self, Stdio, high};
 use super::supervise::{self, Signals};
+use super::timing::Timing;
 use super::trampoline::{self, Numbers};
 use super::{CgroupLease, Exit, Guard, check_id};
 use crate::cgroup::Cgroup;
@@ -168,10 +169,14 @@ impl Running<'_> {
     }
 
     /// Waits for its end in the foreground; its cgroup goes with it.
-    pub(crate) fn wait(mut self, signals: &Signals) -> Result<Exit> {
+    pub(crate) fn wait(self, signals: &Signals) -> Result<Exit> {
+        let timing = Timing::new();
         let exit = supervise::wait(&self.pidfd, signals, self.master.as_ref());
-        if let Some(lease) = &mut self.lease {
+        timing.done("run the command");
+        if let Some(lease) = self.lease {
             lease.report_oom();
+            drop(lease);
+            timing.done("remove the cgroup");
         }
         exit
     }
@@ -203,11 +208,14 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     check_id(begin.id)?;
     let linux = begin.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
     let process = begin.spec.process().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"process\""))?;
+    let timing = Timing::new();
     let lease = CgroupLease::new(begin.id, linux, begin.guard)?;
+    timing.done("make and limit the cgroup");
     let mut plan = Plan::new(begin.spec, begin.root, Some(&lease.shown))?;
     if let Some(uid) = delegated_to(begin.spec, linux, &plan) {
         lease.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.delegate(uid))?;
     }
+    timing.done("resolve the configuration, prepare mounts, compile the filter");
     let listener = plan.listener.take();
     let agent = listener.as_ref().map(Listener::connect).transpose()?;
     let numbers = Numbers::behind(begin.preserved, begin.channel.wait.is_some(), agent.is_some());
@@ -217,6 +225,9 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     } else {
         Stdio::plain(begin.stdin, floor)?
     };
+    if let (Some(slave), Some(mappings)) = (stdio.slave(), &plan.namespaces.mappings) {
+        stdio::give(slave, mappings.host_uid(plan.uid))?;
+    }
     let stop = begin.hooks.as_ref().map(|hooks| Stop::new(hooks.rootfs, floor)).transpose()?;
     let manner = Manner {
         tied: begin.tied,
@@ -228,6 +239,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     // The slave and the writing end must be closed here, or neither ever reports its end.
     let report = begin.channel.into_reader();
     let (pid, pidfd) = spawned?;
+    timing.done("start the first process");
     let running = Running { pid, pidfd, master: stdio.release(), lease: Some(lease) };
     let listen = || {
         if let Some(guard) = begin.guard {
@@ -252,7 +264,10 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
         }
     };
     match listen() {
-        Ok(()) => Ok(running),
+        Ok(()) => {
+            timing.done("set the container up, execute the command");
+            Ok(running)
+        }
         Err(error) => {
             running.kill();
             Err(error)

@@ -15,8 +15,10 @@ const DEPTH_LIMIT: usize = 128;
 
 /// Copies everything in `from` to `to`, owners and modes included; `to` itself gets those of `from`.
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let from = rustix::fs::openat(from, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    copy_directory(&from, to, DEPTH_LIMIT)
+    // Both are bare references (O_PATH), which can neither be listed nor changed.
+    let open =
+        |directory| rustix::fs::openat(directory, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    copy_directory(&open(from)?, open(to)?.as_fd(), DEPTH_LIMIT)
 }
 
 fn copy_directory(from: &OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {

@@ -69,21 +69,25 @@ impl Mappings {
     /// Gives the user namespace of process `pid`, which has none yet, these mappings.
     pub(crate) fn write(&self, pid: Pid) -> Result<()> {
         match write_map(pid, "uid_map", &self.uids) {
-            Ok(()) => return write_map(pid, "gid_map", &self.gids).attempt(|| "write the group ids of the user namespace"),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                ask_helper("newuidmap", pid, &self.uids)?;
+                return ask_helper("newgidmap", pid, &self.gids);
+            }
             Err(error) => return Err(Error::io("write the user ids of the user namespace", error)),
         }
-        let one_own = |list: &[LinuxIdMapping], own: u32| list.len() == 1 && list[0].size() == 1 && list[0].host_id() == own;
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        if one_own(&self.uids, uid) && one_own(&self.gids, gid) {
-            // Whose groups deny something must not be able to drop them.
-            fs::write(format!("/proc/{}/setgroups", pid.as_raw_nonzero()), "deny")
-                .attempt(|| "deny setgroups in the user namespace")?;
-            write_map(pid, "uid_map", &self.uids).attempt(|| "map the user's own id")?;
-            return write_map(pid, "gid_map", &self.gids).attempt(|| "map the user's own group");
+        match write_map(pid, "gid_map", &self.gids) {
+            // An ordinary user's own id: a group that denies something must then not be dropped any more.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                fs::write(format!("/proc/{}/setgroups", pid.as_raw_nonzero()), "deny")
+                    .attempt(|| "deny setgroups in the user namespace")?;
+                match write_map(pid, "gid_map", &self.gids) {
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => ask_helper("newgidmap", pid, &self.gids),
+                    other => other.attempt(|| "map the user's own group"),
+                }
+            }
+            other => other.attempt(|| "write the group ids of the user namespace"),
         }
-        ask_helper("newuidmap", pid, &self.uids)?;
-        ask_helper("newgidmap", pid, &self.gids)
     }
 
     /// A user namespace with these mappings and nobody in it.

@@ -23,7 +23,8 @@ use super::path::open_in;
 use super::plan::Plan;
 use super::report::{self, At, Fault, Step};
 use super::rootfs::c_string;
-use super::stdio::{Stdio, high};
+use super::idmap::Mappings;
+use super::stdio::{self, Stdio, high};
 use super::trampoline::{self, Numbers};
 use crate::cgroup::Member;
 use crate::error::{Attempt, Error, Result};
@@ -51,6 +52,8 @@ pub(crate) struct Target {
     pidfd: OwnedFd,
     /// Its root directory.
     root: OwnedFd,
+    /// Its user namespace, if that is not the caller's.
+    user: Option<OwnedFd>,
     /// The namespaces in which it is and this process is not.
     namespaces: ThreadNameSpaceType,
     /// Its cgroups in the hierarchies in which it is elsewhere than this process.
@@ -60,12 +63,20 @@ pub(crate) struct Target {
 impl Target {
     /// Looks at process `pid`, which `pidfd` refers to and which is known to be the container's.
     pub(crate) fn open(pid: Pid, pidfd: OwnedFd) -> Result<Self> {
-        let mut target = Self { namespaces: differing(pid)?, cgroups: Member::differing(pid)?, root: root(pid)?, pidfd };
+        let namespaces = differing(pid)?;
+        let user = namespaces.contains(ThreadNameSpaceType::USER).then(|| user(pid)).transpose()?;
+        let mut target = Self { namespaces, cgroups: Member::differing(pid)?, root: root(pid)?, user, pidfd };
         if !rustix::process::geteuid().is_root() && target.namespaces.contains(ThreadNameSpaceType::USER) {
             // An ordinary user's privileges are those in the namespace that user made.
             target.enter(ThreadNameSpaceType::USER)?;
+            target.user = None;
         }
         Ok(target)
+    }
+
+    /// Which ids its user namespace has, if that is another one.
+    fn mappings(&self) -> Result<Option<Mappings>> {
+        self.user.as_ref().map(|user| Mappings::of(user.as_fd())).transpose()
     }
 
     /// Moves this process into some of the namespaces (for that of process ids: its children).
@@ -96,6 +107,11 @@ fn differing(pid: Pid) -> Result<ThreadNameSpaceType> {
         }
     }
     Ok(flags)
+}
+
+fn user(pid: Pid) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open the container's user namespace")
 }
 
 fn root(pid: Pid) -> Result<OwnedFd> {
@@ -141,6 +157,9 @@ pub(crate) fn join(mut join: Join<'_>) -> Result<Running<'static>> {
         (None, true) => Stdio::terminal(Some(devpts(join.target.root.as_fd())?.as_fd()), join.process, join.relayed, floor)?,
         (None, false) => Stdio::plain(true, floor)?,
     };
+    if let (Some(slave), Some(mappings)) = (stdio.slave(), join.target.mappings()?) {
+        stdio::give(slave, mappings.host_uid(plan.uid))?;
+    }
     let cgroups = Cgroups::open(&join.target.cgroups)?;
     if let Some(score) = plan.oom_score_adj.take() {
         // Inherited. The file is this user's only as long as this process is dumpable.

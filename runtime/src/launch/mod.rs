@@ -35,6 +35,7 @@ mod stdio;
 mod supervise;
 mod sysctls;
 mod terminal;
+mod timing;
 mod trampoline;
 
 use std::os::fd::OwnedFd;
@@ -161,7 +162,7 @@ impl<'a> CgroupLease<'a> {
     }
 
     /// A container that ended because its memory did is told apart from one that was killed.
-    fn report_oom(&mut self) {
+    fn report_oom(&self) {
         match self.cgroup.as_ref().map_or(0, Cgroup::oom_kills) {
             0 => {}
             1 => warn("out of memory: the kernel killed a process of the container (linux.resources.memory.limit)"),

@@ -75,7 +75,7 @@ impl Options {
             "idmap" => self.idmap = Some(IdMapped::One),
             "ridmap" => self.idmap = Some(IdMapped::Tree),
             "sync" | "async" | "dirsync" | "mand" | "nomand" | "lazytime" | "nolazytime" => {
-                self.parameter(option, None, false)?
+                self.parameter(option, None, false)?;
             }
             "iversion" => self.parameter("i_version", None, true)?,
             // What the kernel does without the option.

@@ -64,6 +64,12 @@ impl Stdio {
     }
 }
 
+/// Gives a terminal to a user, by the id outside. Who opened it is nobody in another user namespace.
+pub(super) fn give(slave: BorrowedFd<'_>, uid: Option<u32>) -> Result<()> {
+    let owner = uid.map(rustix::fs::Uid::from_raw);
+    rustix::fs::fchown(slave, owner, None).attempt(|| "give the terminal to the container's user")
+}
+
 /// The same file under a number from `floor` up.
 pub(super) fn high(fd: impl AsFd, floor: i32) -> Result<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, floor).attempt(|| "duplicate a file descriptor")

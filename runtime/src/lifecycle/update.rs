@@ -86,6 +86,9 @@ impl Runtime {
         if text.len() > RESOURCES_LIMIT_BYTES {
             return Err(Error::invalid("resources", format!("the document is longer than {RESOURCES_LIMIT_BYTES} bytes")));
         }
-        self.update(id, serde_json::from_slice(text).map_err(|error| Error::invalid("resources", error))?)
+        // The types take a list for an object, too.
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(text).map_err(|error| Error::invalid("resources", error))?;
+        self.update(id, serde_json::from_value(fields.into()).map_err(|error| Error::invalid("resources", error))?)
     }
 }
