@@ -34,9 +34,8 @@ fn principal(cgroups: &[Member]) -> Option<&Member> {
 
 /// The processes in a container's cgroup and those below it, in order.
 pub(crate) fn list(cgroups: &[Member]) -> Result<Vec<i32>> {
-    let cgroup = principal(cgroups).ok_or_else(|| {
-        Error::invalid("container", "it has no cgroup of its own: which processes are its own cannot be told")
-    })?;
+    let cgroup = principal(cgroups)
+        .ok_or_else(|| Error::invalid("container", "it has no cgroup of its own: which processes are its own cannot be told"))?;
     let mut pids = BTreeSet::new();
     for path in tree(&cgroup.path)? {
         let text = match fs::read_to_string(path.join("cgroup.procs")) {

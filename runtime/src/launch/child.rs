@@ -293,7 +293,8 @@ fn place_descriptors(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<(), F
     }
     let numbers = descriptors.numbers;
     for preserved in 3..numbers.report {
-        rustix::io::fcntl_setfd(sys::borrow_fd(preserved), rustix::io::FdFlags::empty()).at(Step::Descriptors, preserved as usize)?;
+        rustix::io::fcntl_setfd(sys::borrow_fd(preserved), rustix::io::FdFlags::empty())
+            .at(Step::Descriptors, preserved as usize)?;
     }
     sys::place_fd(descriptors.report, numbers.report, false).at(Step::Descriptors, 0)?;
     sys::place_fd(descriptors.trampoline, numbers.program, true).at(Step::Descriptors, 1)?;

@@ -19,11 +19,11 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::begin::{Channel, FIRST_FREE_FD, Running, command_name, read_report};
 use super::child::{self, Descriptors, Manner};
+use super::idmap::Mappings;
 use super::path::open_in;
 use super::plan::Plan;
 use super::report::{self, At, Fault, Step};
 use super::rootfs::c_string;
-use super::idmap::Mappings;
 use super::stdio::{self, Stdio, high};
 use super::trampoline::{self, Numbers};
 use crate::cgroup::Member;
@@ -93,9 +93,8 @@ impl Target {
 fn differing(pid: Pid) -> Result<ThreadNameSpaceType> {
     let mut flags = ThreadNameSpaceType::empty();
     for (name, flag) in NAMESPACES {
-        let identity = |who: &str| {
-            rustix::fs::stat(format!("/proc/{who}/ns/{name}")).map(|status| (status.st_dev, status.st_ino))
-        };
+        let identity =
+            |who: &str| rustix::fs::stat(format!("/proc/{who}/ns/{name}")).map(|status| (status.st_dev, status.st_ino));
         match (identity("self"), identity(&pid.as_raw_nonzero().to_string())) {
             // A kernel without this kind of namespace.
             (Err(Errno::NOENT), _) => {}
@@ -303,7 +302,10 @@ fn enter(plan: &Plan, target: &Target, descriptors: &Descriptors<'_>) -> Result<
     // The root directory of the first process, wherever the mount namespace has its own.
     rustix::process::fchdir(plan.root.as_fd()).at(Step::EnterRoot, 1)?;
     rustix::process::chroot(c".").at(Step::EnterRoot, 3)?;
-    plan.working_directory.open(plan.root.as_fd()).and_then(|directory| child::change_directory(&directory)).at(Step::WorkingDirectory, 0)?;
+    plan.working_directory
+        .open(plan.root.as_fd())
+        .and_then(|directory| child::change_directory(&directory))
+        .at(Step::WorkingDirectory, 0)?;
     child::become_command(plan, descriptors)
 }
 

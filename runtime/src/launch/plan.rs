@@ -79,7 +79,8 @@ impl Plan {
         let (root_propagation, mounts, devices) = match shown {
             Some(shown) => {
                 let propagation = root_propagation(linux, &root)?;
-                let mounts = Preparation::new(root.as_fd(), &namespaces, shown).all(spec.mounts().as_deref().unwrap_or_default())?;
+                let mounts =
+                    Preparation::new(root.as_fd(), &namespaces, shown).all(spec.mounts().as_deref().unwrap_or_default())?;
                 let devices = devices::devices(linux, &mounts, can_make_devices)?;
                 (propagation, mounts, devices)
             }

@@ -34,7 +34,8 @@ impl Stdio {
         if stdin {
             return Ok(Self { pty: None, input: None });
         }
-        let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open /dev/null")?;
+        let null =
+            rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open /dev/null")?;
         Self::with_input(&null, floor)
     }
 

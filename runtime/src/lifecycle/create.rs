@@ -7,12 +7,12 @@ use std::time::SystemTime;
 use oci_spec::runtime::Spec;
 use rustix::process::Pid;
 
+use super::Runtime;
 use super::bundle::Bundle;
 use super::clock::rfc3339;
 use super::handover::{Inherited, Receivers, check_terminal, write_pid_file};
 use super::helper::{apart, enter_namespaces};
 use super::state::{Container, Directory, Record, Status, process_stat};
-use super::Runtime;
 use crate::cgroup::Member;
 use crate::error::{Error, Result};
 use crate::hooks::{self, Kind};
@@ -92,9 +92,8 @@ impl<'g> Making<'_, 'g> {
     fn wait_to_be_started(self, receivers: &Receivers) -> Result<Container> {
         let channel = self.or_remove(StartFifos::make(self.directory.fd()))?;
         let running = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
-        let finished = self
-            .finish(&running, receivers)
-            .and_then(|container| StartFifos::complete(self.directory.fd()).map(|()| container));
+        let finished =
+            self.finish(&running, receivers).and_then(|container| StartFifos::complete(self.directory.fd()).map(|()| container));
         match finished {
             Ok(record) => {
                 running.detach();
@@ -113,7 +112,7 @@ impl<'g> Making<'_, 'g> {
         }
         let channel = self.or_remove(Channel::pipe())?;
         let running = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
-        match self.finish(&running, receivers).and_then(|record| self.after_start(record)) {
+        match self.finish(&running, receivers).and_then(|record| self.after_start(&record)) {
             Ok(()) => {
                 running.detach();
                 Ok(())
@@ -126,8 +125,7 @@ impl<'g> Making<'_, 'g> {
     fn in_foreground(self, receivers: &Receivers, keep: bool) -> Result<Exit> {
         let signals = self.or_remove(Signals::catch())?;
         let two_steps = self.starts_in_two_steps();
-        let channel =
-            self.or_remove(if two_steps { StartFifos::make(self.directory.fd()) } else { Channel::pipe() })?;
+        let channel = self.or_remove(if two_steps { StartFifos::make(self.directory.fd()) } else { Channel::pipe() })?;
         let running = self.bring_up(channel, true).map_err(|error| self.never_was(error))?;
         let started = self.finish(&running, receivers).and_then(|record| {
             if two_steps {
@@ -135,7 +133,7 @@ impl<'g> Making<'_, 'g> {
                 let container = Container { directory: Directory::open(&self.runtime.root, self.directory.id())?, record };
                 return self.runtime.release(&container, &self.bundle.spec);
             }
-            self.after_start(record)
+            self.after_start(&record)
         });
         if let Err(error) = started.and_then(|()| self.directory.unlock()) {
             return Err(self.give_up(running, error));
@@ -215,8 +213,8 @@ impl<'g> Making<'_, 'g> {
         Ok(record)
     }
 
-    fn after_start(&self, record: Record) -> Result<()> {
-        let state = hook_state(&record, Status::Running, record.pid)?;
+    fn after_start(&self, record: &Record) -> Result<()> {
+        let state = hook_state(record, Status::Running, record.pid)?;
         hooks::run(Kind::Poststart, &self.bundle.spec, &state)
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use oci_spec::runtime::Spec;
 
+use super::Runtime;
 use super::create::hook_state;
 use super::state::{Container, Directory, Record, Status};
-use super::Runtime;
 use crate::cgroup::processes;
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
@@ -61,7 +61,10 @@ impl Runtime {
                 processes::freeze(&container.record.cgroups, false)?;
             }
             if !hooks::ends_within(&process.pidfd, KILL_TIMEOUT).attempt(|| "wait for the container's process to end")? {
-                return Err(Error::Busy { what: format!("container {:?}", container.id()), why: "its process cannot be killed".into() });
+                return Err(Error::Busy {
+                    what: format!("container {:?}", container.id()),
+                    why: "its process cannot be killed".into(),
+                });
             }
         }
         processes::destroy(&container.record.cgroups)?;

@@ -124,10 +124,14 @@ impl Inherited {
         let listening = listening(std::env::var("LISTEN_PID").ok().as_deref(), std::env::var("LISTEN_FDS").ok().as_deref());
         let count = preserved.saturating_add(listening);
         if count > PRESERVED_LIMIT {
-            return Err(Error::invalid("--preserve-fds", format!("{count} descriptors; at most {PRESERVED_LIMIT} are passed on")));
+            return Err(Error::invalid(
+                "--preserve-fds",
+                format!("{count} descriptors; at most {PRESERVED_LIMIT} are passed on"),
+            ));
         }
         for number in 3..3 + count as i32 {
-            rustix::io::fcntl_getfd(sys::borrow_fd(number)).attempt(|| format!("pass on descriptor {number} (--preserve-fds)"))?;
+            rustix::io::fcntl_getfd(sys::borrow_fd(number))
+                .attempt(|| format!("pass on descriptor {number} (--preserve-fds)"))?;
         }
         Ok(Self { count, listening })
     }

@@ -69,7 +69,8 @@ impl FromStr for Signal {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::Name { what: "signal", input: text.to_owned(), why: "a number from 1 to 64, or a name as in signal(7)" };
+        let bad =
+            || Error::Name { what: "signal", input: text.to_owned(), why: "a number from 1 to 64, or a name as in signal(7)" };
         if let Ok(number) = text.parse::<i32>() {
             // 0 sends nothing: it asks whether the process is there.
             return (0..=LAST_SIGNAL).contains(&number).then_some(Self(number)).ok_or_else(bad);
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn signals_have_numbers_and_names_and_nothing_else() {
-        for (text, number) in [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+1", 35), ("RTMAX-2", 62), ("0", 0), ("64", 64)] {
+        for (text, number) in [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+1", 35), ("RTMAX-2", 62), ("0", 0), ("64", 64)]
+        {
             assert_eq!(text.parse::<Signal>().unwrap(), Signal(number), "{text}");
         }
         for text in ["", "SIG", "65", "-1", "KILL+1", "RTMIN-40", "RTMAX+1", "RTMIN+", "9x"] {

@@ -2,8 +2,8 @@
 
 use std::io::ErrorKind;
 
-use super::state::State;
 use super::Runtime;
+use super::state::State;
 use crate::error::{Attempt, Error, Result};
 use crate::warning::warn;
 

@@ -16,7 +16,11 @@ impl Runtime {
     pub fn process_table(&self, id: &str, options: &[String]) -> Result<String> {
         let pids = self.processes(id)?;
         let mut ps = Command::new("ps");
-        if options.is_empty() { ps.arg("-ef") } else { ps.args(options) };
+        if options.is_empty() {
+            ps.arg("-ef")
+        } else {
+            ps.args(options)
+        };
         let output = ps.output().attempt(|| "run ps (is it installed? --format json needs none)")?;
         if !output.status.success() {
             return Err(Error::invalid("ps", String::from_utf8_lossy(&output.stderr).trim()));

@@ -19,7 +19,10 @@ impl Runtime {
         match container.status()? {
             Status::Created => {}
             Status::Stopped => {
-                return Err(Error::Busy { what: format!("container {id:?}"), why: "it has ended and cannot be started again".into() });
+                return Err(Error::Busy {
+                    what: format!("container {id:?}"),
+                    why: "it has ended and cannot be started again".into(),
+                });
             }
             status => {
                 let why = format!("it is {}: only a created container can be started", status.name());
@@ -32,14 +35,13 @@ impl Runtime {
 
     /// Runs the hooks and lets the process go. Should a hook fail, the container is ended.
     pub(super) fn release(&self, container: &Container, spec: &Spec) -> Result<()> {
-        let released = self.start_hooks(container, spec).and_then(|()| {
-            match StartFifos::start(container.directory.fd())? {
-                Some(errno) => Err(exec_error(&command(spec), errno)),
-                None => Ok(()),
-            }
+        let released = self.start_hooks(container, spec).and_then(|()| match StartFifos::start(container.directory.fd())? {
+            Some(errno) => Err(exec_error(&command(spec), errno)),
+            None => Ok(()),
         });
         let record = &container.record;
-        let started = released.and_then(|()| hooks::run(Kind::Poststart, spec, &hook_state(record, Status::Running, record.pid)?));
+        let started =
+            released.and_then(|()| hooks::run(Kind::Poststart, spec, &hook_state(record, Status::Running, record.pid)?));
         match started {
             // The command is not there: the process has ended by itself.
             Err(Error::Exec { .. }) | Ok(()) => started,

@@ -1,5 +1,8 @@
 //! A bundle with a small root filesystem: busybox and nothing else.
 
+// Each test program uses its part of this.
+#![allow(dead_code)]
+
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -133,7 +133,8 @@ fn a_number_that_is_another_process_s_now_is_no_container_s() {
 #[test]
 fn a_bundle_that_cannot_be_used_leaves_nothing_behind() {
     let Some(container) = Container::sh(SERVICE) else { return };
-    let cases: [(&str, fn(&mut Value)); 6] = [
+    type Edit = fn(&mut Value);
+    let cases: [(&str, Edit); 6] = [
         ("ociVersion", |spec| spec["ociVersion"] = json!("2.0.0")),
         ("root", |spec| drop(spec.as_object_mut().unwrap().remove("root"))),
         ("root filesystem", |spec| spec["root"]["path"] = json!("nowhere")),
@@ -180,7 +181,12 @@ fn errors_are_in_the_log_as_engines_read_them_and_on_standard_error() {
     let log = state.path().join("log.json");
     let call = |format: &str| {
         let mut command = Command::new(ROCI);
-        command.arg("--root").arg(state.path().join("r")).arg("--log").arg(&log).args(["--log-format", format, "state", "nobody"]);
+        command.arg("--root").arg(state.path().join("r")).arg("--log").arg(&log).args([
+            "--log-format",
+            format,
+            "state",
+            "nobody",
+        ]);
         Run::of(command.output().unwrap())
     };
     refused(&call("json"), 1, "does not exist");

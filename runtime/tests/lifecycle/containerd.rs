@@ -25,7 +25,9 @@ impl Containerd {
         let path = |name: &str| directory.path().join(name).display().to_string();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
-            path("root"), path("state"), path("sock"),
+            path("root"),
+            path("state"),
+            path("sock"),
         );
         fs::write(path("config.toml"), config).unwrap();
         let enter = "umount /sys/fs/cgroup/unified 2>/dev/null; exec containerd --config $0 --log-level error";

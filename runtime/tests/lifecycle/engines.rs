@@ -117,7 +117,10 @@ fn podman_executes_stops_pauses_lists_and_removes() {
     let Some(podman) = Engine::podman() else { return };
     podman.service("one", &[]);
     assert_eq!(podman.succeed(&["exec", "one", "sh", "-c", "echo inside; id -u"]), "inside\n0");
-    assert_eq!(podman.run(&["exec", "--user", "5", "--workdir", "/tmp", "-e", "X=y", "one", "sh", "-c", "id -u; pwd; echo $X"]).ok(), "5\n/tmp\ny");
+    assert_eq!(
+        podman.run(&["exec", "--user", "5", "--workdir", "/tmp", "-e", "X=y", "one", "sh", "-c", "id -u; pwd; echo $X"]).ok(),
+        "5\n/tmp\ny"
+    );
     assert_eq!(podman.run(&["exec", "one", "sh", "-c", "exit 9"]).code, Some(9));
     assert_eq!(podman.run(&["exec", "one", "no-such"]).code, Some(127));
     podman.succeed(&["exec", "-d", "one", "sleep", "1000"]);
@@ -139,7 +142,8 @@ fn podman_executes_stops_pauses_lists_and_removes() {
 fn podman_s_options_for_limits_and_confinement_hold() {
     let Some(podman) = Engine::podman() else { return };
     let file = |v1: &str| format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/*/{v1}");
-    let memory = podman.sh(&["--memory", "64m"], "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max");
+    let memory =
+        podman.sh(&["--memory", "64m"], "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max");
     assert_eq!(memory.out, (64 << 20).to_string(), "{memory:?}");
     let pids = podman.sh(&["--pids-limit", "33"], &file("pids/pids.max"));
     assert_eq!(pids.out, "33", "{pids:?}");
@@ -156,12 +160,29 @@ fn podman_s_options_for_limits_and_confinement_hold() {
     let secured = podman.sh(&["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status");
     assert_eq!(secured.ok(), "NoNewPrivs:\t1");
     assert_eq!(podman.sh(&["--user", "5:6"], "id -u; id -g").ok(), "5\n6");
-    assert_eq!(podman.sh(&["--hostname", "given", "--sysctl", "kernel.msgmax=4321"], "hostname; cat /proc/sys/kernel/msgmax").ok(), "given\n4321");
+    assert_eq!(
+        podman.sh(&["--hostname", "given", "--sysctl", "kernel.msgmax=4321"], "hostname; cat /proc/sys/kernel/msgmax").ok(),
+        "given\n4321"
+    );
     let volume = format!("{}:/v:ro", podman.path("").display());
     let volume = podman.sh(&["--volume", &volume, "--tmpfs", "/t"], "ls /v/box.tar; touch /v/x; touch /t/x");
     assert!(volume.out == "/v/box.tar" && volume.err.contains("Read-only"), "{volume:?}");
-    assert_eq!(podman.sh(&["--network", "host", "--pid", "host", "--ipc", "host"], "readlink /proc/self/ns/pid").ok(),
-        fs::read_link("/proc/self/ns/pid").unwrap().to_str().unwrap());
+    let shared = [
+        "run",
+        "--rm",
+        "--network",
+        "host",
+        "--pid",
+        "host",
+        "--ipc",
+        "host",
+        IMAGE,
+        "readlink",
+        "/proc/self/ns/pid",
+        "/proc/self/ns/net",
+    ];
+    let own = ["pid", "net"].map(|name| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string());
+    assert_eq!(podman.succeed(&shared), own.join("\n"));
 }
 
 #[test]
@@ -186,11 +207,20 @@ fn podman_connects_a_terminal() {
     // `script` is a terminal for podman; podman's is the container's.
     let ask = |args: &[&str], typed: &str| {
         let command: Vec<String> = std::iter::once("podman".to_owned())
-            .chain(podman.command(args).get_args().map(|argument| format!("'{}'", argument.to_str().unwrap().replace('\'', "'\\''"))))
+            .chain(
+                podman
+                    .command(args)
+                    .get_args()
+                    .map(|argument| format!("'{}'", argument.to_str().unwrap().replace('\'', "'\\''"))),
+            )
             .collect();
         let mut script = Command::new("script");
         script.env("CONTAINERS_CONF", podman.path("containers.conf"));
-        script.args(["-qec", &command.join(" "), "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        script
+            .args(["-qec", &command.join(" "), "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = script.spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut input, typed.as_bytes()).unwrap();
@@ -212,7 +242,20 @@ fn podman_connects_a_terminal() {
 #[test]
 fn podman_s_pods_share_namespaces() {
     let Some(podman) = Engine::podman() else { return };
-    podman.succeed(&["pod", "create", "--name", "pod", "--network", "none", "--infra-image", IMAGE, "--infra-command", "sleep 1000", "--share", "net,ipc,uts,pid"]);
+    podman.succeed(&[
+        "pod",
+        "create",
+        "--name",
+        "pod",
+        "--network",
+        "none",
+        "--infra-image",
+        IMAGE,
+        "--infra-command",
+        "sleep 1000",
+        "--share",
+        "net,ipc,uts,pid",
+    ]);
     let script = "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done";
     let one = podman.run(&["run", "--rm", "--pod", "pod", IMAGE, "sh", "-c", script]);
     let two = podman.run(&["run", "--rm", "--pod", "pod", IMAGE, "sh", "-c", &format!("{script}; ps | grep -c '[s]leep 1000'")]);
@@ -237,7 +280,9 @@ fn buildah_runs_commands_of_a_build() {
         Run::of(command.args(args).stdin(Stdio::null()).output().unwrap())
     };
     let container = buildah(&["from", "--pull-never", "--isolation", "oci", IMAGE]).ok();
-    let run = |command: &[&str]| buildah(&[&["run", "--runtime", ROCI, "--isolation", "oci", "--network", "none", &container, "--"], command].concat());
+    let run = |command: &[&str]| {
+        buildah(&[&["run", "--runtime", ROCI, "--isolation", "oci", "--network", "none", &container, "--"], command].concat())
+    };
     assert_eq!(run(&["sh", "-c", "echo built >/made; id -u"]).ok(), "0");
     assert_eq!(run(&["cat", "/made"]).ok(), "built");
     let failed = run(&["sh", "-c", "exit 5"]);

@@ -32,7 +32,22 @@ fn a_process_joins_all_namespaces_and_the_cgroups() {
 fn environment_directory_user_and_groups_are_the_container_s_unless_told_otherwise() {
     let Some(container) = Container::service() else { return };
     let out = container.roci(&[
-        "exec", "--env", "A=b c", "-e", "B=2", "--cwd", "/tmp", "--user", "5:6", "-g", "7", "-g", "8", container.id(), "sh", "-c",
+        "exec",
+        "--env",
+        "A=b c",
+        "-e",
+        "B=2",
+        "--cwd",
+        "/tmp",
+        "--user",
+        "5:6",
+        "-g",
+        "7",
+        "-g",
+        "8",
+        container.id(),
+        "sh",
+        "-c",
         "echo $A $B $PATH; pwd; id -u; id -G",
     ]);
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -83,7 +98,8 @@ fn input_is_read_and_output_streams_stay_apart() {
 fn a_detached_process_outlives_the_command_and_ends_with_the_container() {
     let Some(container) = Container::service() else { return };
     let pid_file = container.file("exec.pid");
-    let mut command = container.command(&["exec", "-d", "--pid-file", pid_file.to_str().unwrap(), container.id(), "sleep", "1000"]);
+    let mut command =
+        container.command(&["exec", "-d", "--pid-file", pid_file.to_str().unwrap(), container.id(), "sleep", "1000"]);
     assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     let pid = fs::read_to_string(&pid_file).unwrap();
     assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().starts_with("sleep"));
@@ -108,7 +124,8 @@ fn signals_to_the_command_reach_the_process() {
     let mut child = container.command(&["exec", container.id(), "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(child.id() as i32).unwrap(), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(child.id() as i32).unwrap(), rustix::process::Signal::TERM)
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(33));
 }
 

@@ -26,7 +26,8 @@ fn cve_2024_21626_no_descriptor_leaks_into_a_created_container_or_a_further_proc
     container.create(&[]).ok();
     let inside = format!("/proc/{}/fd", container.pid());
     let names = |path: &str| {
-        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     };
@@ -76,7 +77,15 @@ fn cve_2022_29162_inheritable_capabilities_are_empty_in_a_further_process() {
     let show = "grep -E 'CapInh|CapAmb' /proc/self/status";
     let none = "0000000000000000";
     assert_eq!(sets(container.exec(&["sh", "-c", show])), [none, none]);
-    let with = container.roci(&["exec", "--cap", "CAP_SYS_TIME", container.id(), "sh", "-c", "grep -E 'CapInh|CapEff' /proc/self/status"]);
+    let with = container.roci(&[
+        "exec",
+        "--cap",
+        "CAP_SYS_TIME",
+        container.id(),
+        "sh",
+        "-c",
+        "grep -E 'CapInh|CapEff' /proc/self/status",
+    ]);
     let with = sets(with);
     assert_eq!(with[0], none);
     assert_ne!(u64::from_str_radix(&with[1], 16).unwrap() & 1 << 25, 0, "CAP_SYS_TIME was added");
@@ -102,7 +111,10 @@ fn cve_2019_5736_the_host_s_binary_is_not_reachable_through_a_further_process() 
         "echo up; while :; do for p in /proc/[0-9]*; do \
          case $(stat -L -c '%i %s' $p/exe 2>/dev/null) in '{} {}') echo FOUND;; esac; \
          for f in $p/fd/*; do case $(stat -L -c '%i %s' $f 2>/dev/null) in '{} {}') echo FOUND;; esac; done; done; done",
-        own.ino(), own.len(), own.ino(), own.len(),
+        own.ino(),
+        own.len(),
+        own.ino(),
+        own.len(),
     );
     container.write(|spec| spec["process"]["args"] = json!(["sh", "-c", hunt]));
     container.bring_up("run", &["--detach"]).ok();
@@ -127,7 +139,9 @@ fn a_process_that_joins_cannot_be_traced_or_looked_into_before_it_is_the_contain
     let mut child = container.command(&["exec", container.id(), "sleep", "1000"]).stdout(Stdio::null()).spawn().unwrap();
     // The command that waits outside has joined nothing, and belongs to root alone.
     let outside = format!("/proc/{}", child.id());
-    wait_until(|| fs::read_to_string(format!("{outside}/task/{}/children", child.id())).is_ok_and(|text| !text.trim().is_empty()));
+    wait_until(|| {
+        fs::read_to_string(format!("{outside}/task/{}/children", child.id())).is_ok_and(|text| !text.trim().is_empty())
+    });
     assert_eq!(fs::read_link(format!("{outside}/ns/mnt")).unwrap(), fs::read_link("/proc/self/ns/mnt").unwrap());
     let exe = fs::metadata(format!("{outside}/exe")).unwrap();
     assert_eq!(exe.ino(), fs::metadata(ROCI).unwrap().ino());

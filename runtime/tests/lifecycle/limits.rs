@@ -31,10 +31,8 @@ fn limited(controller: &str) -> Option<Container> {
 /// A file of the container's cgroup as the host sees it: by its v1 or its cgroup2 name.
 fn read(container: &Container, controller: &str, v1: &str, v2: &str) -> String {
     let name = format!("longshore-{}", container.id());
-    let paths: [PathBuf; 2] = [
-        Path::new("/sys/fs/cgroup").join(controller).join(&name).join(v1),
-        Path::new("/sys/fs/cgroup").join(&name).join(v2),
-    ];
+    let paths: [PathBuf; 2] =
+        [Path::new("/sys/fs/cgroup").join(controller).join(&name).join(v1), Path::new("/sys/fs/cgroup").join(&name).join(v2)];
     let text = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
     text.unwrap_or_else(|| panic!("neither of {paths:?}")).trim().to_owned()
 }

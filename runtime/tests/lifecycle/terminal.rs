@@ -81,8 +81,7 @@ fn exec_relays_a_terminal_and_hands_one_over() {
     let mut command = container.command(&["exec", "--tty", container.id(), "sh", "-c", TALK]);
     let mut child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
     let mut outer = File::from(outer);
-    read_until(&mut outer, "/dev/pts/");
-    read_until(&mut outer, "name");
+    assert!(read_until(&mut outer, "name").contains("/dev/pts/"));
     outer.write_all(b"typed\r").unwrap();
     read_until(&mut outer, "got typed");
     assert_eq!(child.wait().unwrap().code(), Some(9));
@@ -97,7 +96,17 @@ fn exec_relays_a_terminal_and_hands_one_over() {
     let listener = UnixListener::bind(&path).unwrap();
     let pid_file = container.file("pid");
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    let args = ["exec", "--pid-file", &text(&pid_file), "--process", &text(&process), "--detach", "--console-socket", &text(&path), container.id()];
+    let args = [
+        "exec",
+        "--pid-file",
+        &text(&pid_file),
+        "--process",
+        &text(&process),
+        "--detach",
+        "--console-socket",
+        &text(&path),
+        container.id(),
+    ];
     let output = container.command(&args).output().unwrap();
     Run::of(output).ok();
     let mut master = File::from(receive(&listener).0);

@@ -142,7 +142,14 @@ fn list_shows_all_containers_in_columns_as_json_and_by_name() {
     two.write(|_| {});
     let root = one.state.path().to_str().unwrap();
     let in_one = |args: &[&str]| {
-        Run::of(std::process::Command::new(crate::bundle::ROCI).args(["--root", root]).args(args).stdout(Stdio::piped()).output().unwrap())
+        Run::of(
+            std::process::Command::new(crate::bundle::ROCI)
+                .args(["--root", root])
+                .args(args)
+                .stdout(Stdio::piped())
+                .output()
+                .unwrap(),
+        )
     };
     // Closed output: the second container's own is nobody's to wait for.
     let mut create = std::process::Command::new(crate::bundle::ROCI);
@@ -207,7 +214,9 @@ fn a_paused_container_stands_still_and_goes_on_when_resumed() {
 
 #[test]
 fn kill_all_reaches_processes_the_first_one_knows_nothing_of() {
-    let Some(container) = Container::sh("(trap 'echo child; exit' USR1; echo up; while :; do sleep 0.02; done) & trap '' USR1; wait") else {
+    let Some(container) =
+        Container::sh("(trap 'echo child; exit' USR1; echo up; while :; do sleep 0.02; done) & trap '' USR1; wait")
+    else {
         return;
     };
     container.write(|_| {});

@@ -109,6 +109,9 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
 }
 
 fn parse_capability(name: &str) -> Result<oci_spec::runtime::Capability> {
-    serde_json::from_value(serde_json::Value::from(name))
-        .map_err(|_| Error::Name { what: "capability", input: name.to_owned(), why: "a name as in capabilities(7)" })
+    serde_json::from_value(serde_json::Value::from(name)).map_err(|_| Error::Name {
+        what: "capability",
+        input: name.to_owned(),
+        why: "a name as in capabilities(7)",
+    })
 }

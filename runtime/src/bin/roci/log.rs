@@ -58,7 +58,12 @@ impl Log {
             Format::Json => format!("{}\n", json!({ "level": level, "msg": text, "time": time })),
             Format::Text => format!("time={time:?} level={level} msg={text:?}\n"),
         };
-        let written = OpenOptions::new().append(true).create(true).mode(0o644).open(path).and_then(|mut log| log.write_all(line.as_bytes()));
+        let written = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .open(path)
+            .and_then(|mut log| log.write_all(line.as_bytes()));
         if let Err(error) = written {
             say(&format!("warning: write log {path:?}: {error}"));
         }

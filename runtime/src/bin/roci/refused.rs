@@ -30,5 +30,8 @@ impl Restore {
 }
 
 fn refuse(verb: &str) -> Result<u8> {
-    Err(Error::invalid(verb, "not supported: roci does not drive criu; run the container with runc or crun if it has to be moved"))
+    Err(Error::invalid(
+        verb,
+        "not supported: roci does not drive criu; run the container with runc or crun if it has to be moved",
+    ))
 }
