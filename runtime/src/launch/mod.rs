@@ -16,6 +16,7 @@ mod child;
 mod copyup;
 mod devices;
 mod filesystem;
+mod fsconfig;
 mod guard;
 mod idmap;
 mod mounts;
