@@ -273,11 +273,11 @@ fn prctl(option: c_int, first: c_ulong, second: c_ulong) -> Result<()> {
     check(unsafe { libc::prctl(option, first, second, 0 as c_ulong, 0 as c_ulong) }.into()).map(drop)
 }
 
-/// Removes one capability from the bounding set; one the kernel does not know is no error.
-pub(crate) fn drop_bounding_capability(capability: u32) -> Result<()> {
+/// Removes one capability from the bounding set; false if the kernel does not know it.
+pub(crate) fn drop_bounding_capability(capability: u32) -> Result<bool> {
     match prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0) {
-        Err(Errno::INVAL) => Ok(()),
-        other => other,
+        Err(Errno::INVAL) => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

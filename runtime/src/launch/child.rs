@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use rustix::process::{Gid, Uid};
 
-use super::mounts::{Refusal, Source};
+use super::fsconfig::Refusal;
+use super::mounts::Source;
 use super::plan::Plan;
 use super::report::{At, Fault, Step};
 use super::trampoline::Numbers;

@@ -18,6 +18,7 @@ mod child;
 mod copyup;
 mod devices;
 mod filesystem;
+mod fsconfig;
 mod guard;
 mod idmap;
 mod join;

@@ -15,7 +15,7 @@ use super::namespaces::Namespaces;
 use super::options::propagation;
 use super::path::InRoot;
 use super::process::{self, CapabilityPlan, Label};
-use super::sysctls;
+use super::{fsconfig, sysctls};
 use crate::cgroup::Shown;
 use crate::error::{Error, Result};
 use crate::seccomp::{self, Filter, Listener};
@@ -95,7 +95,7 @@ impl Plan {
             made: mounts.iter().map(|_| None).collect(),
             devices,
             mounts,
-            empty_directory: if masked.is_empty() { None } else { Some(mounts::empty_directory()?) },
+            empty_directory: if masked.is_empty() { None } else { Some(fsconfig::empty_directory()?) },
             masked,
             readonly: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
             sysctls: sysctls::read(spec, &namespaces)?,

@@ -54,9 +54,10 @@ pub(super) fn set_limits(plan: &Plan) -> Result<(), Fault> {
 /// Capabilities, user, filter: then the command.
 pub(super) fn drop_privileges(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<Infallible, Fault> {
     let sets = plan.capabilities;
-    for capability in 0..64 {
-        if sets.bounding & (1 << capability) == 0 {
-            sys::drop_bounding_capability(capability).at(Step::Capabilities, capability as usize)?;
+    for capability in (0..64).filter(|capability| sets.bounding & (1 << capability) == 0) {
+        // Nor does the kernel know those above.
+        if !sys::drop_bounding_capability(capability).at(Step::Capabilities, capability as usize)? {
+            break;
         }
     }
     rustix::thread::set_keep_capabilities(true).at(Step::User, 0)?;
