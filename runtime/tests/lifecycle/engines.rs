@@ -167,20 +167,8 @@ fn podman_s_options_for_limits_and_confinement_hold() {
     let volume = format!("{}:/v:ro", podman.path("").display());
     let volume = podman.sh(&["--volume", &volume, "--tmpfs", "/t"], "ls /v/box.tar; touch /v/x; touch /t/x");
     assert!(volume.out == "/v/box.tar" && volume.err.contains("Read-only"), "{volume:?}");
-    let shared = [
-        "run",
-        "--rm",
-        "--network",
-        "host",
-        "--pid",
-        "host",
-        "--ipc",
-        "host",
-        IMAGE,
-        "readlink",
-        "/proc/self/ns/pid",
-        "/proc/self/ns/net",
-    ];
+    let script = "readlink /proc/self/ns/pid; readlink /proc/self/ns/net";
+    let shared = ["run", "--rm", "--network", "host", "--pid", "host", "--ipc", "host", IMAGE, "sh", "-c", script];
     let own = ["pid", "net"].map(|name| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string());
     assert_eq!(podman.succeed(&shared), own.join("\n"));
 }

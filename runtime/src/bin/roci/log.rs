@@ -37,7 +37,7 @@ impl Log {
     /// The error this program ends with.
     pub(crate) fn error(&self, text: &str) {
         self.write("error", text);
-        say(text);
+        say(&format!("roci: {text}"));
     }
 
     /// What went wrong without being an error.
@@ -72,5 +72,5 @@ impl Log {
 
 fn say(text: &str) {
     // A closed standard error must not change what this program does.
-    let _ = writeln!(std::io::stderr(), "roci: {text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
