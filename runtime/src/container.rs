@@ -34,7 +34,7 @@ fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: 
     options.etc_directory = Some(dir.join("etc"));
     let root = overlay(store, dir, image.diff_ids(), options.rootless.is_some())?.mount()?;
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
-    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard) })
+    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") })
 }
 
 /// The image's layers under an empty directory for the container's changes.

@@ -8,8 +8,10 @@ mod cgroup;
 pub mod container;
 pub mod error;
 pub mod files;
+pub mod hooks;
 pub mod image;
 pub mod launch;
+pub mod lifecycle;
 pub mod name;
 pub mod origin;
 pub mod parallel;
@@ -22,6 +24,7 @@ pub mod store;
 mod sys;
 pub mod unpack;
 pub mod userns;
+pub mod warning;
 
 pub use error::{Error, Result};
 pub use source::{RawManifest, Source};

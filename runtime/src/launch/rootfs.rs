@@ -49,16 +49,22 @@ impl Rootfs {
     }
 }
 
-/// A private copy of the mount `path` is on, cut at `path`, with what is mounted below it.
+/// A copy of the mount `path` is on, cut at `path`, with what is mounted below it. Still a peer of the
+/// original: see [`separate`].
 fn directory(path: &Path) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let mount = rustix::mount::open_tree(CWD, path, flags).attempt(|| format!("use {path:?} as root filesystem"))?;
-    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
-    sys::mount_setattr(mount.as_fd(), private, true).attempt(|| format!("make the mount of {path:?} private"))?;
     if super::path::file_type(&mount).attempt(|| format!("look at {path:?}"))? != rustix::fs::FileType::Directory {
         return Err(Error::invalid(format!("root filesystem {path:?}"), "it is not a directory"));
     }
     Ok(mount)
+}
+
+/// Cuts a root filesystem off from the mounts it was copied from: nothing mounted in it reaches them, and
+/// with `MS_SLAVE`, unlike `MS_PRIVATE`, what is mounted there still reaches it.
+pub(super) fn separate(mount: &OwnedFd, propagation: u64) -> Result<()> {
+    let attributes = MountAttributes { propagation, ..MountAttributes::default() };
+    sys::mount_setattr(mount.as_fd(), attributes, true).attempt(|| "cut the root filesystem off from the host's mounts")
 }
 
 /// An overlay made by file descriptors, so that no layer's name needs escaping and none is looked up
