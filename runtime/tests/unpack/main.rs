@@ -8,6 +8,7 @@ mod needs;
 
 mod entries;
 mod hostile;
+mod image;
 mod peers;
 mod random;
 mod rootless;
