@@ -26,6 +26,8 @@ pub struct Options {
     pub jobs: usize,
     /// How layers are written.
     pub unpack: unpack::Options,
+    /// What layers become; when nothing is said, the best that works here.
+    pub form: Option<LayerForm>,
 }
 
 /// What a pull brought.
@@ -71,7 +73,7 @@ pub fn pull(
     let form = if diff_ids.iter().all(|diff_id| store.has_layer(diff_id)) {
         LayerForm::Directory // of no layer
     } else {
-        LayerForm::for_new_layers(&lease, options.unpack.userxattr)?
+        LayerForm::choose(options.form, &lease, options.unpack.userxattr)?
     };
     fetch_layers(
         &Job { store, source, reference, options, progress, lease: &lease, form, cancelled: AtomicBool::new(false) },

@@ -11,7 +11,7 @@ use crate::error::{Attempt, Error, Result};
 use crate::name::Digest;
 use crate::{erofs, files};
 
-/// What chooses a form when nothing else does.
+/// What users ask for a form with.
 const VARIABLE: &str = "LONGSHORE_LAYERS";
 
 /// The longest `layer.json`.
@@ -39,15 +39,24 @@ impl FromStr for LayerForm {
 }
 
 impl LayerForm {
-    /// The form new layers get: the one `$LONGSHORE_LAYERS` names; without it an image where those can be
-    /// used, found out by using one in `lease`'s scratch directory, and a directory elsewhere.
+    /// The form that `$LONGSHORE_LAYERS` asks for.
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] for a variable that names none; what stands in the way of images if it asks for them.
-    pub fn for_new_layers(lease: &Lease, rootless: bool) -> Result<Self> {
+    /// [`Error::Name`] when it names none.
+    pub fn from_environment() -> Result<Option<Self>> {
         let asked = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        match asked.map(|value| value.to_string_lossy().parse()).transpose()? {
+        asked.map(|value| value.to_string_lossy().parse()).transpose()
+    }
+
+    /// The form new layers get: the one asked for; if none is, an image where those can be used, found out by
+    /// using one in the lease's scratch directory, and a directory elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way of images if they are asked for.
+    pub(crate) fn choose(asked: Option<Self>, lease: &Lease, rootless: bool) -> Result<Self> {
+        match asked {
             Some(Self::Directory) => Ok(Self::Directory),
             Some(Self::Erofs) => Self::check_erofs(lease, rootless).map(|()| Self::Erofs),
             None if Self::check_erofs(lease, rootless).is_ok() => Ok(Self::Erofs),

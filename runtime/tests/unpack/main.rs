@@ -7,6 +7,7 @@
 mod needs;
 
 mod entries;
+mod forms;
 mod hostile;
 mod image;
 mod peers;
