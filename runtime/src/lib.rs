@@ -6,6 +6,7 @@
 
 mod cgroup;
 pub mod container;
+pub mod erofs;
 pub mod error;
 pub mod files;
 pub mod hooks;

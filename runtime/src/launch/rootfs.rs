@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
+use crate::erofs;
 use crate::error::{Attempt, Error, Result};
 use crate::sys::{self, MountAttributes};
 
@@ -19,9 +20,9 @@ use crate::sys::{self, MountAttributes};
 pub enum Rootfs {
     /// A directory, used as it is.
     Directory(PathBuf),
-    /// An overlay of directories.
+    /// An overlay of layers.
     Overlay {
-        /// The read-only layers, topmost first.
+        /// The read-only layers, topmost first: directories or EROFS images.
         lower: Vec<PathBuf>,
         /// Receives the container's changes.
         upper: PathBuf,
@@ -73,8 +74,8 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool, epheme
     if lower.is_empty() || lower.len() > LAYERS_LIMIT {
         return Err(Error::invalid("root filesystem", format!("{} layers; overlayfs takes 1 to {LAYERS_LIMIT}", lower.len())));
     }
-    let lower = lower.iter().map(|path| layer(path)).collect::<Result<Vec<_>>>()?;
-    let (upper, work) = (layer(upper)?, layer(work)?);
+    let lower = lower.iter().map(|path| erofs::open_layer(path)).collect::<Result<Vec<_>>>()?;
+    let (upper, work) = (directory_fd(upper)?, directory_fd(work)?);
     let fs =
         rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(|| "open overlayfs (is the module loaded?)")?;
     let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&fs, key, value);
@@ -113,9 +114,9 @@ fn set_layers(lower: &[OwnedFd], set: &dyn Fn(&str, &str) -> rustix::io::Result<
     Ok(())
 }
 
-fn layer(path: &Path) -> Result<OwnedFd> {
+fn directory_fd(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).attempt(|| format!("open layer directory {path:?}"))
+    rustix::fs::open(path, flags, Mode::empty()).attempt(|| format!("open directory {path:?}"))
 }
 
 fn fd_path(fd: &OwnedFd) -> String {
