@@ -17,9 +17,8 @@ use crate::warning::warn;
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Runtime {
-    /// Removes a container that has ended, or was never started (runtime-spec runtime.md, "Delete");
-    /// with `force` a running one is killed first, and one whose state cannot be read or that does not
-    /// exist is no error.
+    /// Removes a container that has ended (runtime-spec runtime.md, "Delete"); with `force` any other is
+    /// killed first, and one whose state cannot be read or that does not exist is no error.
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
         let directory = match Directory::open(&self.root, id) {
             Err(Error::NotFound { .. }) if force => return Ok(()),
@@ -37,7 +36,7 @@ impl Runtime {
             other => other?,
         };
         match container.status()? {
-            status @ (Status::Running | Status::Paused) if !force => Err(Error::Busy {
+            status if status != Status::Stopped && !force => Err(Error::Busy {
                 what: format!("container {id:?}"),
                 why: format!("it is {}; end it first, or use --force", status.name()),
             }),

@@ -57,7 +57,9 @@ fn a_created_container_can_be_killed_and_deleted_without_a_start() {
     let Some(container) = Container::sh(SERVICE) else { return };
     container.write(|_| {});
     container.create(&[]).ok();
-    container.roci(&["delete", container.id()]).ok();
+    let delete = container.roci(&["delete", container.id()]);
+    assert!(delete.code == Some(1) && delete.err.contains("it is created"), "{delete:?}");
+    container.roci(&["delete", "--force", container.id()]).ok();
     assert!(container.is_gone());
     container.create(&[]).ok();
     container.roci(&["kill", container.id(), "KILL"]).ok();
