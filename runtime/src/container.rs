@@ -10,7 +10,7 @@ use crate::launch::{self, Exit, Guard, Launch, Rootfs};
 use crate::name::Digest;
 use crate::spec::{ETC_FILES, RunOptions, default_spec, etc_files};
 use crate::store::{Image, Lease, Store};
-use crate::unpack;
+use crate::{erofs, unpack};
 
 /// Runs a container in the foreground and removes it when it ends.
 ///
@@ -34,7 +34,7 @@ fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: 
     options.etc_directory = Some(dir.join("etc"));
     let root = overlay(store, dir, image.diff_ids(), options.rootless.is_some())?.mount()?;
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
-    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard) })
+    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") })
 }
 
 /// The image's layers under an empty directory for the container's changes.
@@ -48,7 +48,10 @@ fn overlay(store: &Store, dir: &Path, diff_ids: &[Digest], userxattr: bool) -> R
     let mut lower: Vec<PathBuf> = diff_ids.iter().rev().map(|diff_id| store.layer_path(diff_id)).collect();
     match lower.first() {
         // The root directory of an overlay is the upper one: it must look like the image's.
-        Some(top) => drop(unpack::adopt_directory(&[open(top)?.as_fd()], Path::new(""), open(&upper)?.as_fd())?),
+        Some(top) => {
+            let top = erofs::open_layer(top)?;
+            unpack::adopt_directory(&[top.as_fd()], Path::new(""), open(&upper)?.as_fd())?;
+        }
         None => lower.push(make("empty")?),
     }
     Ok(Rootfs::Overlay { lower, upper, work, userxattr, ephemeral: true })

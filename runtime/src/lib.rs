@@ -6,10 +6,13 @@
 
 mod cgroup;
 pub mod container;
+pub mod erofs;
 pub mod error;
 pub mod files;
+pub mod hooks;
 pub mod image;
 pub mod launch;
+pub mod lifecycle;
 pub mod name;
 pub mod origin;
 pub mod parallel;
@@ -22,6 +25,7 @@ pub mod store;
 mod sys;
 pub mod unpack;
 pub mod userns;
+pub mod warning;
 
 pub use error::{Error, Result};
 pub use source::{RawManifest, Source};

@@ -62,24 +62,48 @@ impl Drop for AbortOnUnwind {
 /// caller is expected to be single-threaded; otherwise `child` must not take locks or allocate.
 pub(crate) fn spawn(flags: c_int, cgroup: Option<BorrowedFd<'_>>, child: &mut dyn FnMut() -> u8) -> Result<(Pid, OwnedFd)> {
     let mut pidfd: c_int = -1;
+    let asked = flags as u64 | libc::CLONE_PIDFD as u64;
+    let pid = clone_process(asked, libc::SIGCHLD, Some(&mut pidfd), cgroup, child)?;
+    Ok((pid, owned(c_long::from(pidfd))?))
+}
+
+/// The same for a child of the caller's own parent (`CLONE_PARENT`): who must wait for it.
+pub(crate) fn spawn_sibling(flags: c_int, cgroup: Option<BorrowedFd<'_>>, child: &mut dyn FnMut() -> u8) -> Result<Pid> {
+    // Its end is signalled as its creator's is; asking for a signal is an error then.
+    clone_process(flags as u64 | libc::CLONE_PARENT as u64, 0, None, cgroup, child)
+}
+
+fn clone_process(
+    flags: u64,
+    exit_signal: c_int,
+    pidfd: Option<&mut c_int>,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: &mut dyn FnMut() -> u8,
+) -> Result<Pid> {
     // SAFETY: all-zero is the documented "nothing asked for" of clone_args.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
-    arguments.pidfd = &raw mut pidfd as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.flags = flags;
+    arguments.pidfd = pidfd.map_or(0, |pidfd| ptr::from_mut(pidfd) as u64);
+    arguments.exit_signal = exit_signal as u64;
     if let Some(directory) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = directory.as_raw_fd() as u64;
     }
     // SAFETY: no stack and no CLONE_VM are asked for, so the child continues here on a copy of
-    // everything, exactly as after fork; `pidfd` outlives the call.
+    // everything, exactly as after fork; the pidfd's place outlives the call.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         let _guard = AbortOnUnwind;
         exit_now(child());
     }
-    let pid = Pid::from_raw(pid as i32).ok_or(Errno::CHILD)?;
-    Ok((pid, owned(c_long::from(pidfd))?))
+    Pid::from_raw(pid as i32).ok_or(Errno::CHILD)
+}
+
+/// Moves the calling process into a namespace: `setns(2)`. `kind` is its `CLONE_NEW*` flag, so that a
+/// descriptor of anything else is refused.
+pub(crate) fn join_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> Result<()> {
+    // SAFETY: the caller is single-threaded and its memory and descriptors are left alone.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }.into()).map(drop)
 }
 
 /// New namespaces for the calling process: `unshare(2)` with `CLONE_NEW*` flags only.
@@ -105,30 +129,86 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, attributes: MountAttributes, 
         propagation: attributes.propagation,
         userns_fd: 0,
     };
+    set_mount_attributes(mount, &raw, recursive)
+}
+
+/// Has a detached mount show its files' owners as `user_namespace` maps them (`MOUNT_ATTR_IDMAP`).
+pub(crate) fn mount_idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    let raw = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    set_mount_attributes(mount, &raw, recursive)
+}
+
+fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a C string and `raw` is as long as we say.
+    // SAFETY: the path is a C string and the structure is as long as we say.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const raw,
+            ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     })
     .map(drop)
 }
 
-/// Puts a seccomp filter on the calling thread. `flags` are `SECCOMP_FILTER_FLAG_*` without those
-/// that return a descriptor.
-pub(crate) fn seccomp_set_filter(program: &[BpfInstruction], flags: u32) -> Result<()> {
+/// Puts a seccomp filter on the calling thread. `flags` are `SECCOMP_FILTER_FLAG_*`; with
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` the listener's descriptor is returned.
+pub(crate) fn seccomp_set_filter(program: &[BpfInstruction], flags: u32) -> Result<Option<OwnedFd>> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::INVAL)?,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
     // SAFETY: BpfInstruction has sock_filter's layout; the kernel copies the program.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) }).map(drop)
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if c_ulong::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
+        return check(result).map(|_| None);
+    }
+    owned(result).map(Some)
+}
+
+/// Scheduling of the calling thread (`struct sched_attr` of `sched_setattr(2)`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SchedulingAttributes {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime_ns: u64,
+    pub(crate) deadline_ns: u64,
+    pub(crate) period_ns: u64,
+    pub(crate) utilisation_min: u32,
+    pub(crate) utilisation_max: u32,
+}
+
+/// Sets the calling thread's scheduling.
+pub(crate) fn set_scheduling(attributes: &SchedulingAttributes) -> Result<()> {
+    let sized = SchedulingAttributes { size: size_of::<SchedulingAttributes>() as u32, ..*attributes };
+    // SAFETY: the structure says how long it is and lives through the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const sized, 0) }).map(drop)
+}
+
+/// Sets the calling thread's I/O priority: a class (1 real time, 2 best effort, 3 idle) and a level in it.
+pub(crate) fn set_io_priority(class: u32, level: u32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: c_int = 1;
+    const CLASS_SHIFT: u32 = 13;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, class << CLASS_SHIFT | level) }).map(drop)
+}
+
+/// Sets the calling process's execution domain: `personality(2)`.
+pub(crate) fn set_personality(domain: u32) -> Result<()> {
+    // SAFETY: a plain number.
+    check(unsafe { libc::personality(c_ulong::from(domain)) }.into()).map(drop)
 }
 
 /// Loads an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE` (instructions of 8 bytes each).
@@ -193,11 +273,11 @@ fn prctl(option: c_int, first: c_ulong, second: c_ulong) -> Result<()> {
     check(unsafe { libc::prctl(option, first, second, 0 as c_ulong, 0 as c_ulong) }.into()).map(drop)
 }
 
-/// Removes one capability from the bounding set; one the kernel does not know is no error.
-pub(crate) fn drop_bounding_capability(capability: u32) -> Result<()> {
+/// Removes one capability from the bounding set; false if the kernel does not know it.
+pub(crate) fn drop_bounding_capability(capability: u32) -> Result<bool> {
     match prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0) {
-        Err(Errno::INVAL) => Ok(()),
-        other => other,
+        Err(Errno::INVAL) => Ok(false),
+        other => other.map(|()| true),
     }
 }
 
@@ -233,6 +313,7 @@ pub(crate) fn reset_signals() {
 }
 
 /// A thread's signal mask, to be put back.
+#[derive(Debug)]
 pub(crate) struct SignalMask(libc::sigset_t);
 
 /// Blocks `signals` for the calling thread; gives the mask from before.
@@ -321,7 +402,7 @@ pub(crate) fn place_fd(fd: BorrowedFd<'_>, number: RawFd, close_on_exec: bool) -
 /// Borrows a descriptor by number; a closed one gives EBADF on use.
 pub(crate) fn borrow_fd(number: RawFd) -> BorrowedFd<'static> {
     debug_assert!(number >= 0, "descriptor numbers are not negative");
-    // SAFETY: used for the fixed numbers 0 to 4 of a process about to execve.
+    // SAFETY: used for the numbers a process about to execve has given its descriptors itself.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
@@ -340,8 +421,8 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
 /// Null-terminated C strings for `execve(2)`.
 #[derive(Debug)]
 pub(crate) struct CStringArray {
-    // Kept only so that the pointers stay valid.
-    _strings: Vec<std::ffi::CString>,
+    // What the pointers point to.
+    strings: Vec<std::ffi::CString>,
     pointers: Vec<*const libc::c_char>,
 }
 
@@ -349,7 +430,12 @@ impl CStringArray {
     pub(crate) fn new(strings: Vec<std::ffi::CString>) -> Self {
         let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
         pointers.push(ptr::null());
-        Self { _strings: strings, pointers }
+        Self { strings, pointers }
+    }
+
+    /// The strings themselves.
+    pub(crate) fn strings(&self) -> &[std::ffi::CString] {
+        &self.strings
     }
 }
 
@@ -381,7 +467,8 @@ pub(crate) fn executable_memfd(name: &CStr) -> Result<OwnedFd> {
     }
 }
 
-/// The machine code of the trampoline that executes a container's command; see `launch::trampoline`.
+/// The machine code of the trampoline that executes a container's command, with the two descriptor
+/// numbers it ends in not filled in yet; see `launch::trampoline`.
 pub(crate) fn trampoline_code() -> &'static [u8] {
     unsafe extern "C" {
         static longshore_trampoline_start: u8;
@@ -395,17 +482,19 @@ pub(crate) fn trampoline_code() -> &'static [u8] {
     }
 }
 
-// The trampoline, position-independent, without data. On entry the stack holds argc, the candidate
-// paths, one empty string, the command's own argv, NULL, the environment, NULL.
-// It marks descriptor 3 close-on-exec, tries execve on each candidate as execvp(3) would, and on
-// failure writes the errno as a native u32 to descriptor 3 and exits.
+// The trampoline, position-independent. On entry the stack holds argc, the candidate paths, one empty
+// string, the command's own argv, NULL, the environment, NULL. Behind the code stand two descriptor
+// numbers, filled in for each launch: where to report, and where to wait for a start (or -1).
+// It marks both close-on-exec. If it has to wait it reports a native u32 0, "ready", and reads one byte.
+// Then it tries execve on each candidate as execvp(3) would, and on failure reports the errno as a
+// native u32 and exits. If nobody is there to be told that it is ready, or to start it, it exits.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".pushsection .text.longshore_trampoline, \"ax\", @progbits",
     ".globl longshore_trampoline_start",
     ".globl longshore_trampoline_end",
     "longshore_trampoline_start:",
-    "mov edi, 3",
+    "mov edi, dword ptr [rip + .Llongshore_report]",
     "mov esi, 2", // F_SETFD
     "mov edx, 1", // FD_CLOEXEC
     "mov eax, 72",
@@ -413,6 +502,36 @@ std::arch::global_asm!(
     "mov r15d, eax",
     "neg r15d",
     "jnz 5f",
+    "mov edi, dword ptr [rip + .Llongshore_wait]",
+    "test edi, edi",
+    "js 4f",
+    "mov esi, 2",
+    "mov edx, 1",
+    "mov eax, 72",
+    "syscall",
+    "mov r15d, eax",
+    "neg r15d",
+    "jnz 5f",
+    "push 0",
+    "mov edi, dword ptr [rip + .Llongshore_report]",
+    "mov rsi, rsp",
+    "mov edx, 4",
+    "mov eax, 1",
+    "syscall",
+    "cmp eax, 4",
+    "jne 7f",
+    "6:",
+    "mov edi, dword ptr [rip + .Llongshore_wait]",
+    "mov rsi, rsp",
+    "mov edx, 1",
+    "xor eax, eax",
+    "syscall",
+    "cmp eax, -4", // EINTR
+    "je 6b",
+    "cmp eax, 1",
+    "jne 7f",
+    "pop rax",
+    "4:",
     "lea r12, [rsp + 8]",
     "mov r13, r12",
     "2:", // r13: behind the empty string, the command's argv
@@ -442,15 +561,19 @@ std::arch::global_asm!(
     "je 3b",
     "5:",
     "push r15",
-    "mov edi, 3",
+    "mov edi, dword ptr [rip + .Llongshore_report]",
     "mov rsi, rsp",
     "mov edx, 4",
     "mov eax, 1",
     "syscall",
+    "7:",
     "mov edi, 127",
     "mov eax, 231",
     "syscall",
     "ud2",
+    ".balign 4",
+    ".Llongshore_report: .long 3",
+    ".Llongshore_wait: .long -1",
     "longshore_trampoline_end:",
     ".popsection",
 );
@@ -461,13 +584,42 @@ std::arch::global_asm!(
     ".globl longshore_trampoline_start",
     ".globl longshore_trampoline_end",
     "longshore_trampoline_start:",
-    "mov x0, #3",
+    "adr x23, .Llongshore_report",
+    "ldr w0, [x23]",
     "mov x1, #2", // F_SETFD
     "mov x2, #1", // FD_CLOEXEC
     "mov x8, #25",
     "svc #0",
     "neg w22, w0",
     "cbnz w22, 5f",
+    "ldr w0, [x23, #4]",
+    "tbnz w0, #31, 4f",
+    "mov x1, #2",
+    "mov x2, #1",
+    "mov x8, #25",
+    "svc #0",
+    "neg w22, w0",
+    "cbnz w22, 5f",
+    "str xzr, [sp, #-16]!",
+    "ldr w0, [x23]",
+    "mov x1, sp",
+    "mov x2, #4",
+    "mov x8, #64",
+    "svc #0",
+    "cmp w0, #4",
+    "b.ne 7f",
+    "6:",
+    "ldr w0, [x23, #4]",
+    "mov x1, sp",
+    "mov x2, #1",
+    "mov x8, #63",
+    "svc #0",
+    "cmn w0, #4", // EINTR
+    "b.eq 6b",
+    "cmp w0, #1",
+    "b.ne 7f",
+    "add sp, sp, #16",
+    "4:",
     "ldr x9, [sp]",
     "add x19, sp, #8",
     "mov x20, x19",
@@ -496,15 +648,19 @@ std::arch::global_asm!(
     "b.eq 3b",
     "5:",
     "str w22, [sp, #-16]!",
-    "mov x0, #3",
+    "ldr w0, [x23]",
     "mov x1, sp",
     "mov x2, #4",
     "mov x8, #64",
     "svc #0",
+    "7:",
     "mov x0, #127",
     "mov x8, #94",
     "svc #0",
     "brk #1",
+    ".balign 4",
+    ".Llongshore_report: .long 3",
+    ".Llongshore_wait: .long -1",
     "longshore_trampoline_end:",
     ".popsection",
 );

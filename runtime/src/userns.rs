@@ -8,11 +8,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::WaitOptions;
 
 use crate::error::{Attempt, Error, Result};
+use crate::launch::Mappings;
 use crate::sys;
 
 /// The largest `/etc/subuid` or `/etc/subgid` that is read.
@@ -87,6 +89,60 @@ pub fn enter_rootless() -> Result<Mapping> {
         }
         why => Err(Error::invalid("mapping of user ids", why)),
     }
+}
+
+/// Moves the calling process into the user namespace that `spec` asks for, or without one into that of
+/// [`enter_rootless`]; `spec` is then what is left to be done inside.
+///
+/// An ordinary user needs that namespace for everything a launch makes, so it cannot wait for the
+/// container's process.
+pub fn enter_rootless_for(spec: &mut Spec) -> Result<()> {
+    let Some(linux) = spec.linux_mut() else { return enter_rootless().map(drop) };
+    let asked = Mappings::new("linux", linux.uid_mappings().as_deref(), linux.gid_mappings().as_deref())?;
+    let is_new = |namespace: &LinuxNamespace| namespace.typ() == LinuxNamespaceType::User && namespace.path().is_none();
+    let Some(mappings) = asked.filter(|_| linux.namespaces().iter().flatten().any(is_new)) else {
+        return enter_rootless().map(drop);
+    };
+    enter_mapped(&mappings)?;
+    linux.set_uid_mappings(None).set_gid_mappings(None);
+    let rest = linux.namespaces().iter().flatten().filter(|namespace| !is_new(namespace)).cloned().collect();
+    linux.set_namespaces(Some(rest));
+    Ok(())
+}
+
+/// A process outside writes the mapping, or has `newuidmap` do so: which look at who asks.
+fn enter_mapped(mappings: &Mappings) -> Result<()> {
+    let (go_read, go_write) = pipe()?;
+    let (answer_read, answer_write) = pipe()?;
+    let own = rustix::process::getpid();
+    let (helper, _) = sys::spawn(0, None, &mut || {
+        sys::close(std::os::fd::AsFd::as_fd(&go_write));
+        let mut byte = [0; 1];
+        if rustix::io::read(&go_read, &mut byte) != Ok(1) {
+            return 1;
+        }
+        let word = mappings.write(own).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        u8::from(rustix::io::write(&answer_write, word.as_bytes()).is_err())
+    })
+    .attempt(|| "start the helper that maps user ids")?;
+    drop((go_read, answer_write));
+    let unshared = unshare();
+    if unshared.is_ok() {
+        rustix::io::write(&go_write, b"g").attempt(|| "signal the helper that maps user ids")?;
+    }
+    drop(go_write);
+    let mut answer = String::new();
+    let heard = File::from(answer_read).take(4096).read_to_string(&mut answer);
+    let waited = rustix::process::waitpid(Some(helper), WaitOptions::empty());
+    unshared?;
+    heard.attempt(|| "hear from the helper that maps user ids")?;
+    waited.attempt(|| "wait for the helper that maps user ids")?;
+    if answer == "ok" { become_root() } else { Err(Error::invalid("linux.uidMappings", answer)) }
+}
+
+/// Whether this process is in the machine's first user namespace.
+pub fn in_first() -> Result<bool> {
+    crate::launch::in_first_user_namespace()
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
@@ -185,7 +241,7 @@ fn parse_ranges(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
 }
 
 /// The user's name in `/etc/passwd`, which is read to a limit.
-fn user_name(uid: u32) -> Option<String> {
+pub(crate) fn user_name(uid: u32) -> Option<String> {
     let mut text = Vec::new();
     File::open("/etc/passwd").ok()?.take(SUBID_LIMIT_BYTES).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);

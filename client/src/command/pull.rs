@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use longshore_runtime::name::{Platform, Reference};
 use longshore_runtime::pull::{self, DEFAULT_JOBS, Options, Pulled};
+use longshore_runtime::store::LayerForm;
 use longshore_runtime::{Store, unpack};
 
 use super::{Global, Own, print};
@@ -42,7 +43,7 @@ impl Fetch {
     /// Brings an image into the store.
     pub(super) fn pull(&self, store: &Store, unpack: unpack::Options, image: &Reference, quiet: bool) -> Result<Pulled> {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        let options = Options { platform, jobs: self.jobs, unpack };
+        let options = Options { platform, jobs: self.jobs, unpack, form: LayerForm::from_environment()? };
         let repository = Repository::new(&Registries::load()?, image);
         Ok(pull::pull(store, &repository, image, &options, &*reporter(PULL, quiet))?)
     }

@@ -42,17 +42,6 @@ pub const CRUN_FAILS: &[&str] = &[
     "hooks-fail-start-container",
 ];
 
-/// What `roci`, which knows `run` and `spec` alone, does otherwise.
-pub const ROCI_FAILS: &[&str] = &[
-    "namespaces-duplicate",
-    "mounts-propagation-shared",
-    "mounts-propagation-unbindable",
-    "process-rlimits-duplicate",
-    "cgroups-path",
-    "cgroups-path-default",
-    "errors-version",
-];
-
 /// Where somebody else's runtime is installed.
 pub fn peer(program: &str) -> Option<PathBuf> {
     needs::installed(program).then_some(())?;

@@ -1,18 +1,23 @@
 //! A container's control group.
 //!
-//! One directory in the cgroup2 hierarchy, where there is one (on hybrid hosts at
-//! `/sys/fs/cgroup/unified`): the container's first process is born in it, device rules are an eBPF
-//! program on it, and killing it kills the container. Hosts with cgroup v1 alone get a directory of
-//! the `devices` controller. No other controller is joined: nothing here limits memory or CPU yet.
+//! Its directories are found by [`place`], made and limited here. Where there is a cgroup2 hierarchy the
+//! container's first process is born in it, device rules are an eBPF program on it, and killing it kills
+//! the container; the limits of v1 hierarchies are joined by writing to their `tasks`.
 
+mod block_io;
 mod devices;
+mod place;
+pub(crate) mod processes;
+mod settings;
+pub(crate) mod usage;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -20,144 +25,421 @@ use rustix::io::Errno;
 use crate::error::{Attempt, Error, Result};
 use crate::sys;
 use devices::Rules;
+use settings::{Host, Setting, Version};
+
+pub(crate) use place::{Member, place};
 
 /// How long processes of a killed cgroup may take to be gone.
 const KILL_TIMEOUT_S: i64 = 10;
 
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
-const CGROUP1_MAGIC: i64 = 0x0027_e0eb;
+/// What a mount of type `cgroup` shows of a container's cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The cgroup2 hierarchy; the container's own directory in it, if it has one.
+    Unified(Option<PathBuf>),
+    /// A directory for each hierarchy, as cgroup v1 hosts have it; none if the container has no cgroup.
+    Several(Vec<ShownHierarchy>),
+}
 
-/// A container's cgroup directory. Dropping it kills what is in it and removes it.
+/// One hierarchy of [`Shown::Several`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShownHierarchy {
+    /// Of the directory it is mounted on.
+    pub(crate) name: String,
+    /// The mount option that names its controllers.
+    pub(crate) option: String,
+    /// Whether it is the cgroup2 hierarchy.
+    pub(crate) unified: bool,
+    /// The container's directory on the host.
+    pub(crate) path: PathBuf,
+}
+
+/// A container's cgroup directories. Dropping it kills what is in them and removes them.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
-    path: PathBuf,
+    members: Vec<Open>,
+}
+
+/// A directory that is there.
+#[derive(Debug)]
+struct Open {
+    member: Member,
     directory: OwnedFd,
     /// cgroup v1: `tasks`, for the container's process to write itself into.
-    tasks: Vec<OwnedFd>,
+    tasks: Option<OwnedFd>,
 }
 
 impl Cgroup {
-    /// Where container `id`'s cgroup will be; `None` if this host or user cannot have one.
-    pub(crate) fn path_for(id: &str, linux: &Linux, privileged: bool) -> Result<Option<PathBuf>> {
-        let Some((mount, version)) = hierarchy() else { return Ok(None) };
-        if let Some(path) = linux.cgroups_path() {
-            let text = path.to_string_lossy();
-            if text.contains(':') || path.components().any(|part| part == std::path::Component::ParentDir) {
-                return Err(Error::invalid(format!("cgroupsPath {text:?}"), "systemd slices and \"..\" are not supported"));
+    /// Makes the directories and limits them. An empty one that is there is the leftover of a crash, or
+    /// was made by an engine, and taken over; one with processes in it is in use. Without resources asked
+    /// for, an ordinary user does without the directories it may not make.
+    pub(crate) fn create(members: Vec<Member>, resources: Option<&LinuxResources>, privileged: bool) -> Result<Self> {
+        let empty = LinuxResources::default();
+        let resources = resources.unwrap_or(&empty);
+        let needed = settings::controllers_needed(resources);
+        let mut cgroup = Self { members: Vec::with_capacity(members.len()) };
+        for member in members {
+            match make(&member, cgroup.members.is_empty()) {
+                Err(Error::Io { source, .. })
+                    if !privileged
+                        && matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+                        && !needed.iter().any(|name| member.has(name)) => {}
+                made => {
+                    made?;
+                    cgroup.members.push(Open::new(member)?);
+                }
             }
-            return Ok(Some(mount.join(text.trim_start_matches('/'))));
         }
+        cgroup.enable_controllers(&needed, resources)?;
         if privileged {
-            return Ok(Some(mount.join(format!("longshore-{id}"))));
+            let configured = resources.devices().as_deref().unwrap_or_default();
+            // In a user namespace no device node can be made, and device programs are not allowed.
+            cgroup.restrict_devices(&Rules::new(configured))?;
         }
-        let own = own_cgroup(version)?;
-        let parent = mount.join(own.trim_start_matches('/'));
-        // Delegated to this user, or not to be had.
-        let writable = rustix::fs::access(parent.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok();
-        Ok(writable.then(|| parent.join(format!("longshore-{id}"))))
-    }
-
-    /// Makes the directory at `path` with the device rules of `linux`. An empty one that is there is
-    /// the leftover of a crash and taken over; one with processes in it is in use.
-    pub(crate) fn create(path: PathBuf, linux: &Linux, privileged: bool) -> Result<Self> {
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                fs::remove_dir(&path).map_err(|_| Error::Busy {
-                    what: format!("cgroup {path:?}"),
-                    why: "a container of this name is running; choose another name or stop it first".into(),
-                })?;
-                fs::create_dir(&path).attempt(|| format!("create cgroup {path:?}"))?;
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(&path).attempt(|| format!("create cgroup {path:?}"))?;
-            }
-            other => other.attempt(|| format!("create cgroup {path:?}"))?,
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&path, flags, Mode::empty()).attempt(|| format!("open cgroup {path:?}"))?;
-        let mut cgroup = Self { path, directory, tasks: Vec::new() };
-        let v1 = magic(&cgroup.path) == Some(CGROUP1_MAGIC);
-        // In a user namespace no device node can be made, and device programs are not allowed.
-        if privileged {
-            let configured = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-            cgroup.restrict_devices(&Rules::new(configured), v1)?;
-        }
-        if v1 {
-            let tasks = rustix::fs::openat(&cgroup.directory, c"tasks", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-            cgroup.tasks.push(tasks.attempt(|| format!("open tasks of cgroup {:?}", cgroup.path))?);
+        cgroup.limit(resources)?;
+        for open in cgroup.members.iter_mut().filter(|open| !open.member.is_unified()) {
+            let tasks = rustix::fs::openat(&open.directory, c"tasks", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+            open.tasks = Some(tasks.attempt(|| format!("open tasks of cgroup {:?}", open.member.path))?);
         }
         Ok(cgroup)
     }
 
-    fn restrict_devices(&self, rules: &Rules, v1: bool) -> Result<()> {
+    /// Applies limits to a cgroup that is there: those that are given; the others stay.
+    pub(crate) fn limit(&self, resources: &LinuxResources) -> Result<()> {
+        let mut list = settings::settings(resources, self)?.into_iter().peekable();
+        while let Some(setting) = list.next() {
+            match self.apply(&setting) {
+                // v1: memory cannot be raised above memory and swap, nor these lowered below that.
+                Err(Error::Io { source, .. })
+                    if setting.file == "memory.limit_in_bytes"
+                        && source.kind() == ErrorKind::InvalidInput
+                        && list.peek().is_some_and(|next| next.file == "memory.memsw.limit_in_bytes") =>
+                {
+                    if let Some(next) = list.next() {
+                        self.apply(&next)?;
+                    }
+                    self.apply(&setting)?;
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, setting: &Setting) -> Result<()> {
+        let open = match setting.controller {
+            "" => self.members.iter().find(|open| open.member.is_unified()),
+            controller => self.find(controller).map(|(open, _)| open),
+        };
+        let field = format!("linux.resources.{}", setting.field);
+        let Some(open) = open else {
+            return Err(Error::invalid(field, "this host has no cgroup2 hierarchy for it"));
+        };
+        let written = open.write(&setting.file, &setting.value);
+        let written = match (&written, &setting.alias) {
+            (Err(Errno::NOENT), Some((file, value))) => open.write(file, value),
+            _ => written,
+        };
+        match written {
+            Err(Errno::NOENT) if setting.optional => Ok(()),
+            Err(Errno::NOENT) => Err(Error::invalid(
+                field,
+                format!(
+                    "this kernel's cgroup {:?} has no file {}; the controller may be off there",
+                    open.member.path, setting.file
+                ),
+            )),
+            Err(errno) => {
+                let why = if errno == Errno::BUSY { ": more is in use now" } else { "" };
+                Err(Error::io(
+                    format!("set {field} (write {:?} to {} of cgroup {:?}){why}", setting.value, setting.file, open.member.path),
+                    errno,
+                ))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The directory in which a controller, by its v1 name, is at work.
+    fn find(&self, controller: &str) -> Option<(&Open, Version)> {
+        let v1 = if controller == "io" { "blkio" } else { controller };
+        if let Some(open) = self.members.iter().find(|open| open.member.has(v1)) {
+            return Some((open, Version::One));
+        }
+        let v2 = if v1 == "blkio" { "io" } else { v1 };
+        let open = self.members.iter().find(|open| open.member.is_unified())?;
+        let list = open.read("cgroup.controllers").unwrap_or_default();
+        list.split_whitespace().any(|name| name == v2).then_some((open, Version::Two))
+    }
+
+    /// cgroup2: a controller works in a directory if each one above it hands it down.
+    fn enable_controllers(&self, needed: &[&'static str], resources: &LinuxResources) -> Result<()> {
+        let Some(open) = self.members.iter().find(|open| open.member.is_unified()) else { return Ok(()) };
+        let v1 = |name: &str| self.members.iter().any(|open| open.member.has(name));
+        let mut names: HashSet<&str> =
+            needed.iter().filter(|name| !v1(name)).map(|name| if *name == "blkio" { "io" } else { name }).collect();
+        let unified = settings::unified(resources)?;
+        names.extend(unified.iter().filter_map(|setting| setting.file.split('.').next()).filter(|name| *name != "cgroup"));
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut names: Vec<&str> = names.into_iter().collect();
+        names.sort_unstable();
+        let below = open.member.path.strip_prefix(&open.member.mount).unwrap_or(Path::new(""));
+        let mut directory = open.member.mount.clone();
+        for component in below.components() {
+            let file = directory.join("cgroup.subtree_control");
+            let now = fs::read_to_string(&file).attempt(|| format!("read {file:?}"))?;
+            for name in names.iter().filter(|name| !now.split_whitespace().any(|enabled| enabled == **name)) {
+                fs::write(&file, format!("+{name}")).map_err(|error| {
+                    let what = format!("linux.resources: hand cgroup controller {name} down from {directory:?}");
+                    if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) {
+                        Error::invalid(what, "this host has no such controller there")
+                    } else {
+                        Error::io(what, error)
+                    }
+                })?;
+            }
+            directory.push(component);
+        }
+        Ok(())
+    }
+
+    fn restrict_devices(&self, rules: &Rules) -> Result<()> {
         if rules.allow_all() {
             return Ok(());
         }
-        if v1 {
+        if let Some(open) = self.members.iter().find(|open| open.member.has("devices")) {
             for (file, line) in rules.lines() {
-                fs::write(self.path.join(file), &line)
-                    .attempt(|| format!("write {line:?} to {file} of cgroup {:?}", self.path))?;
+                open.write(file, &line).attempt(|| format!("write {line:?} to {file} of cgroup {:?}", open.member.path))?;
             }
             return Ok(());
         }
+        let Some(open) = self.members.iter().find(|open| open.member.is_unified()) else { return Ok(()) };
         let program =
             sys::bpf_load_cgroup_device(&rules.program()).attempt(|| "load the device rules (needs CAP_BPF or CAP_SYS_ADMIN)")?;
-        sys::bpf_attach_cgroup_device(self.directory.as_fd(), program.as_fd())
-            .attempt(|| format!("attach the device rules to cgroup {:?}", self.path))
+        sys::bpf_attach_cgroup_device(open.directory.as_fd(), program.as_fd())
+            .attempt(|| format!("attach the device rules to cgroup {:?}", open.member.path))
     }
 
-    /// The cgroup2 directory to be born in; `None` on cgroup v1.
+    /// A cgroup that is there, to be changed.
+    pub(crate) fn open(members: Vec<Member>) -> Result<Self> {
+        Ok(Self { members: members.into_iter().map(Open::new).collect::<Result<_>>()? })
+    }
+
+    /// Leaves the cgroup to the container in it: whoever removes that removes it.
+    pub(crate) fn keep(mut self) {
+        self.members.clear();
+    }
+
+    /// The cgroup2 directory to be born in; `None` on hosts with cgroup v1 alone.
     pub(crate) fn born_in(&self) -> Option<BorrowedFd<'_>> {
-        self.tasks.is_empty().then(|| self.directory.as_fd())
+        self.members.iter().find(|open| open.member.is_unified()).map(|open| open.directory.as_fd())
     }
 
-    /// The `tasks` files to be joined; empty on cgroup2.
-    pub(crate) fn tasks(&self) -> &[OwnedFd] {
-        &self.tasks
+    /// The `tasks` files to be joined; none on cgroup2.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.members.iter().filter_map(|open| open.tasks.as_ref()).map(AsFd::as_fd)
+    }
+
+    /// Makes the cgroup2 directory and the files the kernel lists for that the user's who is `uid`
+    /// outside (runtime-spec config-linux.md, "Cgroup ownership").
+    pub(crate) fn delegate(&self, uid: u32) -> Result<()> {
+        let Some(open) = self.members.iter().find(|open| open.member.is_unified()) else { return Ok(()) };
+        let list = fs::read_to_string("/sys/kernel/cgroup/delegate")
+            .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned());
+        for file in list.lines().chain(["."]).filter(|file| !file.contains('/')) {
+            let owner = Some(rustix::fs::Uid::from_raw(uid));
+            match rustix::fs::chownat(&open.directory, file, owner, None, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => {
+                    return Err(errno).attempt(|| format!("give {file} of cgroup {:?} to user {uid}", open.member.path));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many processes the kernel has killed because the memory limit was reached; 0 without one.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let Some((open, version)) = self.find("memory") else { return 0 };
+        let file = if version == Version::One { "memory.oom_control" } else { "memory.events" };
+        let text = open.read(file).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Host for Cgroup {
+    fn version(&self, controller: &str) -> Option<Version> {
+        self.find(controller).map(|(_, version)| version)
+    }
+
+    fn current(&self, controller: &str, file: &str) -> Option<String> {
+        self.find(controller)?.0.read(file)
+    }
+}
+
+impl Open {
+    fn new(member: Member) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory =
+            rustix::fs::open(&member.path, flags, Mode::empty()).attempt(|| format!("open cgroup {:?}", member.path))?;
+        Ok(Self { member, directory, tasks: None })
+    }
+
+    fn write(&self, file: &str, value: &str) -> rustix::io::Result<()> {
+        let file = rustix::fs::openat(&self.directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, value.as_bytes()).map(drop)
+    }
+
+    fn read(&self, file: &str) -> Option<String> {
+        let file = rustix::fs::openat(&self.directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        std::io::read_to_string(fs::File::from(file)).ok()
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Without any way to report it; the guard process tries again if this one is being killed.
-        let _ = destroy(&self.path);
+        for open in &self.members {
+            // Without any way to report it; the guard process tries again if this one is being killed.
+            let _ = destroy(&open.member.path);
+        }
     }
 }
 
-/// True if containers of this host live in the cgroup2 hierarchy.
-pub(crate) fn has_cgroup2() -> bool {
-    hierarchy().is_some_and(|(_, version)| version == 2)
+/// Changes the limits of a container that is there: those that are given.
+pub(crate) fn update(members: &[Member], resources: &LinuxResources) -> Result<()> {
+    let cgroup = Cgroup::open(members.to_vec())?;
+    let limited = cgroup.limit(resources);
+    cgroup.keep();
+    limited
 }
 
-/// Kills what is in the cgroup at `path`, waits for it, and removes the directory. One that is not
-/// there is no error.
+/// Without a cgroup nothing can be limited: an error if that is asked for.
+pub(crate) fn none_needed(resources: &LinuxResources) -> Result<()> {
+    match settings::controllers_needed(resources).first() {
+        Some(controller) => Err(Error::invalid(
+            format!("linux.resources ({controller})"),
+            "there is no cgroup that this user may divide; ask for one to be delegated (systemd: Delegate=yes), or run as root",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What a mount of type `cgroup` shows in a container with these directories.
+pub(crate) fn shown(members: &[Member]) -> Shown {
+    if members.iter().all(Member::is_unified) {
+        let path = members.first().map(|member| member.path.clone());
+        return if path.is_some() || place::unified_mount().is_some() {
+            Shown::Unified(path)
+        } else {
+            Shown::Several(Vec::new())
+        };
+    }
+    let hierarchy = |member: &Member| ShownHierarchy {
+        name: member.mount.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        option: member.controllers.clone(),
+        unified: member.is_unified(),
+        path: member.path.clone(),
+    };
+    Shown::Several(members.iter().map(hierarchy).collect())
+}
+
+/// Makes a directory. The first one made decides whether the name is taken.
+fn make(member: &Member, first: bool) -> Result<()> {
+    let path = &member.path;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let busy = fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|list| !list.trim().is_empty());
+            if busy || first && fs::remove_dir(path).is_err() {
+                return Err(Error::Busy {
+                    what: format!("cgroup {path:?}"),
+                    why: "a container of this name is running; choose another name or stop it first".into(),
+                });
+            }
+            if first {
+                fs::create_dir(path).attempt(|| format!("create cgroup {path:?}"))?;
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::create_dir_all(path).attempt(|| format!("create cgroup {path:?}"))?;
+        }
+        other => other.attempt(|| format!("create cgroup {path:?}"))?,
+    }
+    if member.has("cpuset") { inherit_cpuset(member) } else { Ok(()) }
+}
+
+/// cgroup v1: a new `cpuset` directory has no processors and takes no process until it has.
+fn inherit_cpuset(member: &Member) -> Result<()> {
+    let below = member.path.strip_prefix(&member.mount).unwrap_or(Path::new(""));
+    let mut parent = member.mount.clone();
+    for component in below.components() {
+        let directory = parent.join(component);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let read = |directory: &Path| {
+                fs::read_to_string(directory.join(file)).attempt(|| format!("read {file} of cgroup {directory:?}"))
+            };
+            if read(&directory)?.trim().is_empty() {
+                fs::write(directory.join(file), read(&parent)?.trim())
+                    .attempt(|| format!("write {file} of cgroup {directory:?}"))?;
+            }
+        }
+        parent = directory;
+    }
+    Ok(())
+}
+
+/// Kills what is in the cgroup at `path`, waits for it, and removes the directory with those the
+/// container made below it. One that is not there is no error.
 pub(crate) fn destroy(path: &Path) -> Result<()> {
-    let remove = || match rustix::fs::rmdir(path) {
+    let remove = |path: &Path| match rustix::fs::rmdir(path) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::BUSY) => Ok(false),
-        Err(errno) => Err(errno),
+        Err(errno) => Err(errno).attempt(|| format!("remove cgroup {path:?}")),
     };
-    if remove().attempt(|| format!("remove cgroup {path:?}"))? {
+    if remove(path)? {
         return Ok(());
     }
-    kill(path)?;
-    wait_until_empty(path)?;
-    if remove().attempt(|| format!("remove cgroup {path:?}"))? {
-        return Ok(());
+    let tree = tree(path, 0);
+    kill(path, &tree)?;
+    for directory in &tree {
+        wait_until_empty(directory)?;
     }
-    Err(Error::Busy { what: format!("cgroup {path:?}"), why: "processes in it cannot be killed, or it has children".into() })
+    for directory in &tree {
+        if !remove(directory)? {
+            return Err(Error::Busy { what: format!("cgroup {directory:?}"), why: "processes in it cannot be killed".into() });
+        }
+    }
+    Ok(())
 }
 
-/// By `cgroup.kill` (Linux 5.14), or each process on its own until none is left.
-fn kill(path: &Path) -> Result<()> {
+/// The directory and all below it, the deepest first.
+fn tree(path: &Path, depth: usize) -> Vec<PathBuf> {
+    /// What a container can nest is bounded by the kernel's limit of descendants; this is far above use.
+    const DEPTH_LIMIT: usize = 64;
+    let mut list = Vec::new();
+    if depth < DEPTH_LIMIT {
+        let children = fs::read_dir(path).into_iter().flatten().flatten();
+        let directories = children.filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir()));
+        list.extend(directories.flat_map(|child| tree(&child.path(), depth + 1)));
+    }
+    list.push(path.to_owned());
+    list
+}
+
+/// By `cgroup.kill` (Linux 5.14), or each process on its own.
+fn kill(path: &Path, tree: &[PathBuf]) -> Result<()> {
     if fs::write(path.join("cgroup.kill"), "1").is_ok() {
         return Ok(());
     }
-    let list = fs::read_to_string(path.join("cgroup.procs")).attempt(|| format!("list the processes of cgroup {path:?}"))?;
-    for pid in list.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
-        match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(errno) => return Err(errno).attempt(|| format!("kill process {pid:?} of cgroup {path:?}")),
+    for directory in tree {
+        let list = fs::read_to_string(directory.join("cgroup.procs"))
+            .attempt(|| format!("list the processes of cgroup {directory:?}"))?;
+        for pid in list.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
+            match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno).attempt(|| format!("kill process {pid:?} of cgroup {directory:?}")),
+            }
         }
     }
     Ok(())
@@ -186,32 +468,4 @@ fn wait_until_empty(path: &Path) -> Result<()> {
             return Ok(());
         }
     }
-}
-
-/// The hierarchy containers are put in: mount point and version.
-fn hierarchy() -> Option<(&'static Path, u8)> {
-    [
-        ("/sys/fs/cgroup", CGROUP2_MAGIC, 2),
-        ("/sys/fs/cgroup/unified", CGROUP2_MAGIC, 2),
-        ("/sys/fs/cgroup/devices", CGROUP1_MAGIC, 1),
-    ]
-    .into_iter()
-    .find(|(path, wanted, _)| magic(Path::new(path)) == Some(*wanted))
-    .map(|(path, _, version)| (Path::new(path), version))
-}
-
-fn magic(path: &Path) -> Option<i64> {
-    rustix::fs::statfs(path).ok().map(|status| status.f_type)
-}
-
-/// This process's own cgroup in the hierarchy (`/proc/self/cgroup`).
-fn own_cgroup(version: u8) -> Result<String> {
-    let text = fs::read_to_string("/proc/self/cgroup").attempt(|| "read /proc/self/cgroup")?;
-    let path = text.lines().find_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let found = if version == 2 { number == "0" } else { controllers.split(',').any(|name| name == "devices") };
-        found.then_some(path)
-    });
-    Ok(path.unwrap_or("/").to_owned())
 }

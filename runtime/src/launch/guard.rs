@@ -52,12 +52,13 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Says that a cgroup is about to be made at `path`: the guard would remove it if it is empty.
+    /// Says that a directory of the cgroup is about to be made at `path`: the guard would remove it if it is
+    /// empty.
     pub(super) fn expect_cgroup(&self, path: &Path) -> Result<()> {
         self.tell(b"e", path)
     }
 
-    /// Says that the cgroup at `path` is this launcher's own: the guard would kill what is in it.
+    /// Says that the cgroup directory at `path` is this launcher's own: the guard would kill what is in it.
     pub(super) fn watch_cgroup(&self, path: &Path) -> Result<()> {
         self.tell(b"c", path)
     }
@@ -95,8 +96,8 @@ impl Guard {
 #[derive(Default)]
 struct Watched {
     process: Option<OwnedFd>,
-    /// Where the cgroup is or will be, and whether it is known to be ours.
-    cgroup: Option<(PathBuf, bool)>,
+    /// Where the cgroup's directories are or will be, and whether they are known to be ours.
+    cgroups: Vec<(PathBuf, bool)>,
 }
 
 /// The guard's whole life; what it returns is its exit code.
@@ -144,9 +145,11 @@ fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
             None => return Ending::Alone,
             Some((b'd', _)) => return Ending::Dismissed,
             Some((kind @ (b'c' | b'e'), path)) => {
-                watched.cgroup = Some((PathBuf::from(OsStr::from_bytes(path)), *kind == b'c'));
+                let path = PathBuf::from(OsStr::from_bytes(path));
+                watched.cgroups.retain(|(other, _)| *other != path);
+                watched.cgroups.push((path, *kind == b'c'));
             }
-            Some((b'f', _)) => watched.cgroup = None,
+            Some((b'f', _)) => watched.cgroups.clear(),
             Some((b'p', _)) => {
                 let fds = ancillary.drain().filter_map(|message| match message {
                     RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -169,11 +172,11 @@ fn clean_up(watched: &Watched, directories: &[PathBuf]) -> u8 {
         let _ =
             rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
-    let cgroup = watched
-        .cgroup
+    let cgroups = watched
+        .cgroups
         .iter()
         .map(|(path, ours)| if *ours { cgroup::destroy(path).is_ok() } else { rustix::fs::rmdir(path).is_ok() });
     let trees = directories.iter().map(|path| remove_tree(path).is_ok());
-    let all = cgroup.chain(trees).fold(true, |all, done| all & done);
+    let all = cgroups.chain(trees).fold(true, |all, done| all & done);
     u8::from(!all)
 }

@@ -1,9 +1,10 @@
 //! Launching containers: from a runtime-spec configuration to a running process, and to its end.
 //!
 //! A launch has three parts. [`plan`] resolves everything in the caller's process; [`child`] carries
-//! the plan out in the container's first process, without allocating; [`supervise`] forwards signals
-//! and the terminal and waits. [`guard`] is there for the case that the caller does not live to clean
-//! up.
+//! the plan out in the container's first process, without allocating; [`begin`] starts that process and
+//! hears how it went. For a container in the foreground [`supervise`] forwards signals and the terminal
+//! and waits, and [`guard`] is there for the case that the caller does not live to clean up. [`join`]
+//! starts further processes in a container.
 //!
 //! **Invariant: a container is made by one `clone3` and no re-execution of this program.** Its first
 //! process is not dumpable, is alone in its namespaces, and executes a sealed [`trampoline`] before
@@ -12,43 +13,55 @@
 //! **Invariant: the image is untrusted.** Its paths are resolved by descriptor, inside its root, after
 //! the host's filesystem is out of reach; mounts are attached to descriptors.
 
+mod begin;
 mod child;
+mod copyup;
+mod devices;
+mod filesystem;
+mod fsconfig;
 mod guard;
+mod idmap;
+mod join;
 mod mounts;
+mod namespaces;
+mod options;
 mod path;
 mod plan;
+mod privileges;
+mod process;
 mod remove;
 mod report;
 mod rootfs;
+mod stdio;
 mod supervise;
+mod sysctls;
 mod terminal;
+mod timing;
 mod trampoline;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use oci_spec::runtime::{Linux, Spec};
-use rustix::fs::{Mode, OFlags};
-use rustix::pipe::PipeFlags;
 
-use crate::cgroup::{self, Cgroup};
-use crate::error::{Attempt, Error, Result};
-use crate::sys;
-use child::Descriptors;
-use mounts::CgroupView;
-use plan::Plan;
-use supervise::Signals;
-use terminal::Pty;
+use crate::cgroup::{self, Cgroup, Shown};
+use crate::error::{Error, Result};
+use crate::warning::warn;
 
+pub(crate) use begin::{Begin, Channel, HookRun, Running, StartFifos, begin};
 pub use guard::Guard;
+pub(crate) use idmap::Mappings;
+pub(crate) use join::{Join, Target, join};
+pub(crate) use mounts::in_first_user_namespace;
 pub(crate) use path::open_in;
+pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
+pub(crate) use report::exec_error;
 pub use rootfs::Rootfs;
+pub(crate) use supervise::Signals;
 
 /// The longest container id.
 const ID_LIMIT_BYTES: usize = 128;
-
-/// Descriptors given to the child are numbered from here, so that placing 0 to 4 overwrites none.
-const FIRST_FREE_FD: i32 = 10;
 
 /// A container to be run.
 #[derive(Debug)]
@@ -64,6 +77,8 @@ pub struct Launch<'a> {
     pub stdin: bool,
     /// Cleans up should this process be killed.
     pub guard: Option<&'a Guard>,
+    /// The bundle's directory, absolute, for who is told of the container's state; empty if there is none.
+    pub bundle: &'a Path,
 }
 
 /// How a container ended.
@@ -92,49 +107,69 @@ impl Exit {
 /// with the thread that started it. [`Error::Exec`] says that the command could not be executed; any
 /// other error that there was no container. Its cgroup is gone when this returns.
 pub fn run(launch: Launch<'_>) -> Result<Exit> {
-    check_id(launch.id)?;
-    let linux = launch.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
-    let lease = CgroupLease::new(launch.id, linux, launch.guard)?;
-    let mut plan = Plan::new(launch.spec, launch.root, lease.view())?;
-    let stdio = Stdio::new(launch.spec, &plan, launch.stdin)?;
     let signals = Signals::catch()?;
-    let born = start(&mut plan, &stdio, lease.cgroup.as_ref())?;
-    if let Some(guard) = launch.guard {
-        guard.watch_process(born.pidfd.as_fd())?;
-    }
-    // The slave must be closed here, or the terminal never reports its end.
-    let master = stdio.release();
-    if let Some(error) = report::decode(&read_report(&born.report)?, &plan, &command_name(launch.spec)) {
-        supervise::reap(&born.pidfd)?;
-        return Err(error);
-    }
-    supervise::wait(&born.pidfd, &signals, master.as_ref())
+    let running = begin(Begin {
+        id: launch.id,
+        bundle: launch.bundle,
+        spec: launch.spec,
+        root: launch.root,
+        stdin: launch.stdin,
+        guard: launch.guard,
+        tied: true,
+        new_keyring: true,
+        pivot: true,
+        preserved: 0,
+        relayed: true,
+        channel: Channel::pipe()?,
+        born: &mut |_| Ok(()),
+        hooks: None,
+    })?;
+    running.wait(&signals)
 }
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.
+#[derive(Debug)]
 struct CgroupLease<'a> {
     cgroup: Option<Cgroup>,
+    shown: Shown,
     guard: Option<&'a Guard>,
 }
 
 impl<'a> CgroupLease<'a> {
     fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>) -> Result<Self> {
-        let privileged = mounts::in_first_user_namespace()?;
-        let mut lease = Self { cgroup: None, guard };
-        if let Some(path) = Cgroup::path_for(id, linux, privileged)? {
-            guard.map_or(Ok(()), |guard| guard.expect_cgroup(&path))?;
-            // Should the name be taken, the guard must not touch that container's cgroup.
-            lease.cgroup = Some(Cgroup::create(path.clone(), linux, privileged)?);
-            guard.map_or(Ok(()), |guard| guard.watch_cgroup(&path))?;
+        let privileged = in_first_user_namespace()?;
+        let members = cgroup::place(id, linux, privileged)?;
+        let mut lease = Self { cgroup: None, shown: cgroup::shown(&members), guard };
+        if members.is_empty() {
+            let asked = linux.resources().as_ref();
+            return asked.map_or(Ok(()), cgroup::none_needed).map(|()| lease);
         }
+        let paths: Vec<_> = members.iter().map(|member| member.path.clone()).collect();
+        let tell = |tell: fn(&Guard, &Path) -> Result<()>| {
+            paths.iter().try_for_each(|path| guard.map_or(Ok(()), |guard| tell(guard, path)))
+        };
+        tell(Guard::expect_cgroup)?;
+        // Should the name be taken, the guard must not touch that container's cgroup.
+        lease.cgroup = Some(Cgroup::create(members, linux.resources().as_ref(), privileged)?);
+        tell(Guard::watch_cgroup)?;
         Ok(lease)
     }
 
-    fn view(&self) -> CgroupView {
-        match &self.cgroup {
-            Some(cgroup) if cgroup.born_in().is_none() => CgroupView::Devices,
-            None if !cgroup::has_cgroup2() => CgroupView::Empty,
-            _ => CgroupView::Unified,
+    /// The container keeps its cgroup: it is not the caller's to remove any more.
+    fn keep(mut self) {
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.keep();
+        }
+    }
+
+    /// A container that ended because its memory did is told apart from one that was killed.
+    fn report_oom(&self) {
+        match self.cgroup.as_ref().map_or(0, Cgroup::oom_kills) {
+            0 => {}
+            1 => warn("out of memory: the kernel killed a process of the container (linux.resources.memory.limit)"),
+            count => warn(&format!(
+                "out of memory: the kernel killed {count} processes of the container (linux.resources.memory.limit)"
+            )),
         }
     }
 }
@@ -149,7 +184,8 @@ impl Drop for CgroupLease<'_> {
     }
 }
 
-fn check_id(id: &str) -> Result<()> {
+/// Whether `id` can be a container's name: it is part of paths.
+pub(crate) fn check_id(id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '+' | '-');
     let good = id.starts_with(|c: char| c.is_ascii_alphanumeric()) && id.len() <= ID_LIMIT_BYTES && id.chars().all(allowed);
     if good {
@@ -159,94 +195,17 @@ fn check_id(id: &str) -> Result<()> {
     }
 }
 
-fn command_name(spec: &Spec) -> String {
-    let arguments = spec.process().as_ref().and_then(|process| process.args().as_deref());
-    arguments.and_then(<[String]>::first).cloned().unwrap_or_default()
-}
-
-/// The first process, just started.
-struct Born {
-    pidfd: OwnedFd,
-    report: OwnedFd,
-}
-
-fn start(plan: &mut Plan, stdio: &Stdio, cgroup: Option<&Cgroup>) -> Result<Born> {
-    let (report, report_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create the report pipe")?;
-    let report_in = high(&report_in)?;
-    plan.trampoline = high(&plan.trampoline)?;
-    let cgroup_tasks = cgroup.map_or(&[][..], Cgroup::tasks);
-    let mut namespaces = plan.namespaces;
-    if !cgroup_tasks.is_empty() {
-        namespaces &= !libc::CLONE_NEWCGROUP;
-    }
-    let null = &stdio.null;
-    let inherited = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
-    let terminal = stdio.pty.as_ref().map(|pty| pty.slave.as_fd());
-    let descriptors = Descriptors {
-        stdio: match (terminal, null) {
-            (Some(slave), _) => [slave; 3],
-            (None, Some(null)) => [null.as_fd(), inherited[1], inherited[2]],
-            (None, None) => inherited,
-        },
-        terminal,
-        report: report_in.as_fd(),
-        report_out: report.as_fd(),
-        cgroup_tasks,
-    };
-    let born_in = cgroup.and_then(Cgroup::born_in);
-    let (_, pidfd) = sys::spawn(namespaces, born_in, &mut || child::main(plan, &descriptors))
-        .attempt(|| "start the container's first process")?;
-    Ok(Born { pidfd, report })
-}
-
-/// The same file under a number from [`FIRST_FREE_FD`] up.
-fn high(fd: &OwnedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD).attempt(|| "duplicate a file descriptor")
-}
-
-fn read_report(pipe: &OwnedFd) -> Result<Vec<u8>> {
-    let mut message = vec![0; 16];
-    let length = loop {
-        match rustix::io::read(pipe, &mut message) {
+/// Repeats a system call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
             Err(rustix::io::Errno::INTR) => {}
-            other => break other.attempt(|| "read the launch report")?,
+            other => return other,
         }
-    };
-    message.truncate(length);
-    Ok(message)
+    }
 }
 
-/// What the container reads and writes besides the caller's own descriptors.
-#[derive(Debug)]
-struct Stdio {
-    pty: Option<Pty>,
-    null: Option<OwnedFd>,
-}
-
-impl Stdio {
-    fn new(spec: &Spec, plan: &Plan, stdin: bool) -> Result<Self> {
-        let process = spec.process().as_ref();
-        if process.and_then(oci_spec::runtime::Process::terminal).unwrap_or(false) {
-            let devpts = mounts::devpts(&plan.mounts)
-                .ok_or_else(|| Error::invalid("configuration", "a terminal needs a devpts mount on /dev/pts"))?;
-            let mut pty = Pty::open(devpts)?;
-            pty.slave = high(&pty.slave)?;
-            match process.and_then(oci_spec::runtime::Process::console_size) {
-                Some(size) => terminal::set_size(pty.master.as_fd(), size.height() as u16, size.width() as u16),
-                None => terminal::copy_size(pty.master.as_fd()),
-            }
-            return Ok(Self { pty: Some(pty), null: None });
-        }
-        if stdin {
-            return Ok(Self { pty: None, null: None });
-        }
-        let null =
-            rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open /dev/null")?;
-        Ok(Self { pty: None, null: Some(high(&null)?) })
-    }
-
-    /// Keeps the master side of the terminal, if there is one.
-    fn release(self) -> Option<OwnedFd> {
-        self.pty.map(|pty| pty.master)
-    }
+/// The same file under a number that placing the child's descriptors does not overwrite.
+fn high(fd: impl std::os::fd::AsFd) -> Result<OwnedFd> {
+    stdio::high(fd, begin::FIRST_FREE_FD)
 }

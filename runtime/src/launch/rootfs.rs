@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
+use crate::erofs;
 use crate::error::{Attempt, Error, Result};
 use crate::sys::{self, MountAttributes};
 
@@ -19,9 +20,9 @@ use crate::sys::{self, MountAttributes};
 pub enum Rootfs {
     /// A directory, used as it is.
     Directory(PathBuf),
-    /// An overlay of directories.
+    /// An overlay of layers.
     Overlay {
-        /// The read-only layers, topmost first.
+        /// The read-only layers, topmost first: directories or EROFS images.
         lower: Vec<PathBuf>,
         /// Receives the container's changes.
         upper: PathBuf,
@@ -49,16 +50,22 @@ impl Rootfs {
     }
 }
 
-/// A private copy of the mount `path` is on, cut at `path`, with what is mounted below it.
+/// A copy of the mount `path` is on, cut at `path`, with what is mounted below it. Still a peer of the
+/// original: see [`separate`].
 fn directory(path: &Path) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let mount = rustix::mount::open_tree(CWD, path, flags).attempt(|| format!("use {path:?} as root filesystem"))?;
-    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
-    sys::mount_setattr(mount.as_fd(), private, true).attempt(|| format!("make the mount of {path:?} private"))?;
     if super::path::file_type(&mount).attempt(|| format!("look at {path:?}"))? != rustix::fs::FileType::Directory {
         return Err(Error::invalid(format!("root filesystem {path:?}"), "it is not a directory"));
     }
     Ok(mount)
+}
+
+/// Cuts a root filesystem off from the mounts it was copied from: nothing mounted in it reaches them, and
+/// with `MS_SLAVE`, unlike `MS_PRIVATE`, what is mounted there still reaches it.
+pub(super) fn separate(mount: &OwnedFd, propagation: u64) -> Result<()> {
+    let attributes = MountAttributes { propagation, ..MountAttributes::default() };
+    sys::mount_setattr(mount.as_fd(), attributes, true).attempt(|| "cut the root filesystem off from the host's mounts")
 }
 
 /// An overlay made by file descriptors, so that no layer's name needs escaping and none is looked up
@@ -67,8 +74,8 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool, epheme
     if lower.is_empty() || lower.len() > LAYERS_LIMIT {
         return Err(Error::invalid("root filesystem", format!("{} layers; overlayfs takes 1 to {LAYERS_LIMIT}", lower.len())));
     }
-    let lower = lower.iter().map(|path| layer(path)).collect::<Result<Vec<_>>>()?;
-    let (upper, work) = (layer(upper)?, layer(work)?);
+    let lower = lower.iter().map(|path| erofs::open_layer(path)).collect::<Result<Vec<_>>>()?;
+    let (upper, work) = (directory_fd(upper)?, directory_fd(work)?);
     let fs =
         rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(|| "open overlayfs (is the module loaded?)")?;
     let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&fs, key, value);
@@ -107,9 +114,9 @@ fn set_layers(lower: &[OwnedFd], set: &dyn Fn(&str, &str) -> rustix::io::Result<
     Ok(())
 }
 
-fn layer(path: &Path) -> Result<OwnedFd> {
+fn directory_fd(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).attempt(|| format!("open layer directory {path:?}"))
+    rustix::fs::open(path, flags, Mode::empty()).attempt(|| format!("open directory {path:?}"))
 }
 
 fn fd_path(fd: &OwnedFd) -> String {

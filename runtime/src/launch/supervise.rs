@@ -29,14 +29,15 @@ pub(super) const FORWARDED: [i32; 9] = [
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Signals kept for the container from before it exists until it is gone.
-pub(super) struct Signals {
+#[derive(Debug)]
+pub(crate) struct Signals {
     fd: OwnedFd,
     before: SignalMask,
 }
 
 impl Signals {
     /// Blocks the forwarded signals; they arrive on a descriptor from now on.
-    pub(super) fn catch() -> Result<Self> {
+    pub(crate) fn catch() -> Result<Self> {
         let before = sys::block_signals(&FORWARDED).attempt(|| "block signals")?;
         let fd = sys::signalfd(&FORWARDED).attempt(|| "create a signalfd")?;
         Ok(Self { fd, before })

@@ -17,9 +17,13 @@ pub(super) struct Pty {
 }
 
 impl Pty {
-    /// Opens a pair in a devpts mount that need not be attached anywhere yet.
-    pub(super) fn open(devpts: BorrowedFd<'_>) -> Result<Self> {
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    /// Opens a pair in a devpts mount that need not be attached anywhere yet. A master that is handed
+    /// to somebody else must be one that blocks.
+    pub(super) fn open(devpts: BorrowedFd<'_>, nonblocking: bool) -> Result<Self> {
+        let mut flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if nonblocking {
+            flags |= OFlags::NONBLOCK;
+        }
         let master = rustix::fs::openat(devpts, c"ptmx", flags, Mode::empty()).attempt(|| "open the container's ptmx")?;
         rustix::pty::unlockpt(&master).attempt(|| "unlock the container's terminal")?;
         // By ioctl and not by path: nobody can have put another node there (CVE-2025-52565).

@@ -15,17 +15,50 @@ use rustix::fs::SealFlags;
 use crate::error::{Attempt, Result};
 use crate::sys;
 
-/// The descriptor on which the trampoline reports a failed `execve`: one native `u32`, the errno.
-pub(super) const REPORT_FD: i32 = 3;
+/// The descriptors a process has while it becomes the command, by number: behind those the command is to
+/// have, and each behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// Where the trampoline reports: one native `u32`, 0 for "ready and waiting", else the errno of a
+    /// failed `execve`.
+    pub(super) report: i32,
+    /// The trampoline itself while it is executed.
+    pub(super) program: i32,
+    /// Where it waits for one byte before it executes the command, if it is to wait.
+    pub(super) wait: Option<i32>,
+    /// Where the seccomp listener is sent to, if there is one.
+    pub(super) listener: Option<i32>,
+    /// The first number none of these has.
+    pub(super) end: i32,
+}
+
+impl Numbers {
+    /// The numbers behind standard input, output and error and `preserved` further descriptors.
+    pub(super) fn behind(preserved: u32, waits: bool, listens: bool) -> Self {
+        let report = 3 + preserved as i32;
+        let behind_program = report + 2;
+        let wait = waits.then_some(behind_program);
+        let behind_wait = behind_program + i32::from(waits);
+        let listener = listens.then_some(behind_wait);
+        Self { report, program: report + 1, wait, listener, end: behind_wait + i32::from(listens) }
+    }
+}
 
 /// Where the trampoline is loaded.
 const BASE_ADDRESS: u64 = 0x40_0000;
 
 /// A sealed, executable file in memory that holds the trampoline.
-pub(super) fn create() -> Result<OwnedFd> {
+///
+/// A container that was created but not started is this program waiting: a few pages, and no way back
+/// to the host's binary through `/proc/PID/exe`.
+pub(super) fn create(numbers: Numbers) -> Result<OwnedFd> {
     let file = sys::executable_memfd(c"longshore-init")
         .attempt(|| "create an executable file in memory (is vm.memfd_noexec set to 2?)")?;
-    let image = image(sys::trampoline_code());
+    let mut code = sys::trampoline_code().to_vec();
+    let data = code.len() - 8;
+    code[data..data + 4].copy_from_slice(&numbers.report.to_ne_bytes());
+    code[data + 4..].copy_from_slice(&numbers.wait.unwrap_or(-1).to_ne_bytes());
+    let image = image(&code);
     let written = rustix::io::write(&file, &image).attempt(|| "write the trampoline")?;
     debug_assert_eq!(written, image.len(), "a write to memory is whole");
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)
@@ -78,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_trampoline_cannot_be_written_through_any_descriptor() {
-        let file = create().unwrap();
+        let file = create(Numbers::behind(0, false, false)).unwrap();
         assert_eq!(rustix::io::write(&file, b"x"), Err(rustix::io::Errno::PERM));
         let again = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
         assert_eq!(rustix::io::write(&again, b"x"), Err(rustix::io::Errno::PERM));

@@ -2,28 +2,25 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
 use super::resume::Resuming;
 use super::{Job, verify};
 use crate::error::{Attempt, Error, Result};
-use crate::files;
 use crate::image::Descriptor;
 use crate::name::Digest;
 use crate::progress::LayerEvent;
-use crate::store::LayerInfo;
-use crate::unpack::{self, Unpacked};
+use crate::store::NewLayer;
+use crate::{erofs, files};
 
 /// A layer that is unpacked but has directories its archive does not describe: they take their
 /// metadata from the layers below before it is put in place.
 pub(super) struct Unadopted {
     at: usize,
-    dir: PathBuf,
-    implied: Vec<PathBuf>,
+    layer: NewLayer,
 }
 
 /// Brings one layer, number `at` from the bottom, into the store.
@@ -69,15 +66,12 @@ pub(super) fn fetch(job: &Job<'_>, at: usize, descriptor: &Descriptor, diff_id: 
 /// metadata of the directories they stand over.
 pub(super) fn adopt(job: &Job<'_>, mut deferred: Vec<Unadopted>, diff_ids: &[Digest]) -> Result<()> {
     deferred.sort_by_key(|layer| layer.at);
-    for layer in deferred {
-        let fs = open_dir(&layer.dir.join("fs"))?;
-        let below: Vec<File> =
-            diff_ids[..layer.at].iter().rev().map(|diff_id| open_dir(&job.store.layer_path(diff_id))).collect::<Result<_>>()?;
+    for Unadopted { at, mut layer } in deferred {
+        let below = diff_ids[..at].iter().rev().map(|diff_id| erofs::open_layer(&job.store.layer_path(diff_id)));
+        let below = below.collect::<Result<Vec<OwnedFd>>>()?;
         let below: Vec<BorrowedFd<'_>> = below.iter().map(AsFd::as_fd).collect();
-        for path in &layer.implied {
-            unpack::adopt_directory(&below, path, fs.as_fd())?;
-        }
-        place(job, &layer.dir, &diff_ids[layer.at])?;
+        layer.adopt(&below)?;
+        layer.finish(&diff_ids[at])?.place(job.store, &diff_ids[at])?;
     }
     Ok(())
 }
@@ -132,43 +126,25 @@ impl Layer<'_> {
     }
 
     fn unpack(&self, compressed: impl Read + Send) -> Result<Option<Unadopted>> {
-        let dir = self.job.lease.scratch().join(format!("layer-{}", self.at));
-        let fs = dir.join("fs");
-        files::make_private_dir(&dir)?;
-        std::fs::DirBuilder::new().mode(0o755).create(&fs).attempt(|| format!("create directory {}", fs.display()))?;
+        let name = format!("layer-{}", self.at);
         let algorithms = (self.descriptor.digest.algorithm(), self.diff_id.algorithm());
-        let unpacked =
-            unpack::unpack_layer(compressed, algorithms.0, algorithms.1, open_dir(&fs)?.as_fd(), &self.job.options.unpack)
-                .map_err(|e| match e {
-                    Error::Invalid { what, why } => Error::invalid(format_args!("layer {}, {what}", self.descriptor.digest), why),
-                    other => other,
-                })?;
+        let layer = NewLayer::unpack(self.job.form, self.job.lease, &name, compressed, algorithms, &self.job.options.unpack)
+            .map_err(|e| match e {
+                Error::Invalid { what, why } => Error::invalid(format_args!("layer {}, {what}", self.descriptor.digest), why),
+                other => other,
+            })?;
+        let unpacked = layer.unpacked();
         self.verify_blob(unpacked.blob.clone())?;
         verify(|| format!("DiffID of layer {}", self.descriptor.digest), self.diff_id, unpacked.diff_id.clone())?;
-        self.describe(&dir, &unpacked)?;
         if unpacked.implied.is_empty() {
-            place(self.job, &dir, self.diff_id)?;
+            layer.finish(self.diff_id)?.place(self.job.store, self.diff_id)?;
             return Ok(None);
         }
-        Ok(Some(Unadopted { at: self.at, dir, implied: unpacked.implied }))
-    }
-
-    fn describe(&self, dir: &Path, unpacked: &Unpacked) -> Result<()> {
-        let info = LayerInfo { unpacked_bytes: unpacked.unpacked_bytes, entries: unpacked.entries };
-        let json = serde_json::to_vec(&info).map_err(io::Error::from).attempt(|| "write layer.json")?;
-        std::fs::write(dir.join("layer.json"), json).attempt(|| "write layer.json")
+        Ok(Some(Unadopted { at: self.at, layer }))
     }
 
     fn verify_blob(&self, got: Digest) -> Result<()> {
         verify(|| format!("layer {}", self.descriptor.digest), &self.descriptor.digest, got)
-    }
-}
-
-fn place(job: &Job<'_>, dir: &Path, diff_id: &Digest) -> Result<()> {
-    match std::fs::rename(dir, job.store.layer_dir(diff_id)) {
-        // Another pull put the same layer in place: as good as ours, which goes with the lease.
-        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => Ok(()),
-        other => other.attempt(|| format!("put layer {diff_id} in place")),
     }
 }
 
@@ -181,10 +157,6 @@ fn hash(mut bytes: impl Read, descriptor: &Descriptor) -> Result<Digest> {
             n => hasher.update(&buffer[..n]),
         }
     }
-}
-
-fn open_dir(path: &Path) -> Result<File> {
-    File::open(path).attempt(|| format!("open directory {}", path.display()))
 }
 
 /// A partial download nobody needs; that it cannot be removed harms nothing.

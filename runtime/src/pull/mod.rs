@@ -11,7 +11,7 @@ use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Document, ImageConfig, Manife
 use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Platform, Reference};
 use crate::progress::Progress;
 use crate::source::{RawManifest, Source};
-use crate::store::{Lease, Store};
+use crate::store::{LayerForm, Lease, Store};
 use crate::{files, parallel, unpack};
 
 /// Layers fetched and unpacked at the same time unless told otherwise.
@@ -26,6 +26,8 @@ pub struct Options {
     pub jobs: usize,
     /// How layers are written.
     pub unpack: unpack::Options,
+    /// What layers become; when nothing is said, the best that works here.
+    pub form: Option<LayerForm>,
 }
 
 /// What a pull brought.
@@ -68,8 +70,13 @@ pub fn pull(
             image.raw.digest == raw.digest && image.diff_ids().iter().all(|diff_id| store.has_layer(diff_id))
         });
     progress.layers(&manifest.layers);
+    let form = if diff_ids.iter().all(|diff_id| store.has_layer(diff_id)) {
+        LayerForm::Directory // of no layer
+    } else {
+        LayerForm::choose(options.form, &lease, options.unpack.userxattr)?
+    };
     fetch_layers(
-        &Job { store, source, reference, options, progress, lease: &lease, cancelled: AtomicBool::new(false) },
+        &Job { store, source, reference, options, progress, lease: &lease, form, cancelled: AtomicBool::new(false) },
         &manifest,
         diff_ids,
     )?;
@@ -89,6 +96,8 @@ struct Job<'a> {
     options: &'a Options,
     progress: &'a dyn Progress,
     lease: &'a Lease,
+    /// What layers become.
+    form: LayerForm,
     /// Set by the first layer that fails.
     cancelled: AtomicBool,
 }

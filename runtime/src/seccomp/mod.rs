@@ -5,11 +5,15 @@
 //! the kernel when it works out, at load time, which calls are always allowed.
 
 mod bpf;
+mod cache;
 mod docker;
+mod notify;
 mod syscalls;
 
 #[cfg(test)]
 mod oracle;
+
+use std::os::fd::OwnedFd;
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
@@ -18,7 +22,9 @@ use oci_spec::runtime::{
 use crate::error::{Error, Result};
 use crate::sys::{self, BpfInstruction};
 
+pub(crate) use cache::compile_cached;
 pub(crate) use docker::default_profile;
+pub(crate) use notify::{Connection, Listener, send};
 
 /// The kernel's limit on the instructions of one filter (`BPF_MAXINSNS`).
 const INSTRUCTIONS_LIMIT: usize = 4096;
@@ -27,18 +33,26 @@ const INSTRUCTIONS_LIMIT: usize = 4096;
 const X32_BIT: u32 = 0x4000_0000;
 
 /// A compiled filter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     program: Vec<BpfInstruction>,
     flags: u32,
 }
 
 impl Filter {
-    /// Puts the filter on the calling thread. Allocates nothing.
-    pub(crate) fn load(&self) -> rustix::io::Result<()> {
+    /// Puts the filter on the calling thread; gives the listener's descriptor if calls are to be asked
+    /// about. Allocates nothing.
+    pub(crate) fn load(&self) -> rustix::io::Result<Option<OwnedFd>> {
         sys::seccomp_set_filter(&self.program, self.flags)
     }
+
+    /// Whether loading it gives a listener.
+    pub(crate) fn notifies(&self) -> bool {
+        self.flags & NEW_LISTENER != 0
+    }
 }
+
+const NEW_LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
 
 /// What happens to one range of system call numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +99,11 @@ const ABIS: [Abi; 2] = [
 
 /// Compiles a filter. System calls this kernel family does not know are skipped, as are
 /// architectures whose programs it cannot run; the native architecture is always covered.
-pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Filter> {
-    let default = action(seccomp.default_action(), seccomp.default_errno_ret())?;
+fn compile(seccomp: &LinuxSeccomp) -> Result<Filter> {
+    if seccomp.default_action() == LinuxSeccompAction::ScmpActNotify {
+        return Err(invalid("defaultAction", "SCMP_ACT_NOTIFY: the container could not even be started"));
+    }
+    let default = action("defaultErrnoRet", seccomp.default_action(), seccomp.default_errno_ret())?;
     let listed = seccomp.architectures().as_deref().unwrap_or_default();
     let rules = rules(seccomp, default)?;
     let mut sections: Vec<(u32, Vec<(u32, Verdict)>)> = Vec::new();
@@ -109,30 +126,44 @@ pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Filter> {
     };
     let program = bpf::program(&sections, default, &narrow);
     if program.len() > INSTRUCTIONS_LIMIT {
-        return Err(Error::invalid(
-            "seccomp profile",
-            format!("it needs {} instructions, the kernel takes {INSTRUCTIONS_LIMIT}", program.len()),
+        return Err(invalid(
+            "syscalls",
+            format!("they need {} instructions, the kernel takes {INSTRUCTIONS_LIMIT}", program.len()),
         ));
     }
-    Ok(Filter { program, flags: flags(seccomp) })
+    Ok(Filter { program, flags: flags(seccomp, rules.iter().any(|rule| rule.action == NOTIFY)) })
 }
 
-fn flags(seccomp: &LinuxSeccomp) -> u32 {
+/// What the kernel is told for SCMP_ACT_NOTIFY (`SECCOMP_RET_USER_NOTIF`).
+const NOTIFY: u32 = 0x7fc0_0000;
+
+fn invalid(field: &str, why: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("linux.seccomp.{field}"), why)
+}
+
+fn flags(seccomp: &LinuxSeccomp, notifies: bool) -> u32 {
     let flag = |flag: &LinuxSeccompFilterFlag| match flag {
+        // A process yet to execute its program has one thread; with a listener the kernel refuses it.
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync if notifies => 0,
         LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
         LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
         LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
         // Only has a meaning together with a notification listener.
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
         LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
     };
-    seccomp.flags().iter().flatten().map(flag).fold(0, |all, flag| all | flag as u32)
+    let listener = if notifies { NEW_LISTENER } else { 0 };
+    seccomp.flags().iter().flatten().map(flag).fold(listener, |all, flag| all | flag as u32)
 }
 
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
-    if action == LinuxSeccompAction::ScmpActNotify {
-        return Err(Error::invalid("seccomp profile", "SCMP_ACT_NOTIFY: user notification is not supported"));
+/// An action with its errno, which only two of them have.
+fn action(field: &str, action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
+    let takes_errno = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
+    match errno {
+        Some(_) if !takes_errno => Err(invalid(field, format!("{action} returns none"))),
+        Some(errno) if errno > 0xffff => Err(invalid(field, format!("{errno} is no errno"))),
+        errno => Ok(action.as_u32(errno)),
     }
-    Ok(action.as_u32(errno.map(|errno| errno & 0xffff)))
 }
 
 /// A rule with its names looked up per architecture and its conditions checked.
@@ -145,7 +176,13 @@ struct Rule<'a> {
 fn rules(seccomp: &LinuxSeccomp, default: u32) -> Result<Vec<Rule<'_>>> {
     let mut rules = Vec::new();
     for rule in seccomp.syscalls().iter().flatten() {
-        let action = action(rule.action(), rule.errno_ret())?;
+        let action = action("syscalls[].errnoRet", rule.action(), rule.errno_ret())?;
+        if rule.names().is_empty() {
+            return Err(invalid("syscalls[].names", "it is empty"));
+        }
+        if action == NOTIFY && rule.names().iter().any(|name| name == "sendmsg") {
+            return Err(invalid("syscalls[]", "SCMP_ACT_NOTIFY of sendmsg: with it the listener itself is handed over"));
+        }
         // A rule that says what happens anyway is no exception, as libseccomp's users see it.
         if action == default {
             continue;
@@ -172,7 +209,7 @@ impl Condition {
             Ok(index @ 0..=5) => {
                 Ok(Self { index, operator: argument.op(), value: argument.value(), masked: argument.value_two().unwrap_or(0) })
             }
-            _ => Err(Error::invalid("seccomp profile", format!("argument index {} is above 5", argument.index()))),
+            _ => Err(invalid("syscalls[].args[].index", format!("{} is above 5", argument.index()))),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod capabilities;
 mod files;
 mod mounts;
+mod parse;
 mod user;
 mod volume;
 
@@ -25,15 +26,16 @@ use crate::seccomp;
 use crate::userns::Mapping;
 use user::ResolvedUser;
 
-pub(crate) use capabilities::capability_number;
+pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::{ETC_FILES, etc_files};
+pub use parse::parse_spec;
 pub use volume::Volume;
 
 /// Where commands are looked up if nothing says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The version of the runtime-spec that configurations follow.
-const OCI_VERSION: &str = "1.2.0";
+pub(crate) const OCI_VERSION: &str = "1.2.0";
 
 /// A container id's first characters are its host name, as with Docker.
 const HOSTNAME_FROM_ID: usize = 12;

@@ -102,8 +102,18 @@ impl Store {
 
     /// Every digest that a running command has claimed. Only meaningful under the exclusive lock.
     pub(super) fn leased(&self) -> Result<Vec<Digest>> {
+        self.leased_but_by(None)
+    }
+
+    /// The same, but for what `own` claims.
+    pub(super) fn leased_by_others(&self, own: &Lease) -> Result<Vec<Digest>> {
+        self.leased_but_by(Some(own))
+    }
+
+    fn leased_but_by(&self, own: Option<&Lease>) -> Result<Vec<Digest>> {
         let mut digests = Vec::new();
-        for path in self.lease_files()? {
+        let own = own.map(Lease::path);
+        for path in self.lease_files()?.into_iter().filter(|path| own.as_ref() != Some(path)) {
             if lock_existing(&path)?.is_some() {
                 continue;
             }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ROOT/oci-layout index.json blobs/ALGORITHM/HEX    an image layout other tools can read
-//! ROOT/layers/ALGORITHM/HEX/{fs,layer.json}         unpacked layers, named by DiffID
+//! ROOT/layers/ALGORITHM/HEX/{fs,layer.json}         unpacked layers, named by DiffID: a directory,
+//! ROOT/layers/ALGORITHM/HEX.erofs                   or an image
 //! ROOT/partial/HEX                                  downloads that can be resumed, locked while running
 //! ROOT/leases/ID ROOT/scratch/ID/                   who is working, and its private directory
 //! ROOT/lock                                         shared: register a use; exclusive: index.json, removal
@@ -13,9 +14,12 @@
 //! a killed process leaves behind is either resumable (`partial/`) or recognised as stale because
 //! the kernel released its lock, and is removed by the next command that leases.
 
+mod convert;
 mod image;
 mod index;
+mod layer;
 mod lease;
+mod new_layer;
 mod remove;
 
 use std::fs::File;
@@ -24,22 +28,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+pub use convert::Converted;
 pub use image::Image;
+pub use layer::{LayerForm, LayerInfo};
 pub use lease::Lease;
 pub use remove::Removed;
+
+pub(crate) use new_layer::NewLayer;
 
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::name::Digest;
-
-/// What is remembered of an unpacked layer, in `layer.json`.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct LayerInfo {
-    /// Bytes of all regular files together.
-    pub unpacked_bytes: u64,
-    /// Archive entries.
-    pub entries: u64,
-}
 
 /// One user's images on this machine. Cheap to open; any number of processes may share one.
 #[derive(Debug, Clone)]
@@ -102,31 +101,15 @@ impl Store {
         self.named("blobs", digest)
     }
 
-    /// Where an unpacked layer's files are, or would be.
-    pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
-        self.layer_dir(diff_id).join("fs")
-    }
-
-    /// Whether a layer is there, unpacked.
-    pub fn has_layer(&self, diff_id: &Digest) -> bool {
-        self.layer_dir(diff_id).exists()
-    }
-
     /// Whether a blob is there.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_path(digest).exists()
     }
 
-    /// What is remembered of an unpacked layer.
-    pub fn layer_info(&self, diff_id: &Digest) -> Result<LayerInfo> {
-        let path = self.layer_dir(diff_id).join("layer.json");
-        crate::image::parse_own("layer.json", &files::read_bounded(&path, 4096)?)
-    }
-
     /// Bytes on disk of the blob or the unpacked layer of that digest; 0 if there is neither.
     pub fn disk_bytes(&self, digest: &Digest) -> u64 {
         let blob_bytes = std::fs::metadata(self.blob_path(digest)).map_or(0, |metadata| metadata.len());
-        blob_bytes + self.layer_info(digest).map_or(0, |info| info.unpacked_bytes)
+        blob_bytes + self.layer_disk_bytes(digest)
     }
 
     /// The lengths in bytes of downloads that stopped and can be resumed.
@@ -140,10 +123,6 @@ impl Store {
     pub fn in_use(&self) -> Result<Vec<Digest>> {
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         self.leased()
-    }
-
-    pub(crate) fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
-        self.named("layers", diff_id)
     }
 
     pub(crate) fn partial_path(&self, digest: &Digest) -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::image::{Image, find_digest, not_found};
 use super::index::Entry;
-use super::{Lease, Store};
+use super::{LayerForm, Lease, Store};
 use crate::error::{Attempt, Error, Result};
 use crate::name::{Digest, Reference};
 
@@ -74,14 +74,23 @@ impl Store {
             }
         }
         for digest in candidates {
-            discard(&self.blob_path(&digest), lease.scratch().join(format!("blob-{}", digest.hex())))?;
-            discard(&self.layer_dir(&digest), lease.scratch().join(format!("layer-{}", digest.hex())))?;
+            discard(&self.blob_path(&digest), &lease.scratch().join(format!("blob-{}", digest.hex())))?;
+            for form in [LayerForm::Erofs, LayerForm::Directory] {
+                self.discard_layer(&digest, form, lease)?;
+            }
         }
         Ok(())
     }
+
+    /// Moves a layer, if it has that form, into the lease's scratch directory. Gives where it is then.
+    pub(super) fn discard_layer(&self, diff_id: &Digest, form: LayerForm, lease: &Lease) -> Result<PathBuf> {
+        let gone = lease.scratch().join(format!("gone-{form:?}-{}", diff_id.hex()));
+        discard(&self.layer_place(diff_id, form), &gone)?;
+        Ok(gone)
+    }
 }
 
-fn discard(from: &Path, to: PathBuf) -> Result<()> {
+fn discard(from: &Path, to: &Path) -> Result<()> {
     match std::fs::rename(from, to) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.attempt(|| format!("remove {}", from.display())),

@@ -36,7 +36,7 @@ impl Metadata {
         Self { mode: 0o755, uid: 0, gid: 0, mtime: Timespec { tv_sec: 0, tv_nsec: 0 }, xattrs: Vec::new() }
     }
 
-    fn times(&self) -> Timestamps {
+    pub(super) fn times(&self) -> Timestamps {
         Timestamps { last_access: self.mtime, last_modification: self.mtime }
     }
 }
@@ -96,6 +96,7 @@ impl<'a> Writer<'a> {
             rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
                 .attempt(|| attempted("change the owner of", path))?;
         }
+        let lists = metadata.xattrs.iter().any(|(name, _)| name.starts_with(ACCESS_LIST));
         if !metadata.xattrs.is_empty() {
             // Before Linux 6.13 attributes are set by path only; this one goes through the descriptor.
             let through = [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), name].concat();
@@ -103,7 +104,7 @@ impl<'a> Writer<'a> {
                 self.xattr(name, path, || rustix::fs::lsetxattr(&through[..], &name[..], value, XattrFlags::empty()))?;
             }
         }
-        if created.is_some_and(|created| created.as_raw_mode() & !self.umask != metadata.mode) {
+        if created.is_some_and(|created| lists || created.as_raw_mode() & !self.umask != metadata.mode) {
             chmod_at(parent, name, metadata.mode, path)?;
         }
         rustix::fs::utimensat(parent, name, &metadata.times(), AtFlags::SYMLINK_NOFOLLOW)

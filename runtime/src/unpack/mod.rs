@@ -1,7 +1,9 @@
-//! Unpacking: one compressed layer becomes a directory in overlayfs' own terms, in one pass.
+//! Unpacking: one compressed layer becomes a directory, or an EROFS image, in overlayfs' own terms, in
+//! one pass.
 //!
 //! Two threads share the work of a layer: one reads, hashes, inflates and hashes again
-//! ([`stream`]), the other parses the tar stream ([`archive`]) and writes files ([`extract`]). A
+//! ([`stream`]), the other parses the tar stream ([`archive`]) and says what each entry means for the
+//! layer ([`extract`]), in whichever form ([`target`]) it is written: [`directory`] or [`image`]. A
 //! fixed set of recycled buffers joins them ([`pipe`]), so memory is bounded however large a layer is.
 //!
 //! The tar parser is this crate's own, because no library at hand reads a stream with bounded memory
@@ -9,7 +11,7 @@
 //! holds extension headers in memory without a limit, applies no PAX sparse format, and its raw mode
 //! does not know a PAX size. Where archives are ambiguous this parser reads as Go does or refuses.
 //!
-//! **Invariant: path safety is by file descriptor** ([`tree`]). Nothing is created, changed, linked or
+//! **Invariant: path safety is by file descriptor** ([`tree`]), and an image has no paths but its own. Nothing is created, changed, linked or
 //! removed by a path of more than one component, and no symbolic link is ever followed by the kernel.
 //! A symbolic link among an entry's parents is resolved here, component by component, inside the
 //! layer, as `umoci` and `docker` do.
@@ -34,15 +36,19 @@
 
 mod adopt;
 mod archive;
+mod directory;
 mod extract;
 mod header;
+mod image;
 mod metadata;
 mod pax;
 mod pipe;
 mod sparse;
 mod stream;
+mod target;
 mod tree;
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -51,8 +57,14 @@ use crate::error::{Error, Result};
 use crate::name::{Algorithm, Digest};
 
 pub use adopt::adopt_directory;
+pub use image::PendingImage;
 
-/// How a layer directory is written.
+use directory::Directory;
+use image::Image;
+use pipe::Drainer;
+use stream::Streams;
+
+/// How a layer is written.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Rootless: opaque marks are `user.overlay.*` instead of `trusted.overlay.*`, and what a user
@@ -97,8 +109,9 @@ pub struct Limits {
     pub extension_bytes: u64,
     /// Data runs of one sparse file; each takes 16 bytes of memory.
     pub sparse_runs: usize,
-    /// Bytes held in memory for directories, whose metadata is written last.
-    pub directory_bytes: usize,
+    /// Bytes held in memory for what is written last: the metadata of directories, and of everything in an
+    /// image.
+    pub metadata_bytes: usize,
     /// Largest window a zstd frame may ask for, as a power of two in bytes.
     pub zstd_window_log: u32,
 }
@@ -115,7 +128,7 @@ impl Default for Limits {
             xattr_bytes: 256 << 10,
             extension_bytes: 1 << 20,
             sparse_runs: 1 << 18,
-            directory_bytes: 256 << 20,
+            metadata_bytes: 256 << 20,
             zstd_window_log: 27,
         }
     }
@@ -165,6 +178,67 @@ pub fn unpack_layer(
     dest: BorrowedFd<'_>,
     options: &Options,
 ) -> Result<Unpacked> {
+    let (written, streams) = read(compressed, algorithm, diff_algorithm, options, |input| {
+        let mut directory = Directory::new(dest, options)?;
+        let entries = extract::extract(input, &mut directory, options)?;
+        let dropped_devices = directory.dropped_devices;
+        let (implied, dropped_xattrs) = directory.finish()?;
+        Ok(Written { entries, implied, dropped_xattrs, dropped_devices })
+    })?;
+    Ok(unpacked(streams, written))
+}
+
+/// The same as [`unpack_layer`], but the layer becomes an EROFS image in the empty file `image`. Its
+/// metadata is written last, by [`PendingImage::finish`], after the digests were compared.
+///
+/// # Errors
+///
+/// As for [`unpack_layer`]; what it refuses is refused here.
+pub fn unpack_image(
+    compressed: impl Read + Send,
+    algorithm: Algorithm,
+    diff_algorithm: Algorithm,
+    image: File,
+    options: &Options,
+) -> Result<(Unpacked, PendingImage)> {
+    let ((written, pending), streams) = read(compressed, algorithm, diff_algorithm, options, |input| {
+        let mut image = Image::new(image, options)?;
+        let entries = extract::extract(input, &mut image, options)?;
+        let (pending, implied, dropped_xattrs) = image.finish();
+        Ok((Written { entries, implied, dropped_xattrs, dropped_devices: 0 }, pending))
+    })?;
+    Ok((unpacked(streams, written), pending))
+}
+
+/// What became of an archive.
+struct Written {
+    entries: u64,
+    implied: Vec<PathBuf>,
+    dropped_xattrs: u64,
+    dropped_devices: u64,
+}
+
+fn unpacked(streams: Streams, written: Written) -> Unpacked {
+    Unpacked {
+        blob: streams.blob,
+        blob_bytes: streams.blob_bytes,
+        diff_id: streams.diff_id,
+        unpacked_bytes: streams.unpacked_bytes,
+        entries: written.entries,
+        implied: written.implied,
+        dropped_xattrs: written.dropped_xattrs,
+        dropped_devices: written.dropped_devices,
+    }
+}
+
+/// Reads, hashes and inflates on a second thread, while `write` takes the tar stream on this one.
+fn read<T>(
+    compressed: impl Read + Send,
+    algorithm: Algorithm,
+    diff_algorithm: Algorithm,
+    options: &Options,
+    write: impl FnOnce(&mut Drainer) -> Result<T>,
+) -> Result<(T, Streams)> {
     let (filler, mut drainer) = pipe::new();
     std::thread::scope(|scope| {
         let limits = &options.limits;
@@ -172,21 +246,12 @@ pub fn unpack_layer(
             .name("unpack-read".into())
             .spawn_scoped(scope, move || stream::pump(compressed, algorithm, diff_algorithm, limits, &filler))
             .map_err(|source| Error::io("start a thread to read a layer", source))?;
-        let extracted = extract::extract(&mut drainer, dest, options);
-        drop(drainer); // an extractor that gave up ends the reading thread
+        let written = write(&mut drainer);
+        drop(drainer); // a writer that gave up ends the reading thread
         let streams = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let extracted = extracted?;
+        let written = written?;
         let streams = streams.ok_or_else(|| Error::invalid("layer", "reading it ended early"))?;
-        Ok(Unpacked {
-            blob: streams.blob,
-            blob_bytes: streams.blob_bytes,
-            diff_id: streams.diff_id,
-            unpacked_bytes: streams.unpacked_bytes,
-            entries: extracted.entries,
-            implied: extracted.implied,
-            dropped_xattrs: extracted.dropped_xattrs,
-            dropped_devices: extracted.dropped_devices,
-        })
+        Ok((written, streams))
     })
 }
 

@@ -11,14 +11,12 @@ use rustix::io::Errno;
 
 use crate::error::{Attempt, Error, Result};
 
+use super::Options;
 use super::metadata::{Metadata, Writer, attempted};
-use super::{Limits, Options, invalid_entry};
+use super::target::{Found, check_path, join, split};
 
 /// Descriptors of directories kept open: enough for the working set of an archive in any sane order.
 const OPEN_DIRECTORIES: usize = 64;
-
-/// Components and symbolic links walked for one path; the kernel gives up after 40 links.
-const WALK_STEPS: usize = 1024;
 
 /// The mode directories have while the layer is written: their owner can write in them, and what is
 /// made in them inherits nothing.
@@ -45,7 +43,7 @@ impl Parent {
 
     /// The path of an entry here.
     fn join(&self, name: &[u8]) -> Vec<u8> {
-        if self.path.is_empty() { name.to_vec() } else { [&self.path[..], b"/", name].concat() }
+        join(&self.path, name)
     }
 }
 
@@ -65,7 +63,7 @@ pub(super) struct Tree<'a> {
     open: HashMap<Vec<u8>, Rc<Parent>>,
     /// By path free of symbolic links: children sort after their parents.
     directories: BTreeMap<Vec<u8>, Directory>,
-    /// Of `directories`, as [`Limits::directory_bytes`] counts.
+    /// Of `directories`, as [`super::Limits::metadata_bytes`] counts.
     held_bytes: usize,
 }
 
@@ -89,32 +87,30 @@ impl<'a> Tree<'a> {
         Ok(Self { root, options, open: HashMap::new(), directories, held_bytes: 0 })
     }
 
-    /// The directory `path` names (cleaned components joined by `/`), made with all its parents where
-    /// missing; symbolic links are resolved inside the layer.
-    pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Parent>> {
-        self.resolve(path, true)?.ok_or_else(|| invalid_entry(path, "it is no directory"))
-    }
-
-    /// The same if it exists.
-    pub(super) fn existing_parent(&mut self, path: &[u8]) -> Result<Option<Rc<Parent>>> {
-        self.resolve(path, false)
-    }
-
-    fn resolve(&mut self, path: &[u8], create: bool) -> Result<Option<Rc<Parent>>> {
+    /// The directory `path` names (cleaned components joined by `/`), if nothing but directories is on the
+    /// way to it: also any that was [remembered](Self::remember).
+    pub(super) fn find(&mut self, path: &[u8]) -> Option<Rc<Parent>> {
         if let Some(parent) = self.open.get(path) {
-            return Ok(Some(Rc::clone(parent)));
+            return Some(Rc::clone(parent));
         }
-        // Where nothing but real directories is on the way, one system call finds it.
-        let parent = match self.open_strictly(path) {
-            Ok(fd) => Some(Parent { fd, path: path.to_vec() }),
-            Err(_) => self.walk(path, create)?,
-        };
-        let Some(parent) = parent.map(Rc::new) else { return Ok(None) };
+        let fd = self.open_strictly(path).ok()?;
+        let parent = Rc::new(Parent { fd, path: path.to_vec() });
+        self.remember(path, &parent);
+        Some(parent)
+    }
+
+    /// Keeps a directory open under a path that leads to it.
+    pub(super) fn remember(&mut self, path: &[u8], parent: &Rc<Parent>) {
         if self.open.len() == OPEN_DIRECTORIES {
             self.open.clear();
         }
-        self.open.insert(path.to_vec(), Rc::clone(&parent));
-        Ok(Some(parent))
+        self.open.insert(path.to_vec(), Rc::clone(parent));
+    }
+
+    /// A directory by a path free of symbolic links.
+    pub(super) fn open(&self, path: Vec<u8>) -> Result<Parent> {
+        let fd = self.open_strictly(&path).attempt(|| attempted("open", &path))?;
+        Ok(Parent { fd, path })
     }
 
     fn open_strictly(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
@@ -122,57 +118,39 @@ impl<'a> Tree<'a> {
         rustix::fs::openat2(self.root, path, DIRECTORY, Mode::empty(), STRICT)
     }
 
-    /// Component by component: makes what is missing, resolves symbolic links with the layer as the
-    /// root. The kernel never follows one.
-    fn walk(&mut self, path: &[u8], create: bool) -> Result<Option<Parent>> {
-        let open = |tree: &Self, canonical: Vec<u8>| {
-            let fd = tree.open_strictly(&canonical).attempt(|| attempted("open", &canonical))?;
-            Ok::<_, Error>(Parent { fd, path: canonical })
-        };
-        let mut here = open(self, Vec::new())?;
-        let mut ahead: Vec<Vec<u8>> = components(path).rev().map(<[u8]>::to_vec).collect();
-        let mut steps = 0;
-        while let Some(name) = ahead.pop() {
-            steps += 1;
-            if steps > WALK_STEPS {
-                return Err(invalid_entry(path, "its parents are a maze of symbolic links"));
-            }
-            if name == b".." {
-                here.path.truncate(here.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
-                here = open(self, here.path)?;
-                continue;
-            }
-            match rustix::fs::openat(here.fd(), &name[..], DIRECTORY, Mode::empty()) {
-                Ok(fd) => here = Parent { fd, path: here.join(&name) },
-                Err(Errno::NOENT) if create => here = self.make_parent(&here, &name, false)?,
-                Err(Errno::NOTDIR | Errno::LOOP) => {
-                    let stat = stat(&here, &name).attempt(|| attempted("look at", path))?;
-                    if is_whiteout(&stat) && create {
-                        unlink(&here, &name, AtFlags::empty(), path)?;
-                        here = self.make_parent(&here, &name, true)?;
-                    } else if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-                        let target =
-                            rustix::fs::readlinkat(here.fd(), &name[..], Vec::new()).attempt(|| attempted("read link", path))?;
-                        if target.to_bytes().starts_with(b"/") {
-                            here = open(self, Vec::new())?;
-                        }
-                        ahead.extend(components(target.to_bytes()).rev().map(<[u8]>::to_vec));
-                    } else {
-                        return Err(invalid_entry(path, "one of its parents is no directory"));
-                    }
-                }
-                Err(Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(Error::io(attempted("open", path), error)),
-            }
-        }
-        Ok(Some(here))
+    pub(super) fn above(&self, directory: &Parent) -> Result<Parent> {
+        self.open(split(&directory.path).0.to_vec())
     }
 
-    /// Makes an implied directory and opens it.
-    fn make_parent(&mut self, parent: &Parent, name: &[u8], opaque: bool) -> Result<Parent> {
+    /// What `name` is; the kernel never follows it.
+    pub(super) fn look(&self, directory: &Parent, name: &[u8]) -> Result<Found<Rc<Parent>>> {
+        let path = || directory.join(name);
+        match rustix::fs::openat(directory.fd(), name, DIRECTORY, Mode::empty()) {
+            Ok(fd) => Ok(Found::Directory(Rc::new(Parent { fd, path: path() }))),
+            Err(Errno::NOENT) => Ok(Found::Nothing),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let stat = stat(directory, name).attempt(|| attempted("look at", &path()))?;
+                if is_whiteout(&stat) {
+                    return Ok(Found::Whiteout);
+                }
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                    return Ok(Found::Other);
+                }
+                let link = rustix::fs::readlinkat(directory.fd(), name, Vec::new());
+                Ok(Found::Symlink(link.attempt(|| attempted("read link", &path()))?.into_bytes()))
+            }
+            Err(error) => Err(Error::io(attempted("open", &path()), error)),
+        }
+    }
+
+    /// Makes an implied directory and opens it; over a whiteout it is opaque.
+    pub(super) fn make_implied(&mut self, parent: &Parent, name: &[u8], over_whiteout: bool) -> Result<Parent> {
         let path = parent.join(name);
+        if over_whiteout {
+            unlink(parent, name, AtFlags::empty(), &path)?;
+        }
         rustix::fs::mkdirat(parent.fd(), name, PROVISIONAL).attempt(|| attempted("create", &path))?;
-        self.record(path.clone(), None, opaque)?;
+        self.record(path.clone(), None, over_whiteout)?;
         let fd = rustix::fs::openat(parent.fd(), name, DIRECTORY, Mode::empty()).attempt(|| attempted("open", &path))?;
         Ok(Parent { fd, path })
     }
@@ -228,9 +206,9 @@ impl<'a> Tree<'a> {
         let bytes =
             metadata.as_ref().map_or(0, |metadata| metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum());
         self.held_bytes += path.len() + bytes + size_of::<Directory>();
-        if self.held_bytes > self.options.limits.directory_bytes {
-            let limit = self.options.limits.directory_bytes;
-            return Err(Error::invalid("layer", format_args!("its directories need more than {limit} bytes of memory")));
+        if self.held_bytes > self.options.limits.metadata_bytes {
+            let limit = self.options.limits.metadata_bytes;
+            return Err(Error::invalid("layer", format_args!("its metadata needs more than {limit} bytes of memory")));
         }
         let directory = self.directories.entry(path).or_default();
         directory.opaque |= opaque;
@@ -283,7 +261,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Removes a directory and what is in it; the depth is limited by [`Limits::path_depth`].
+/// Removes a directory and what is in it; the depth is limited by [`super::Limits::path_depth`].
 fn remove_directory(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
@@ -301,32 +279,15 @@ fn remove_directory(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<(
 }
 
 /// What `name` in `parent` is, not following it.
-pub(super) fn stat(parent: &Parent, name: &[u8]) -> rustix::io::Result<Stat> {
+fn stat(parent: &Parent, name: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(parent.fd(), name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Whether this is overlayfs' whiteout.
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
+fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 fn unlink(parent: &Parent, name: &[u8], flags: AtFlags, path: &[u8]) -> Result<()> {
     rustix::fs::unlinkat(parent.fd(), name, flags).attempt(|| attempted("remove", path))
-}
-
-/// A path's components without empty ones and `.`; `..` stays.
-pub(super) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."))
-}
-
-/// Refuses paths over the limits.
-pub(super) fn check_path(path: &[u8], limits: &Limits) -> Result<()> {
-    if path.len() > limits.path_bytes {
-        return Err(invalid_entry(&path[..80.min(path.len())], format_args!("its path exceeds {} bytes", limits.path_bytes)));
-    }
-    if components(path).count() > limits.path_depth {
-        let limit = limits.path_depth;
-        return Err(invalid_entry(&path[..80.min(path.len())], format_args!("its path has more than {limit} components")));
-    }
-    Ok(())
 }

@@ -172,13 +172,11 @@ fn sysctls_limits_and_oom_score_are_applied() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let Some(bundle) = Bundle::sh("true") else { return };
-    let run = bundle.run_edited(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 1 << 20 }));
+    let run = bundle.run_edited(|spec| spec["linux"]["netDevices"] = json!({ "eth0": {} }));
     assert_eq!(run.code, Some(125));
-    assert!(run.err.contains("linux.resources other than devices"), "{}", run.err);
-    let run = bundle.run_edited(|spec| {
-        spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "network", "path": "/proc/1/ns/net" }]);
-    });
-    assert!(run.err.contains("joining a namespace"), "{}", run.err);
+    assert!(run.err.contains("linux.netDevices"), "{}", run.err);
+    let run = bundle.run_edited(|spec| spec["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0" }));
+    assert!(run.code == Some(125) && run.err.contains("linux.memoryPolicy"), "{}", run.err);
 }
 
 #[test]
@@ -214,7 +212,15 @@ fn an_overlay_shows_all_layers_keeps_changes_in_the_upper_one_and_is_no_mount_of
     let spec =
         default_spec(&longshore_runtime::image::ContainerConfig::default(), std::os::fd::AsFd::as_fd(&mount), &bundle.options)
             .unwrap();
-    let exit = launch::run(Launch { id: &bundle.id, spec: &spec, root: mount, stdin: false, guard: None }).unwrap();
+    let exit = launch::run(Launch {
+        id: &bundle.id,
+        spec: &spec,
+        root: mount,
+        stdin: false,
+        guard: None,
+        bundle: std::path::Path::new(""),
+    })
+    .unwrap();
     assert_eq!(exit.code(), 0);
     assert_eq!(fs::read_to_string(path("upper").join("three")).unwrap(), "new\n");
     assert!(path("a").join("one").exists(), "a lower layer is never changed");

@@ -1,5 +1,8 @@
 //! A bundle with a small root filesystem: busybox and nothing else.
 
+// Each test program uses its part of this.
+#![allow(dead_code)]
+
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,9 +17,9 @@ use tempfile::TempDir;
 pub(crate) const ROCI: &str = env!("CARGO_BIN_EXE_roci");
 
 const APPLETS: &[&str] = &[
-    "cat", "chmod", "cp", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir",
-    "mknod", "mount", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat", "stty", "touch", "true", "tty", "umask", "umount",
-    "unshare", "wc",
+    "cat", "chmod", "chrt", "cp", "cut", "dd", "df", "echo", "env", "false", "grep", "head", "hostname", "id", "ionice", "ip",
+    "kill", "ln", "ls", "mkdir", "mknod", "mount", "ps", "pwd", "readlink", "rm", "rmdir", "sh", "sleep", "stat", "stty",
+    "touch", "true", "tty", "umask", "umount", "uname", "unshare", "wc",
 ];
 
 pub(crate) struct Bundle {
@@ -84,10 +87,11 @@ impl Bundle {
         Run::of(self.command().output().unwrap())
     }
 
-    /// Where the container's cgroup is, on a host with cgroup2.
+    /// Where the container's cgroup may be, on any host.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let name = format!("longshore-{}", self.id);
-        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/devices"].map(|path| Path::new(path).join(&name)).into()
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&name)).collect()
     }
 }
 

@@ -191,3 +191,75 @@ fn ids_that_would_be_paths_are_refused() {
     }
     assert!(!Path::new("/sys/fs/cgroup/x").exists());
 }
+
+#[test]
+fn cve_2024_45310_nothing_is_made_outside_where_a_mount_s_target_is_missing() {
+    let (host, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(host.path().join("file"), "").unwrap();
+    // The target is missing behind a link that would lead out: as a file and as a directory.
+    for (source, target) in [("file", "/link/made"), ("", "/link/made"), ("file", "/deep/link/a/b"), ("", "/dangling")] {
+        let Some(mut bundle) = Bundle::sh("true") else { return };
+        fs::create_dir(bundle.root().join("deep")).unwrap();
+        symlink(outside.path(), bundle.root().join("link")).unwrap();
+        symlink(format!("../../../../../../..{}", outside.path().display()), bundle.root().join("deep/link")).unwrap();
+        symlink(outside.path().join("made"), bundle.root().join("dangling")).unwrap();
+        let volume = Volume { source: host.path().join(source), destination: target.into(), read_only: true };
+        bundle.options.volumes = vec![volume];
+        let _ = bundle.run();
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{source} {target}");
+    }
+}
+
+#[test]
+fn cve_2025_52565_a_console_that_is_a_link_or_another_terminal_is_refused() {
+    let Some(mut bundle) = Bundle::sh("true") else { return };
+    if !root() {
+        return;
+    }
+    bundle.options.tty = true;
+    // The image's own /dev, in which the console is a link to what must not be covered.
+    let own_dev = |spec: &mut serde_json::Value| {
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| matches!(mount["destination"].as_str().unwrap(), "/proc" | "/dev/pts"));
+    };
+    fs::create_dir(bundle.root().join("dev")).unwrap();
+    symlink("/proc/sys/kernel/core_pattern", bundle.root().join("dev/console")).unwrap();
+    let run = bundle.run_edited(own_dev);
+    assert_eq!(run.code, Some(125), "{}", run.out);
+    assert!(run.err.contains("/dev/console"), "{}", run.err);
+    fs::remove_file(bundle.root().join("dev/console")).unwrap();
+    assert_eq!(bundle.run_edited(own_dev).code, Some(0), "a plain one is made");
+    // /dev/pts as a link: the terminal of another directory is not taken for the container's.
+    fs::remove_dir_all(bundle.root().join("dev")).unwrap();
+    fs::create_dir_all(bundle.root().join("dev")).unwrap();
+    fs::create_dir_all(bundle.root().join("evil")).unwrap();
+    fs::write(bundle.root().join("evil/0"), "").unwrap();
+    let run = bundle.run_edited(|spec| {
+        own_dev(spec);
+        let covered = json!({ "destination": "/dev/pts", "source": bundle.root().join("evil"), "options": ["bind"] });
+        spec["mounts"].as_array_mut().unwrap().push(covered);
+    });
+    assert_eq!(run.code, Some(125), "{}", run.out);
+    assert!(run.err.contains("/dev/console"), "{}", run.err);
+}
+
+#[test]
+fn cve_2025_52881_what_is_written_for_a_container_is_never_written_through_the_image() {
+    // A setting's path that another mount of the configuration covers: it is not followed there.
+    let Some(bundle) = Bundle::sh("cat /proc/sys/kernel/msgmax") else { return };
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join("shmmax"), "untouched").unwrap();
+    let run = bundle.run_edited(|spec| {
+        spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "5000" });
+        let covered = json!({ "destination": "/proc/sys/kernel", "source": host.path(), "options": ["bind"] });
+        spec["mounts"].as_array_mut().unwrap().push(covered);
+    });
+    assert_eq!(run.code, Some(125), "a mount over /proc/sys is refused outright: {}", run.out);
+    // A symbolic link on the way to procfs is refused as well, so that the label and sysctl files are the
+    // kernel's: see cve_2019_19921. Written they are through the descriptor of the mount itself.
+    fs::create_dir_all(bundle.root().join("proc/sys/kernel")).unwrap();
+    fs::write(bundle.root().join("proc/sys/kernel/msgmax"), "the image's").unwrap();
+    let run = bundle.run_edited(|spec| spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "5000" }));
+    assert_eq!(run.ok(), "5000");
+    assert_eq!(fs::read_to_string(bundle.root().join("proc/sys/kernel/msgmax")).unwrap(), "the image's");
+}

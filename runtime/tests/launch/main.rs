@@ -12,8 +12,13 @@ mod needs;
 
 mod basics;
 mod bundle;
+mod cgroups;
 mod cleanup;
 mod hostile;
 mod identity;
+mod mounts;
+mod namespaces;
+mod process;
 mod rootless;
+mod seccomp;
 mod terminal;

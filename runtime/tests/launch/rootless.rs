@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
 
 use longshore_runtime::userns::Mapping;
+use serde_json::{Value, json};
 
 use crate::bundle::{Bundle, ROCI, Run};
 use crate::needs::{installed, root};
@@ -14,6 +15,10 @@ const UID: u32 = 61_234;
 
 /// Runs the bundle as an ordinary user, with `subids` as its `/etc/subuid` and `/etc/subgid`.
 fn run_as_user(bundle: &Bundle, subids: &str) -> Run {
+    run_edited_as_user(bundle, subids, |_| {})
+}
+
+fn run_edited_as_user(bundle: &Bundle, subids: &str, edit: impl FnOnce(&mut Value)) -> Run {
     let directory = bundle.directory.path();
     for path in [directory.to_owned(), bundle.root()] {
         chown(&path, Some(UID), Some(UID)).unwrap();
@@ -21,7 +26,7 @@ fn run_as_user(bundle: &Bundle, subids: &str) -> Run {
     for entry in fs::read_dir(bundle.root()).unwrap() {
         chown(entry.unwrap().path(), Some(UID), Some(UID)).unwrap();
     }
-    bundle.write(|_| {});
+    bundle.write(edit);
     let roci = directory.join("roci");
     fs::copy(ROCI, &roci).unwrap();
     fs::set_permissions(&roci, PermissionsExt::from_mode(0o755)).unwrap();
@@ -87,4 +92,34 @@ fn without_a_range_there_is_a_single_id_and_containers_run_all_the_same() {
     let map: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(map, ["0", "61234", "1"]);
     assert!(out.contains("/bin/busybox"), "{out}");
+}
+
+#[test]
+fn the_configuration_s_own_mapping_counts_with_helpers_and_without() {
+    let script = "cat /proc/self/uid_map; cat /proc/self/gid_map; cat /proc/self/setgroups; id -u; touch /tmp/mine; hostname";
+    let Some(mut bundle) = Bundle::sh(script) else { return };
+    if !available() {
+        return;
+    }
+    let mapped = |list: Value| {
+        move |spec: &mut Value| {
+            spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+            spec["linux"]["uidMappings"] = list.clone();
+            spec["linux"]["gidMappings"] = list.clone();
+        }
+    };
+    let words = |out: &str| out.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    // The user's own id alone: anybody may map that, and has to give up setgroups for it.
+    bundle.options.rootless = Some(Mapping::Single { advice: "" });
+    let own = json!([{ "containerID": 0, "hostID": UID, "size": 1 }]);
+    let out = run_edited_as_user(&bundle, "", mapped(own.clone())).ok();
+    assert!(words(&out).starts_with(&format!("0 {UID} 1 0 {UID} 1 deny 0")), "{out}");
+    // More than that is for newuidmap to allow.
+    let range = json!([{ "containerID": 0, "hostID": UID, "size": 1 }, { "containerID": 1, "hostID": 200_000, "size": 10 }]);
+    bundle.options.rootless = Some(Mapping::Full { uids: 11, gids: 11 });
+    let out = run_edited_as_user(&bundle, "tester:200000:10\n", mapped(range.clone())).ok();
+    assert!(words(&out).starts_with(&format!("0 {UID} 1 1 200000 10 0 {UID} 1 1 200000 10 allow 0")), "{out}");
+    let run = run_edited_as_user(&bundle, "tester:300000:10\n", mapped(range));
+    assert_eq!(run.code, Some(125), "somebody else's ids: {}", run.out);
+    assert!(run.err.contains("linux.uidMappings") && run.err.contains("newuidmap"), "{}", run.err);
 }

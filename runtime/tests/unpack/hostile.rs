@@ -198,7 +198,7 @@ fn cve_2017_14992_every_limit_holds() {
     let deep = Layer::new().file("a/b/c/d/e", "");
     limited(&deep, |limits| limits.path_depth = 4, "more than 4 components");
     limited(&deep, |limits| limits.path_bytes = 8, "exceeds 8 bytes");
-    limited(&deep, |limits| limits.directory_bytes = 200, "200 bytes of memory");
+    limited(&deep, |limits| limits.metadata_bytes = 200, "200 bytes of memory");
     let deeper_by_link =
         Layer::new().dir("a/b", 0o755).symlink("l", "a/b").dir("l/c", 0o755).symlink("m", "l/c").file("m/d/e/f", "");
     limited(&deeper_by_link, |limits| limits.path_depth = 4, "more than 4 components");

@@ -7,7 +7,9 @@
 mod needs;
 
 mod entries;
+mod forms;
 mod hostile;
+mod image;
 mod peers;
 mod random;
 mod rootless;

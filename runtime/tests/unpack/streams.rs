@@ -163,8 +163,15 @@ fn an_extractor_that_gives_up_ends_an_endless_source_and_a_panic_passes_through(
 
 #[test]
 fn a_destination_with_something_in_it_is_refused() {
+    use std::os::fd::AsFd as _;
     let ground = Ground::new();
     std::fs::write(ground.at("old"), "").unwrap();
-    let error = ground.unpack(&Layer::new().tar(), &options()).unwrap_err();
+    let (dest, file) = (std::fs::File::open(ground.dest()).unwrap(), tempfile::tempfile().unwrap());
+    file.set_len(1).unwrap();
+    let sha256 = longshore_runtime::name::Algorithm::Sha256;
+    let tar = Layer::new().tar();
+    let error = longshore_runtime::unpack::unpack_layer(&tar[..], sha256, sha256, dest.as_fd(), &options()).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    let error = longshore_runtime::unpack::unpack_image(&tar[..], sha256, sha256, file, &options()).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Archives built entry by entry, unpacking beside a canary, and snapshots of trees.
+//! Archives built entry by entry, unpacking beside a canary in both forms, and snapshots of trees.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -128,10 +128,12 @@ impl Ground {
         self.dest().join(path)
     }
 
+    /// Unpacks into the directory; and as an image, of which the same must become.
     pub(crate) fn unpack(&self, compressed: &[u8], options: &Options) -> Result<Unpacked> {
         let dest = File::open(self.dest()).unwrap();
         let result = unpack_layer(compressed, Algorithm::Sha256, Algorithm::Sha256, dest.as_fd(), options);
         self.assert_nothing_outside();
+        crate::image::assert_same(compressed, options, &result, &self.dest());
         result
     }
 

@@ -1,46 +1,46 @@
 //! A real image made by real tools: Debian with a database, pushed, pulled, run, and compared with
 //! what umoci makes of it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use longshore_runtime::launch::Rootfs;
+use longshore_runtime::{Store, erofs, unpack};
 use rustix::process::Signal;
 
 use super::common::Rhub;
-use super::common::needs::installed;
+use super::common::needs::{installed, useful};
 use super::fixture::{Kind, Mounts, layout, nothing_left, only_container, send};
 use super::tools::{User, stderr};
 use super::tree::{differences, walk};
 
-/// A read-only overlay mount, as `rrun` stacks layers.
-struct Overlay(tempfile::TempDir);
+/// A mount as `rrun` makes it of the layers, whichever form they have. It is in no mount table.
+struct Overlay {
+    mount: OwnedFd,
+    _changes: tempfile::TempDir,
+}
 
 impl Overlay {
     fn mount(user: &User, name: &str) -> Self {
-        let inspected: serde_json::Value = serde_json::from_str(&user.succeed("rbox", &["inspect", name])).unwrap();
-        let layers = inspected[0]["RootFS"]["Layers"].as_array().unwrap();
-        let dir = |layer: &serde_json::Value| {
-            let hex = layer.as_str().unwrap().strip_prefix("sha256:").unwrap();
-            user.store().join("layers/sha256").join(hex).join("fs").display().to_string()
-        };
-        // The uppermost first.
-        let options = format!("ro,lowerdir={}", layers.iter().rev().map(dir).collect::<Vec<_>>().join(":"));
-        let mounted = Self(tempfile::tempdir().unwrap());
-        let status = Command::new("mount").args(["-t", "overlay", "-o", &options, "overlay"]).arg(mounted.0.path()).status();
-        assert!(status.unwrap().success(), "mount an overlay with {options}");
-        mounted
+        let store = Store::open(user.store()).unwrap();
+        let image = store.get(name).unwrap();
+        let lower: Vec<PathBuf> = image.diff_ids().iter().rev().map(|diff_id| store.layer_path(diff_id)).collect();
+        let changes = tempfile::tempdir().unwrap();
+        let [upper, work] = ["upper", "work"].map(|name| changes.path().join(name));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        let top = erofs::open_layer(&lower[0]).unwrap();
+        unpack::adopt_directory(&[top.as_fd()], Path::new(""), File::open(&upper).unwrap().as_fd()).unwrap();
+        let mount = Rootfs::Overlay { lower, upper, work, userxattr: false, ephemeral: true }.mount().unwrap();
+        Self { mount, _changes: changes }
     }
 
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg(self.0.path()).status();
-        assert!(status.is_ok_and(|status| status.success()), "umount {}", self.0.path().display());
+    fn path(&self) -> PathBuf {
+        // With the dot it is the directory itself, not the link to it.
+        format!("/proc/self/fd/{}/.", self.mount.as_raw_fd()).into()
     }
 }
 
@@ -50,7 +50,7 @@ fn assert_unpacked_as_umoci_does(user: &User, name: &str, layout: &str) {
     let output = Command::new("umoci").args(["unpack", "--image", layout]).arg(bundle.path().join("bundle")).output().unwrap();
     assert!(output.status.success(), "umoci unpack: {}", stderr(&output));
     let overlay = Overlay::mount(user, name);
-    let (ours, theirs) = (walk(overlay.path()), walk(&bundle.path().join("bundle/rootfs")));
+    let (ours, theirs) = (walk(&overlay.path()), walk(&bundle.path().join("bundle/rootfs")));
     let different = differences(&ours, &theirs);
     assert!(different.is_empty(), "{} of {} entries differ:\n{}", different.len(), theirs.len(), different.join("\n"));
 }
@@ -75,7 +75,15 @@ fn a_database_is_pushed_pulled_and_answers() {
     user.succeed("rpush", &[&format!("oci:{layout}"), "mysql:5.7"]);
     assert_eq!(rhub.get("/v2/library/mysql/manifests/5.7").status, 200);
     user.succeed("rpull", &["mysql:5.7"]);
+    // In whichever form it was pulled, and in both.
     assert_unpacked_as_umoci_does(&user, "mysql:5.7", &layout);
+    for form in ["directory", "erofs"] {
+        let converted = user.output("rbox", &["system", "convert", "--to", form]);
+        if form == "directory" || useful(converted.status.success(), "a kernel that mounts EROFS images from files") {
+            assert!(converted.status.success(), "{}", stderr(&converted));
+            assert_unpacked_as_umoci_does(&user, "mysql:5.7", &layout);
+        }
+    }
 
     let before = Mounts::now(&user);
     let question = "create database d; create table d.t (n int); insert into d.t values (19), (23); select sum(n) from d.t";

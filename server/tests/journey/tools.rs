@@ -82,7 +82,8 @@ impl User {
         for leftover in ["scratch", "leases"] {
             assert_eq!(names(leftover), Vec::<String>::new(), "{leftover} is not empty");
         }
-        (blobs, names("layers/sha256"))
+        let layers = names("layers/sha256").iter().map(|name| name.trim_end_matches(".erofs").to_owned()).collect();
+        (blobs, layers)
     }
 }
 

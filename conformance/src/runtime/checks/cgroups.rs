@@ -9,7 +9,7 @@ use crate::runtime::bundle::{Bundle, cgroups_path};
 use crate::runtime::command::text_of;
 use crate::runtime::container::Container;
 use crate::runtime::finding::{Outcome, here, not_offered, require};
-use crate::runtime::{Context, Requirement, must};
+use crate::runtime::{Context, Requirement, must, should};
 
 const PATH: &str = "Cgroups Path";
 const MEMORY: &str = "Memory";
@@ -22,7 +22,7 @@ const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "devices", "freezer"];
 
 pub(super) const TABLE: &[Requirement] = &[
     must("cgroups-path", PATH, "the container is in the cgroup cgroupsPath names, below the mount point", path),
-    must("cgroups-path-default", PATH, "without cgroupsPath the container has a cgroup of its own", path_default),
+    should("cgroups-path-default", PATH, "without cgroupsPath the container has a cgroup of its own", path_default),
     must("cgroups-removed", "Lifecycle", "delete removes the cgroup everywhere", removed),
     must("cgroups-removed-after-failure", "Errors", "a create that fails leaves no cgroup", removed_after_failure),
     must("cgroups-memory-limit", MEMORY, "memory.limit", memory_limit),
@@ -79,14 +79,20 @@ fn path(cx: &Context) -> Outcome {
 }
 
 fn path_default(cx: &Context) -> Outcome {
-    need_controller(cx, "pids")?;
+    cx.need_root("cgroups")?;
     let container = cx.running(&cx.bundle()?.remove("linux/cgroupsPath").stays(""))?;
-    let found = container.cgroup("pids")?;
-    let own = cx.hierarchies.of_process(std::process::id(), "pids");
-    require(own.as_deref() != Some(found.as_path()), "another cgroup than the runtime's")?;
+    // The last is the hierarchy of version 2.
+    let controllers = ["devices", "pids", "memory", "cpu", ""];
+    let own = |controller| cx.hierarchies.of_process(std::process::id(), controller);
+    let found =
+        controllers.into_iter().filter_map(|name| container.cgroup(name).ok().filter(|path| own(name).as_ref() != Some(path)));
+    let found: Vec<_> = found.collect();
+    require(!found.is_empty(), "another cgroup than the runtime's")?;
     if cx.offers("delete") {
         container.end()?;
-        require(!found.exists(), format_args!("{} to be gone after delete", found.display()))?;
+        for path in found {
+            require(!path.exists(), format_args!("{} to be gone after delete", path.display()))?;
+        }
     }
     Ok(())
 }

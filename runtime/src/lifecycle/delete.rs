@@ -1,0 +1,84 @@
+//! `delete`: what is left of a container goes.
+
+use std::time::Duration;
+
+use oci_spec::runtime::Spec;
+
+use super::Runtime;
+use super::create::hook_state;
+use super::state::{Container, Directory, Record, Status};
+use crate::cgroup::processes;
+use crate::error::{Attempt, Error, Result};
+use crate::hooks::{self, Kind};
+use crate::sys;
+use crate::warning::warn;
+
+/// How long a killed process may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Runtime {
+    /// Removes a container that has ended (runtime-spec runtime.md, "Delete"); with `force` any other is
+    /// killed first, and one whose state cannot be read or that does not exist is no error.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let directory = match Directory::open(&self.root, id) {
+            Err(Error::NotFound { .. }) if force => return Ok(()),
+            other => other?,
+        };
+        match directory.lock() {
+            Err(Error::NotFound { .. }) if force => return Ok(()),
+            other => other?,
+        }
+        let container = match Container::load(directory) {
+            Err(error) if force => {
+                warn(&format!("{error}: its directory is removed, processes of it are not looked for"));
+                return Directory::open(&self.root, id)?.remove();
+            }
+            other => other?,
+        };
+        match container.status()? {
+            status if status != Status::Stopped && !force => Err(Error::Busy {
+                what: format!("container {id:?}"),
+                why: format!("it is {}; end it first, or use --force", status.name()),
+            }),
+            _ => {
+                // Without its configuration it can be removed all the same, but for its hooks.
+                let spec = container.spec().or_else(|error| if force { Ok(Spec::default()) } else { Err(error) })?;
+                self.destroy(&container, &spec)
+            }
+        }
+    }
+
+    /// Ends all processes of a container, removes its cgroups and its directory, and runs the hooks that
+    /// come after.
+    pub(super) fn destroy(&self, container: &Container, spec: &Spec) -> Result<()> {
+        if let Some(process) = container.process()? {
+            match sys::pidfd_signal(std::os::fd::AsFd::as_fd(&process.pidfd), libc::SIGKILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(errno) => super::kill::as_owner(&process, libc::SIGKILL, errno)?,
+            }
+            if processes::frozen(&container.record.cgroups) {
+                processes::freeze(&container.record.cgroups, false)?;
+            }
+            if !hooks::ends_within(&process.pidfd, KILL_TIMEOUT).attempt(|| "wait for the container's process to end")? {
+                return Err(Error::Busy {
+                    what: format!("container {:?}", container.id()),
+                    why: "its process cannot be killed".into(),
+                });
+            }
+        }
+        processes::destroy(&container.record.cgroups)?;
+        container.directory.remove()?;
+        self.after_deletion(&container.record, spec);
+        Ok(())
+    }
+
+    /// Hooks that fail now change nothing any more.
+    pub(super) fn after_deletion(&self, record: &Record, spec: &Spec) {
+        for hook in hooks::of(spec, Kind::Poststop) {
+            let run = hook_state(record, Status::Stopped, 0).and_then(|state| hooks::run_one(Kind::Poststop, hook, &state));
+            if let Err(error) = run {
+                warn(&error.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The life of a container as the runtime-spec has it (runtime.md): created, started, signalled,
+//! deleted, by one short command after the other.
+//!
+//! No process of this program lives on beside a container. What the next command has to know is in the
+//! container's [directory](state) below the runtime's root, and what it asks about is asked of the
+//! kernel: **a container runs if the process recorded for it is alive and began when the record says**,
+//! never because a number in a file exists.
+//!
+//! Each operation is a method of [`Runtime`], in a file of its own.
+
+mod bundle;
+mod clock;
+mod create;
+mod delete;
+mod events;
+mod exec;
+mod features;
+mod freeze;
+mod handover;
+mod helper;
+mod kill;
+mod list;
+mod ps;
+mod start;
+mod state;
+mod update;
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use state::{Container, Directory};
+
+pub use clock::rfc3339;
+pub use create::CreateOptions;
+pub use events::EventsOptions;
+pub use exec::ExecOptions;
+pub use features::features;
+pub use kill::Signal;
+pub use state::{State, Status};
+pub use update::Limits;
+
+/// The containers below one root directory.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    root: PathBuf,
+}
+
+impl Runtime {
+    /// The containers whose state is kept below `root`; made, for its owner alone, when it is needed.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The state of a container (runtime-spec runtime.md, "Query State").
+    pub fn state(&self, id: &str) -> Result<State> {
+        self.look_at(id)?.state()
+    }
+
+    /// A container nobody else changes meanwhile.
+    fn take(&self, id: &str) -> Result<Container> {
+        let directory = Directory::open(&self.root, id)?;
+        directory.lock()?;
+        Container::load(directory)
+    }
+
+    /// A container as it is at this moment.
+    fn look_at(&self, id: &str) -> Result<Container> {
+        Container::load(Directory::open(&self.root, id)?)
+    }
+}
+
+/// The error of an operation that needs a running process; engines look for these words.
+fn not_running(id: &str) -> Error {
+    Error::Busy { what: format!("container {id:?}"), why: "container not running".into() }
+}
