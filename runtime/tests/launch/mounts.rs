@@ -142,12 +142,12 @@ fn the_root_as_a_slave_sees_what_the_host_mounts_later() {
                 "echo up; read x; i=0; while [ ! -e /tmp/late ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done; ls /tmp"
             });
         });
-        // The fifo says when it is mounted.
-        let fifo = bundle.directory.path().join("fifo");
-        let _ = fs::remove_file(&fifo);
+        // The fifo says when it is mounted, the output when it can be.
+        let [fifo, out] = ["fifo", "out"].map(|name| bundle.directory.path().join(name));
+        let _ = (fs::remove_file(&fifo), fs::remove_file(&out));
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let script = "mount --bind $1 $1 && mount --make-shared $1 && d=$1 && shift && \
-             { \"$@\" <$d/fifo >$d/out 2>&1 & } && exec 9>$d/fifo && until grep -q up $d/out; do sleep 0.05; done && \
+             { \"$@\" <$d/fifo >$d/out 2>&1 & } && exec 9>$d/fifo && until grep -qs up $d/out; do sleep 0.05; done && \
              mount -t tmpfs x $d/rootfs/tmp && touch $d/rootfs/tmp/late && echo go >&9 && wait && cat $d/out";
         let roci = bundle.command();
         let mut command = Command::new("unshare");
