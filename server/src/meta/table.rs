@@ -30,7 +30,13 @@ pub trait Table: Lookup + Clone + Send + Sync + 'static {
 }
 
 pub(super) fn failed(source: sled::Error) -> Error {
-    Error::Database { attempted: "use the metadata database", source }
+    match source {
+        sled::Error::Corruption { .. } => {
+            let why = format!("{source}; stop rhub and run `rhub rebuild` to make it anew from the journal");
+            Error::damaged("the metadata database", why)
+        }
+        source => Error::Database { attempted: "use the metadata database", source },
+    }
 }
 
 /// A table, with changes on top that it does not have yet.
