@@ -60,15 +60,19 @@ struct Base {
 
 impl Base {
     /// What the first line of a file says.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is not whole although more follows: nobody knows where what is then.
     fn read(path: &Path, file: &mut File) -> Result<Self> {
         let attempted = || format!("read {}", path.display());
         file.rewind().attempt(attempted)?;
-        let mut line = Vec::new();
-        BufReader::new(file).take(rewrite::BASE_LINE_BYTES).read_until(b'\n', &mut line).attempt(attempted)?;
-        Ok(match decode(&line) {
-            Some(Record::Base { position, bytes }) => Self { position, bytes },
-            _ => Self::default(),
-        })
+        let (mut line, mut reader) = (Vec::new(), BufReader::new(file));
+        reader.by_ref().take(JOURNAL_LINE_LIMIT_BYTES as u64).read_until(b'\n', &mut line).attempt(attempted)?;
+        match decode(&line) {
+            Some(Record::Base { position, bytes }) => Ok(Self { position, bytes }),
+            None if !reader.fill_buf().attempt(attempted)?.is_empty() => Err(damaged_at(path, 0)),
+            _ => Ok(Self::default()),
+        }
     }
 
     fn position(self, bytes: u64) -> u64 {
@@ -105,11 +109,7 @@ impl Journal {
         };
         let read = read(path, &mut file, start_bytes, take)?;
         if let Some(at) = read.first_damage_at {
-            let why = format!(
-                "the line at byte {at} does not match its checksum; restore the file from a backup, \
-                 or stop rhub and run `rhub rebuild`, which leaves that line out"
-            );
-            return Err(Error::damaged(path.display(), why));
+            return Err(damaged_at(path, at));
         }
         if read.end < length {
             file.set_len(read.end).attempt(|| format!("cut {} to {} bytes", path.display(), read.end))?;
@@ -194,6 +194,14 @@ impl Log for Journal {
         (self.file, self.base, self.end_bytes) = (file, base, end_bytes);
         Ok(())
     }
+}
+
+fn damaged_at(path: &Path, at: u64) -> Error {
+    let why = format!(
+        "the line at byte {at} does not match its checksum; restore the file from a backup, \
+         or stop rhub and run `rhub rebuild`, which leaves that line out"
+    );
+    Error::damaged(path.display(), why)
 }
 
 /// How an append failed.
@@ -327,6 +335,30 @@ mod tests {
         for missing in [0, 999, 1001 + lines(0..2).len() as u64] {
             assert!(matches!(read_from(&path, missing), Err(Error::Damaged { .. })), "{missing}");
         }
+    }
+
+    #[test]
+    fn a_first_line_that_is_damaged_is_refused_and_what_follows_can_be_salvaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        // Taken for places in the file, positions would be in the middle of its lines.
+        let base = Base { position: 60, bytes: rewrite::BASE_LINE_BYTES };
+        let whole = [base.line(), lines(0..3)].concat();
+        for at in 0..base.line().len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            for start in [60, 60 + lines(0..3).len() as u64] {
+                assert!(matches!(read_from(&path, start), Err(Error::Damaged { .. })), "byte {at}, from {start}");
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is cut off");
+        }
+        let mut salvaged = Vec::new();
+        let take = |record| {
+            salvaged.push(record);
+            Ok(())
+        };
+        assert_eq!((Journal::salvage(&path, take).unwrap(), salvaged.len()), (1, 2), "the last byte joined two lines");
     }
 
     #[test]
