@@ -57,27 +57,8 @@ pub fn enter_rootless() -> Result<Mapping> {
             "this user has no ranges in /etc/subuid and /etc/subgid; add some with usermod --add-subuids --add-subgids",
         );
     }
-    let (go_read, go_write) = pipe()?;
-    let (answer_read, answer_write) = pipe()?;
     let pid = rustix::process::getpid().as_raw_nonzero().to_string();
-    // newuidmap must run outside: it checks its caller's ids in the first namespace.
-    let (helper, _) = sys::spawn(0, None, &mut || {
-        sys::close(std::os::fd::AsFd::as_fd(&go_write));
-        map_from_outside(&go_read, &answer_write, &pid, &maps(uid, &uids), &maps(gid, &gids))
-    })
-    .attempt(|| "start the helper that maps user ids")?;
-    drop((go_read, answer_write));
-    let unshared = unshare();
-    if unshared.is_ok() {
-        rustix::io::write(&go_write, b"g").attempt(|| "signal the helper that maps user ids")?;
-    }
-    drop(go_write);
-    let mut answer = String::new();
-    let heard = File::from(answer_read).take(4096).read_to_string(&mut answer);
-    let waited = rustix::process::waitpid(Some(helper), WaitOptions::empty());
-    unshared?;
-    heard.attempt(|| "hear from the helper that maps user ids")?;
-    waited.attempt(|| "wait for the helper that maps user ids")?;
+    let answer = unshare_and_have_mapped(&|| map_from_outside(&pid, &maps(uid, &uids), &maps(gid, &gids)))?;
     match answer.as_str() {
         "ok" => {
             become_root()?;
@@ -110,18 +91,18 @@ pub fn enter_rootless_for(spec: &mut Spec) -> Result<()> {
     Ok(())
 }
 
-/// A process outside writes the mapping, or has `newuidmap` do so: which look at who asks.
-fn enter_mapped(mappings: &Mappings) -> Result<()> {
+/// Moves this process into a new user namespace, for which a process that stays outside calls `map`: the
+/// kernel and `newuidmap` look at who asks. What came of it is `ok`, or what `map` says was wrong.
+fn unshare_and_have_mapped(map: &dyn Fn() -> std::result::Result<(), String>) -> Result<String> {
     let (go_read, go_write) = pipe()?;
     let (answer_read, answer_write) = pipe()?;
-    let own = rustix::process::getpid();
     let (helper, _) = sys::spawn(0, None, &mut || {
         sys::close(std::os::fd::AsFd::as_fd(&go_write));
         let mut byte = [0; 1];
         if rustix::io::read(&go_read, &mut byte) != Ok(1) {
             return 1;
         }
-        let word = mappings.write(own).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        let word = map().map_or_else(|word| word, |()| "ok".to_owned());
         u8::from(rustix::io::write(&answer_write, word.as_bytes()).is_err())
     })
     .attempt(|| "start the helper that maps user ids")?;
@@ -137,6 +118,12 @@ fn enter_mapped(mappings: &Mappings) -> Result<()> {
     unshared?;
     heard.attempt(|| "hear from the helper that maps user ids")?;
     waited.attempt(|| "wait for the helper that maps user ids")?;
+    Ok(answer)
+}
+
+fn enter_mapped(mappings: &Mappings) -> Result<()> {
+    let own = rustix::process::getpid();
+    let answer = unshare_and_have_mapped(&|| mappings.write(own).map_err(|error| error.to_string()))?;
     if answer == "ok" { become_root() } else { Err(Error::invalid("linux.uidMappings", answer)) }
 }
 
@@ -164,26 +151,15 @@ fn unshare() -> Result<()> {
     })
 }
 
-/// The helper's whole life: it waits for the namespace, has it mapped, and answers in one word or
-/// with what went wrong.
-fn map_from_outside(go: &OwnedFd, answer: &OwnedFd, pid: &str, uids: &[String], gids: &[String]) -> u8 {
-    let mut byte = [0; 1];
-    if rustix::io::read(go, &mut byte) != Ok(1) {
-        return 1;
-    }
-    let run = |program: &str, map: &[String]| -> std::result::Result<(), String> {
-        match Command::new(program).arg(pid).args(map).output() {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(format!("{program} refused: {}", String::from_utf8_lossy(&output.stderr).trim())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err("missing".into()),
-            Err(error) => Err(format!("{program} could not be run: {error} (it comes with the package uidmap or shadow-utils)")),
-        }
+/// Has `newuidmap` and `newgidmap` map the namespace of process `pid`; else `missing`, or what went wrong.
+fn map_from_outside(pid: &str, uids: &[String], gids: &[String]) -> std::result::Result<(), String> {
+    let run = |program: &str, map: &[String]| match Command::new(program).arg(pid).args(map).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{program} refused: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err("missing".into()),
+        Err(error) => Err(format!("{program} could not be run: {error} (it comes with the package uidmap or shadow-utils)")),
     };
-    let word = match run("newuidmap", uids).and_then(|()| run("newgidmap", gids)) {
-        Ok(()) => "ok".to_owned(),
-        Err(word) => word,
-    };
-    u8::from(rustix::io::write(answer, word.as_bytes()).is_err())
+    run("newuidmap", uids).and_then(|()| run("newgidmap", gids))
 }
 
 /// The caller's own id as 0, then the ranges from 1 up, as `newuidmap` takes them.

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -113,4 +114,18 @@ impl Run {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
         self.out
     }
+}
+
+/// Reads from the terminal until `text` has been seen.
+pub(crate) fn read_until(master: &mut File, text: &str) -> String {
+    let mut seen = String::new();
+    let mut buffer = [0; 1024];
+    while !seen.contains(text) {
+        match master.read(&mut buffer) {
+            Ok(length) => seen.push_str(&String::from_utf8_lossy(&buffer[..length])),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => panic!("{error} after {seen:?}"),
+        }
+    }
+    seen
 }

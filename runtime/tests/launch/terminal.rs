@@ -1,14 +1,14 @@
 //! Containers with a terminal.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
 
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
-use crate::bundle::{Bundle, Run};
+use crate::bundle::{Bundle, Run, read_until};
 
 #[test]
 fn a_terminal_is_the_container_s_own_and_its_console() {
@@ -44,20 +44,6 @@ fn on_terminal(bundle: &Bundle, size: Winsize) -> (Child, File, OwnedFd) {
     let stdio = || Stdio::from(slave.try_clone().unwrap());
     let child = bundle.command().stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
     (child, master.into(), slave)
-}
-
-/// Reads from the terminal until `text` has been seen.
-fn read_until(master: &mut File, text: &str) -> String {
-    let mut seen = String::new();
-    let mut buffer = [0; 1024];
-    while !seen.contains(text) {
-        match master.read(&mut buffer) {
-            Ok(length) => seen.push_str(&String::from_utf8_lossy(&buffer[..length])),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => panic!("{error} after {seen:?}"),
-        }
-    }
-    seen
 }
 
 #[test]

@@ -1,31 +1,17 @@
 //! Terminals that are handed to somebody else, and those relayed by `exec`.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use rustix::pty::OpenptFlags;
 
-use crate::bundle::Run;
+use crate::bundle::{Run, read_until};
 use crate::container::Container;
 use crate::descriptors::receive;
 
 const TALK: &str = "stty size; tty; echo name $(stat -c %t:%T /dev/console); read line; echo got $line; [ -t 0 ] && exit 9";
-
-/// Reads from the terminal until `text` has been seen.
-fn read_until(master: &mut File, text: &str) -> String {
-    let mut seen = String::new();
-    let mut buffer = [0; 1024];
-    while !seen.contains(text) {
-        match master.read(&mut buffer) {
-            Ok(length) => seen.push_str(&String::from_utf8_lossy(&buffer[..length])),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => panic!("{error} after {seen:?}"),
-        }
-    }
-    seen
-}
 
 #[test]
 fn the_master_side_is_sent_to_the_console_socket_and_works_from_there() {
