@@ -159,6 +159,8 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 pub const CONTENT_CACHE_BYTES: usize = 8 << 20;
 /// Recently read values of the metadata database, kept in memory.
 pub const METADATA_VALUES_BYTES: usize = 8 << 20;
+/// Changed keys and values that are put into the metadata database together, at most.
+pub const METADATA_BUFFER_BYTES: usize = 512 << 10;
 /// Keys and values that share an item of the metadata database. More of them make a start quicker and a
 /// change slower.
 pub const METADATA_RUN_BYTES: usize = 4 << 10;

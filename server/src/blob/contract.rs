@@ -203,9 +203,11 @@ async fn an_upload_survives_a_restart<S: BlobStore>(open: &impl Fn() -> S) {
     let mut upload = store.open_upload(&repo(), id).await.unwrap();
     upload.write(vec![content.slice(0..60_000)]).await.unwrap();
     upload.suspend().await.unwrap();
+    let empty = store.start_upload(&repo(), Algorithm::Sha256).await.unwrap();
     drop(store);
     let store = open();
     assert!(store.uploads().contains(&(repo(), id)));
+    assert_eq!(store.open_upload(&repo(), empty).await.unwrap().finish(&Digest::of(b"")).await.unwrap(), 0);
     let mut upload = store.open_upload(&repo(), id).await.unwrap();
     assert_eq!(upload.offset(), 60_000);
     upload.write(vec![content.slice(60_000..)]).await.unwrap();

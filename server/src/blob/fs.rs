@@ -10,12 +10,12 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use longshore_runtime::name::{Algorithm, Digest, RepoName};
 
-use super::fs_upload::{FsUpload, Progress};
+use super::fs_upload::{FsUpload, Progress, open_session};
 use super::{BlobBody, BlobStore, UploadId};
 use crate::blocking;
 use crate::cache::Cache;
@@ -43,8 +43,15 @@ pub(super) struct Shared {
 #[derive(Debug, Clone)]
 struct Session {
     repo: RepoName,
+    started: Instant,
     /// Locked by the request that writes.
     progress: Arc<tokio::sync::Mutex<Progress>>,
+}
+
+impl Session {
+    fn new(repo: RepoName, progress: Progress) -> Self {
+        Self { repo, started: Instant::now(), progress: Arc::new(tokio::sync::Mutex::new(progress)) }
+    }
 }
 
 impl FsBlobStore {
@@ -199,15 +206,8 @@ impl BlobStore for FsBlobStore {
             return Err(longshore_runtime::Error::Name { what: "repository name", input: repo.to_string(), why }.into());
         }
         let id = UploadId::random()?;
-        let progress = Arc::new(tokio::sync::Mutex::new(Progress::start(algorithm)));
-        self.shared.add(id, Session { repo: repo.clone(), progress })?;
-        let (shared, path) = (Arc::clone(&self.shared), self.shared.upload_path(repo, id));
-        let created = blocking(move || {
-            let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-            created.attempt(|| format!("create {}", path.display()))?;
-            Ok(id)
-        });
-        created.await.inspect_err(|_| shared.forget(id))
+        self.shared.add(id, Session::new(repo.clone(), Progress::start(algorithm)))?;
+        Ok(id)
     }
 
     async fn open_upload(&self, repo: &RepoName, id: UploadId) -> Result<FsUpload> {
@@ -224,10 +224,11 @@ impl BlobStore for FsBlobStore {
         let mut expired = 0;
         for (repo, id) in self.uploads() {
             let path = self.shared.upload_path(&repo, id);
+            let Ok(Session { started, progress, .. }) = self.shared.session(&repo, id) else { continue };
             // One that a request has in hand is not stale.
-            let Ok(progress) = self.shared.session(&repo, id).map(|session| session.progress.try_lock_owned()) else { continue };
-            let (Ok(_progress), shared) = (progress, Arc::clone(&self.shared)) else { continue };
-            expired += u64::from(blocking(move || shared.expire(&path, id, age)).await?);
+            let (Ok(_progress), shared) = (progress.try_lock_owned(), Arc::clone(&self.shared)) else { continue };
+            let expire = move || shared.expire(&path, id, age, started.elapsed());
+            expired += u64::from(blocking(expire).await?);
         }
         Ok(expired)
     }
@@ -305,14 +306,27 @@ impl Shared {
         sessions.get(&id).filter(|session| session.repo == *repo).cloned().ok_or(Error::UploadUnknown)
     }
 
-    /// Ends a session nothing was written to for `age`; `false` when something was.
-    fn expire(&self, path: &Path, id: UploadId, age: Duration) -> Result<bool> {
-        let stale = is_stale(path, age)?;
+    /// Ends a session nothing was written to for `age`, or ever since `start`; `false` when something was.
+    fn expire(&self, path: &Path, id: UploadId, age: Duration, start: Duration) -> Result<bool> {
+        let stale = idle(path)?.unwrap_or(start) > age;
         if stale {
             remove_if_there(path)?;
             self.forget(id);
         }
         Ok(stale)
+    }
+
+    /// Makes a file for each session that has none yet, so that it is there after a restart.
+    fn keep_sessions(&mut self) {
+        let sessions = std::mem::take(self.sessions.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for (id, Session { repo, progress, .. }) in sessions {
+            let path = self.upload_path(&repo, id);
+            if progress.try_lock().is_ok_and(|progress| progress.is_fresh())
+                && let Err(e) = open_session(&path, true)
+            {
+                tracing::warn!("create {}: {e}; whoever began that upload has to begin again", path.display());
+            }
+        }
     }
 
     pub(super) fn forget(&self, id: UploadId) {
@@ -347,6 +361,12 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.keep_sessions();
+    }
+}
+
 /// The beginning of the names of files no session owns; leftovers are removed at the start.
 const TEMPORARY: &str = "tmp-";
 
@@ -374,14 +394,13 @@ fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Whether nothing was written to a file for `age`. A clock that went back makes nothing old, and a
-/// file that is gone is not.
-fn is_stale(path: &Path, age: Duration) -> Result<bool> {
+/// For how long nothing was written to a file, if it is there. A clock that went back makes nothing old.
+fn idle(path: &Path) -> Result<Option<Duration>> {
     match fs::metadata(path).and_then(|metadata| metadata.modified()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         written => {
             let written = written.attempt(|| format!("look up {}", path.display()))?;
-            Ok(written.elapsed().is_ok_and(|elapsed| elapsed > age))
+            Ok(Some(written.elapsed().unwrap_or_default()))
         }
     }
 }
@@ -399,12 +418,11 @@ fn find_sessions(uploads: &Path, expiry: Duration) -> Result<HashMap<UploadId, S
         } else if let Some((id, repo)) = name.split_once('.')
             && let (Ok(id), Ok(repo)) = (id.parse(), repo.replace(',', "/").parse())
         {
-            if is_stale(&entry.path(), expiry)? {
+            if idle(&entry.path())?.is_some_and(|idle| idle > expiry) {
                 remove_if_there(&entry.path())?;
                 continue;
             }
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
-            sessions.insert(id, Session { repo, progress });
+            sessions.insert(id, Session::new(repo, Progress::Unknown));
         }
     }
     Ok(sessions)
@@ -427,8 +445,7 @@ mod tests {
         let store = FsBlobStore::open(dir.path(), &Limits::default()).unwrap();
         let repo: RepoName = "a".parse().unwrap();
         for _ in 0..Limits::default().uploads {
-            let progress = Arc::new(tokio::sync::Mutex::new(Progress::Unknown));
-            store.shared.add(UploadId::random().unwrap(), Session { repo: repo.clone(), progress }).unwrap();
+            store.start_upload(&repo, Algorithm::Sha256).await.unwrap();
         }
         assert!(matches!(store.start_upload(&repo, Algorithm::Sha256).await, Err(Error::TooMany(_))));
     }
@@ -457,8 +474,8 @@ mod tests {
         );
         let aged = std::time::SystemTime::now() - Limits::default().upload_expiry() - Duration::from_secs(60);
         let path = store.shared.upload_path(&repo, old);
-        OpenOptions::new().write(true).open(&path).unwrap().set_modified(aged).unwrap();
         drop(store);
+        OpenOptions::new().write(true).open(&path).unwrap().set_modified(aged).unwrap();
         assert_eq!(FsBlobStore::open(dir.path(), &Limits::default()).unwrap().uploads(), [(repo, new)]);
         assert!(!path.exists());
     }

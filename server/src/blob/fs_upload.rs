@@ -4,7 +4,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +34,12 @@ pub(super) enum Progress {
 impl Progress {
     pub(super) fn start(algorithm: Algorithm) -> Self {
         Self::Known { length: 0, hasher: algorithm.hasher(), algorithm }
+    }
+
+    /// Whether there need not be a file yet: it is made for the first byte, so that to start an upload
+    /// takes no call that may block.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self, Self::Known { length: 0, .. })
     }
 
     /// What is known once `pieces` were appended.
@@ -79,8 +86,9 @@ pub(super) struct SessionFile {
     shared: Arc<Shared>,
     id: UploadId,
     path: PathBuf,
-    /// Opened when it is first needed.
+    /// Opened when it is first needed, and made if it `may_be_missing`.
     file: Option<File>,
+    may_be_missing: bool,
     /// Bytes written that the kernel was not told to write back yet.
     unsynced: u64,
     /// Held as long as this is: the session's next request waits for it.
@@ -94,7 +102,8 @@ impl FsUpload {
         path: PathBuf,
         progress: OwnedMutexGuard<Progress>,
     ) -> Result<Self> {
-        let mut file = SessionFile { shared, id, path, file: None, unsynced: 0, progress };
+        let may_be_missing = progress.is_fresh();
+        let mut file = SessionFile { shared, id, path, file: None, may_be_missing, unsynced: 0, progress };
         let offset = match *file.progress {
             Progress::Known { length, .. } => length,
             Progress::Unknown => {
@@ -198,10 +207,14 @@ impl Drop for FsUpload {
     }
 }
 
+pub(super) fn open_session(path: &Path, may_be_missing: bool) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(may_be_missing).mode(0o600).open(path)
+}
+
 impl SessionFile {
     fn file(&mut self) -> Result<&mut File> {
         if self.file.is_none() {
-            let file = match OpenOptions::new().read(true).append(true).open(&self.path) {
+            let file = match open_session(&self.path, self.may_be_missing) {
                 // Moved to its place by a request that failed right after.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     self.shared.forget(self.id);

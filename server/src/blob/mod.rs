@@ -68,7 +68,8 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Puts a blob aside whose content is not what its digest says; `false` when it is not stored.
     fn quarantine(&self, digest: &Digest) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Starts an upload session of a repository. The session outlives the process.
+    /// Starts an upload session of a repository. It outlives the process, an end by force only once it
+    /// has bytes.
     ///
     /// # Errors
     /// [`Error::TooMany`] at the limit of open sessions.

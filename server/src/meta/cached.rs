@@ -58,11 +58,10 @@ impl<T: Table> Table for Cached<T> {
         self.table.scan(prefix, after)
     }
 
-    fn apply(&self, changes: Changes) -> Result<()> {
-        let keys: Vec<_> = changes.keys().cloned().collect();
+    fn apply(&self, changes: &Changes) -> Result<()> {
         let applied = self.table.apply(changes);
         // Whatever came of it.
-        keys.iter().for_each(|key| self.values.invalidate(key.as_slice()));
+        changes.keys().for_each(|key| self.values.invalidate(key.as_slice()));
         applied
     }
 
@@ -110,7 +109,7 @@ mod tests {
         assert_eq!(table.get(b"k").unwrap(), None);
         assert_eq!(remembered(&table, b"k"), Some(None), "absence is remembered too");
         for value in [Some(b"1".to_vec()), Some(b"2".to_vec()), None] {
-            table.apply(Changes::from([(b"k".to_vec(), value.clone())])).unwrap();
+            table.apply(&Changes::from([(b"k".to_vec(), value.clone())])).unwrap();
             assert_eq!(remembered(&table, b"k"), None);
             assert_eq!(table.get(b"k").unwrap(), value);
             assert_eq!(remembered(&table, b"k"), Some(value));

@@ -153,7 +153,7 @@ fn commit_group<T: Table>(
         AppendError::Unknown(e) => Failure { why: e.to_string(), nothing_changed: None },
     })?;
     // The journal has it: a database that cannot follow must not go on without it.
-    table.apply(view.into_changes()).map_err(|e| Failure { why: e.to_string(), nothing_changed: None })
+    table.apply(&view.into_changes()).map_err(|e| Failure { why: e.to_string(), nothing_changed: None })
 }
 
 /// How a group failed.
@@ -248,6 +248,6 @@ fn gather(woken: &mpsc::Receiver<()>) -> bool {
 pub(super) fn note<T: Table>(table: &T, journal_end: u64) -> Result<()> {
     table.flush()?;
     let note = Changes::from([(keys::CHECKPOINT.to_vec(), Some(journal_end.to_be_bytes().to_vec()))]);
-    table.apply(note)?;
+    table.apply(&note)?;
     table.flush()
 }

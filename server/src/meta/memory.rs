@@ -44,12 +44,12 @@ impl Table for MemoryTable {
         })
     }
 
-    fn apply(&self, changes: Changes) -> Result<()> {
+    fn apply(&self, changes: &Changes) -> Result<()> {
         let mut map = self.0.write().unwrap();
         for (key, value) in changes {
             match value {
-                Some(value) => drop(map.insert(key, value)),
-                None => drop(map.remove(&key)),
+                Some(value) => drop(map.insert(key.clone(), value.clone())),
+                None => drop(map.remove(key)),
             }
         }
         Ok(())

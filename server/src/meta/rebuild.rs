@@ -132,7 +132,7 @@ pub(super) fn mark_unlinked(table: &impl Table, blobs: &FsBlobStore) -> Result<u
             }
         }
     }
-    table.apply(view.into_changes())?;
+    table.apply(&view.into_changes())?;
     Ok(unlinked)
 }
 

@@ -384,7 +384,7 @@ mod tests {
     fn apply(record: &Record, table: &MemoryTable) {
         let mut view = View::new(table, 0);
         record.apply(&mut view).unwrap();
-        table.apply(view.into_changes()).unwrap();
+        table.apply(&view.into_changes()).unwrap();
     }
 
     fn entries(table: &MemoryTable) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -445,7 +445,7 @@ mod tests {
                 let moment = moment.index(states.len()).max(not_before);
                 let value = states[moment].get(&key).unwrap();
                 seen_at.insert(key.clone(), moment);
-                seen.apply([(key, value)].into()).unwrap();
+                seen.apply(&[(key, value)].into()).unwrap();
             }
             let anew = MemoryTable::default();
             for fact in super::super::rebuild::facts(&seen, None) {

@@ -91,9 +91,9 @@ impl Table for Runs {
             .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
     }
 
-    fn apply(&self, changes: Changes) -> Result<()> {
+    fn apply(&self, changes: &Changes) -> Result<()> {
         let mut batch = sled::Batch::default();
-        let mut changes = changes.into_iter().peekable();
+        let mut changes = changes.iter().peekable();
         while let Some((first, _)) = changes.peek() {
             let (run, end) = (self.run_of(first)?, self.fence_after(first)?);
             let (fence, mut entries) = match &run {
@@ -102,8 +102,8 @@ impl Table for Runs {
             };
             while let Some((key, value)) = changes.next_if(|(key, _)| end.as_ref().is_none_or(|end| key[..] < end[..])) {
                 match value {
-                    Some(value) => drop(entries.insert(key, value)),
-                    None => drop(entries.remove(&key)),
+                    Some(value) => drop(entries.insert(key.clone(), value.clone())),
+                    None => drop(entries.remove(key)),
                 }
             }
             if entries.is_empty() {
@@ -256,8 +256,8 @@ mod tests {
         ) {
             let (runs, map) = (open(limit_bytes), MemoryTable::default());
             for changes in steps {
-                runs.apply(changes.clone()).unwrap();
-                map.apply(changes).unwrap();
+                runs.apply(&changes).unwrap();
+                map.apply(&changes).unwrap();
                 prop_assert_eq!(all(&runs, b"", None), all(&map, b"", None));
             }
             for (key, after) in asked {
@@ -265,7 +265,7 @@ mod tests {
                 prop_assert_eq!(all(&runs, &key, after.as_deref()), all(&map, &key, after.as_deref()));
             }
             let everything = all(&map, b"", None).into_iter().map(|(key, _)| (key, None)).collect();
-            runs.apply(everything).unwrap();
+            runs.apply(&everything).unwrap();
             prop_assert!(runs.tree.is_empty(), "nothing is left of empty runs");
         }
 
@@ -281,7 +281,7 @@ mod tests {
         let runs = open(1000);
         for n in 0..1000_u32 {
             let key = format!("m\0team/app\0{:064x}", n.wrapping_mul(2_654_435_761)).into_bytes();
-            runs.apply(Changes::from([(key, Some(vec![7; 20]))])).unwrap();
+            runs.apply(&Changes::from([(key, Some(vec![7; 20]))])).unwrap();
         }
         let (count, largest) =
             runs.tree.iter().map(Result::unwrap).fold((0, 0), |(n, most), (_, run)| (n + 1, most.max(run.len())));
@@ -294,12 +294,12 @@ mod tests {
         let runs = open(200);
         let key = |n: u32| format!("k{n:05}").into_bytes();
         let even: Changes = (0..1000).map(|n| (key(2 * n), Some(vec![1; 10]))).collect();
-        runs.apply(even.clone()).unwrap();
+        runs.apply(&even).unwrap();
         let mut seen = Vec::new();
         for (n, entry) in (0..).zip(runs.scan(b"k", None)) {
             seen.push(entry.unwrap().0);
             let odd = (0..5).map(|m| (key((n * 10 + 2 * m + 1) % 2000), Some(vec![2; 40]))).collect();
-            runs.apply(odd).unwrap();
+            runs.apply(&odd).unwrap();
         }
         assert!(seen.is_sorted_by(|one, next| one < next), "in order, none twice");
         seen.retain(|key| even.contains_key(key));

@@ -152,7 +152,7 @@ impl<'a, T: Table> Replay<'a, T> {
 
     fn step(&mut self) -> Result<()> {
         let view = std::mem::replace(&mut self.view, View::new(self.table, now_ms()));
-        self.table.apply(view.into_changes())
+        self.table.apply(&view.into_changes())
     }
 
     /// Takes what is still on its way.

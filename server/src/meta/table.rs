@@ -24,7 +24,7 @@ pub trait Table: Lookup + Clone + Send + Sync + 'static {
     /// The entries whose keys begin with `prefix`, in order, those after the key `after` only.
     fn scan<'t>(&'t self, prefix: &[u8], after: Option<&[u8]>) -> impl Iterator<Item = Result<Entry>> + use<'t, Self>;
     /// Makes the changes, all at once.
-    fn apply(&self, changes: Changes) -> Result<()>;
+    fn apply(&self, changes: &Changes) -> Result<()>;
     /// Puts everything applied on stable storage.
     fn flush(&self) -> Result<()>;
 }
