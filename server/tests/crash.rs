@@ -316,7 +316,8 @@ impl Client {
         }
         let Some(upload) = &mut self.chunked else { return };
         let status = rhub.get(&upload.location);
-        if status.status == 404 && upload.finishing {
+        // Without a byte in it, a session is of the process alone.
+        if status.status == 404 && (upload.finishing || upload.acknowledged == 0) {
             self.chunked = None;
             return;
         }
