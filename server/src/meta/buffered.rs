@@ -5,11 +5,12 @@
 //! they were most of what an upload cost. Of many at a time, several share a run and all share a batch.
 //! The journal has every change already, so a crash loses none.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::table::{Changes, Entry, Lookup, Table};
 use crate::error::Result;
-use crate::limits::METADATA_BUFFER_BYTES;
+use crate::limits::{METADATA_BATCH_KEYS, METADATA_BUFFER_BYTES};
 
 /// A table and what is yet to be put into it.
 #[derive(Debug, Clone)]
@@ -22,11 +23,34 @@ pub(super) struct Buffered<T> {
 
 #[derive(Debug, Default)]
 struct Pending {
-    latest: Changes,
-    /// Keys and values of the latest, each time they were changed.
-    latest_bytes: usize,
-    /// On their way into the table, and still here for those who look them up; older than the latest.
-    leaving: Arc<Changes>,
+    /// What goes into the table at once, the oldest first. Changes that were made at once are in one
+    /// batch: the table never has a part of them.
+    batches: VecDeque<Arc<Changes>>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn get(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        self.batches.iter().rev().find_map(|batch| batch.get(key))
+    }
+
+    fn add(&mut self, changes: &Changes) {
+        self.bytes += bytes(changes);
+        // One that is on its way into the table has a second owner.
+        match self.batches.back_mut().and_then(Arc::get_mut).filter(|batch| batch.len() < METADATA_BATCH_KEYS) {
+            Some(batch) => {
+                for (key, value) in changes {
+                    let replaced = batch.insert(key.clone(), value.clone());
+                    self.bytes -= replaced.map_or(0, |replaced| key.len() + replaced.map_or(0, |value| value.len()));
+                }
+            }
+            None => self.batches.push_back(Arc::new(changes.clone())),
+        }
+    }
+}
+
+fn bytes(changes: &Changes) -> usize {
+    changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 
 impl<T: Table> Buffered<T> {
@@ -38,32 +62,21 @@ impl<T: Table> Buffered<T> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts into the table what was changed before this was called. After a failure it is still
-    /// pending.
-    fn drain(&self) -> Result<()> {
+    /// Puts the oldest batch into the table. After a failure it is still pending.
+    fn put_oldest(&self) -> Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let leaving = self.pending().leave();
-        if !leaving.is_empty() {
-            self.table.apply(&leaving)?;
-            self.pending().leaving = Arc::default();
-        }
+        let Some(oldest) = self.pending().batches.front().cloned() else { return Ok(()) };
+        self.table.apply(&oldest)?;
+        let mut pending = self.pending();
+        pending.batches.pop_front();
+        pending.bytes -= bytes(&oldest);
         Ok(())
     }
-}
 
-impl Pending {
-    fn get(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
-        self.latest.get(key).or_else(|| self.leaving.get(key))
-    }
-
-    /// Everything that is to leave now.
-    fn leave(&mut self) -> Arc<Changes> {
-        self.latest_bytes = 0;
-        // Something is there already if it could not leave the last time.
-        let mut leaving = Arc::unwrap_or_clone(std::mem::take(&mut self.leaving));
-        leaving.append(&mut self.latest);
-        self.leaving = Arc::new(leaving);
-        Arc::clone(&self.leaving)
+    /// Puts into the table what was changed before this was called.
+    fn put_all(&self) -> Result<()> {
+        let batches = self.pending().batches.len();
+        (0..batches).try_for_each(|_| self.put_oldest())
     }
 }
 
@@ -82,25 +95,28 @@ impl<T: Table> Lookup for Buffered<T> {
 
 impl<T: Table> Table for Buffered<T> {
     fn scan<'t>(&'t self, prefix: &[u8], after: Option<&[u8]>) -> impl Iterator<Item = Result<Entry>> + use<'t, T> {
-        let failure = self.drain().err().map(Err);
+        let failure = self.put_all().err().map(Err);
         failure.into_iter().chain(self.table.scan(prefix, after))
     }
 
     fn apply(&self, changes: &Changes) -> Result<()> {
-        let bytes = {
-            let mut pending = self.pending();
-            for (key, value) in changes {
-                pending.latest_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
-                pending.latest.insert(key.clone(), value.clone());
-            }
-            pending.latest_bytes
-        };
-        if bytes > METADATA_BUFFER_BYTES { self.drain() } else { Ok(()) }
+        self.pending().add(changes);
+        while self.pending().bytes > METADATA_BUFFER_BYTES {
+            self.put_oldest()?;
+        }
+        Ok(())
     }
 
     fn flush(&self) -> Result<()> {
-        self.drain()?;
+        self.put_all()?;
         self.table.flush()
+    }
+
+    fn catch_up(&self) -> Result<()> {
+        while self.pending().batches.len() > 1 {
+            self.put_oldest()?;
+        }
+        Ok(())
     }
 }
 
@@ -201,12 +217,16 @@ mod tests {
 
     #[test]
     fn what_is_pending_is_bounded() {
-        let (below, value) = (MemoryTable::default(), vec![0; METADATA_BUFFER_BYTES / 4]);
+        let (below, value) = (MemoryTable::default(), vec![0; METADATA_BUFFER_BYTES / 4 - 1024]);
         let buffered = Buffered::new(below.clone());
-        for key in 0..4_u8 {
-            assert!(!below.has(&[0]).unwrap(), "not yet, at {key}");
-            buffered.apply(&Changes::from([(vec![key], Some(value.clone()))])).unwrap();
+        let keys = METADATA_BATCH_KEYS as u32 + 4;
+        for key in 0..keys {
+            let value = if key.is_multiple_of(64) { value.clone() } else { Vec::new() };
+            buffered.apply(&Changes::from([(key.to_be_bytes().into(), Some(value))])).unwrap();
+            assert!(buffered.pending().bytes <= METADATA_BUFFER_BYTES);
         }
-        assert_eq!(all(&below).len(), 4);
+        assert_eq!(all(&below).len(), METADATA_BATCH_KEYS, "the oldest alone");
+        buffered.flush().unwrap();
+        assert_eq!((all(&below).len(), buffered.pending().bytes), (keys as usize, 0));
     }
 }
