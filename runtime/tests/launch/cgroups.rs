@@ -1,6 +1,7 @@
 //! Limits that bite, and the directories they are in.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -17,8 +18,20 @@ fn has(controller: &str) -> bool {
     useful(v1 || v2, &format!("cgroup controller {controller}"))
 }
 
+fn is_v1() -> bool {
+    Path::new("/sys/fs/cgroup/memory/tasks").exists()
+}
+
 fn v1() -> bool {
-    useful(Path::new("/sys/fs/cgroup/memory/tasks").exists(), "a host with cgroup v1")
+    useful(is_v1(), "a host with cgroup v1")
+}
+
+/// Whether this host has cgroup v2 alone, with its usual controllers.
+fn v2() -> bool {
+    let list = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let all =
+        ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].iter().all(|name| list.split_whitespace().any(|one| one == *name));
+    useful(all, "a host with cgroup v2 alone")
 }
 
 #[test]
@@ -127,6 +140,66 @@ fn every_limit_is_found_in_its_file() {
     assert!(bundle.cgroups().iter().all(|path| !path.exists()));
 }
 
+#[test]
+fn on_cgroup_v2_every_limit_is_found_in_its_file() {
+    let Some(bundle) = Bundle::sh(
+        "cd /sys/fs/cgroup; cat memory.max memory.low memory.high cpu.weight cpu.max cpuset.cpus cpuset.mems pids.max hugetlb.2MB.max; \
+         grep Cpus_allowed_list /proc/self/status; cat /proc/self/cgroup",
+    ) else {
+        return;
+    };
+    if !root() || !v2() {
+        return;
+    }
+    let out = bundle.run_edited(|spec| {
+        let resources = &mut spec["linux"]["resources"];
+        resources["memory"] = json!({ "limit": 64 << 20, "reservation": 32 << 20 });
+        resources["cpu"] = json!({ "shares": 1024, "quota": 50_000, "period": 100_000, "cpus": "0", "mems": "0" });
+        resources["pids"] = json!({ "limit": 80 });
+        resources["hugepageLimits"] = json!([{ "pageSize": "2MB", "limit": 4 << 20 }]);
+        resources["unified"] = json!({ "memory.high": "50331648" });
+    });
+    let out = out.ok();
+    let values =
+        ["67108864", "33554432", "50331648", "100", "50000 100000", "0", "0", "80", "4194304", "Cpus_allowed_list:\t0", "0::/"];
+    assert_eq!(out.lines().collect::<Vec<_>>(), values);
+    assert!(bundle.cgroups().iter().all(|path| !path.exists()));
+}
+
+/// The whole disk that a directory's filesystem is on, as `8:0`.
+fn disk_of(directory: &Path) -> Option<String> {
+    let device = fs::metadata(directory).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let node = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let disk = if node.join("partition").exists() { node.parent()?.to_owned() } else { node };
+    Some(fs::read_to_string(disk.join("dev")).ok()?.trim().to_owned())
+}
+
+#[test]
+fn a_disk_gives_no_more_bytes_a_second_than_it_may() {
+    // Past the page cache: version 1 counts nothing else.
+    let Some(bundle) = Bundle::sh("dd if=/dev/zero of=/tmp/data bs=256k count=12 oflag=direct 2>&1") else { return };
+    let disk = disk_of(bundle.directory.path());
+    let controller = if is_v1() { "blkio" } else { "io" };
+    if !root() || !has(controller) || !useful(disk.is_some(), "a temporary directory on a disk") {
+        return;
+    }
+    let (major, minor) =
+        disk.as_deref().unwrap().split_once(':').map(|(a, b)| (a.parse::<u32>().unwrap(), b.parse::<u32>().unwrap())).unwrap();
+    let seconds = |rate: u64| {
+        let begun = Instant::now();
+        let run = bundle.run_edited(|spec| {
+            let device = json!([{ "major": major, "minor": minor, "rate": rate }]);
+            spec["linux"]["resources"]["blockIO"] = json!({ "throttleWriteBpsDevice": device });
+        });
+        assert!(run.ok().contains("12+0 records out"));
+        begun.elapsed().as_secs_f64()
+    };
+    // 3 MiB, of which the first go through at once.
+    let limited_s = seconds(1 << 20);
+    assert!(limited_s > 2.0, "{limited_s} s for 3 MiB at 1 MiB a second");
+}
+
 /// The directories a named path has on this host.
 fn named(path: &str) -> Vec<PathBuf> {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
@@ -194,7 +267,7 @@ fn what_the_container_made_below_its_cgroup_goes_with_it() {
     ) else {
         return;
     };
-    if !root() || !useful(Path::new("/sys/fs/cgroup/unified").exists() || !v1(), "cgroup2") {
+    if !root() || !useful(Path::new("/sys/fs/cgroup/unified").exists() || !is_v1(), "cgroup2") {
         return;
     }
     let out = bundle.run_edited(|spec| {
@@ -283,7 +356,7 @@ fn wrong_limits_are_refused_by_name_and_leave_nothing() {
     if !root() || !v1() {
         return;
     }
-    for (resources, names) in [
+    let list = [
         (json!({ "memory": { "limit": 10 << 20, "swap": 5 << 20 } }), "linux.resources.memory.swap"),
         (json!({ "memory": { "swappiness": 101 } }), "linux.resources.memory.swappiness"),
         (json!({ "cpu": { "quota": 10, "period": 100_000 } }), "linux.resources.cpu.quota"),
@@ -299,16 +372,48 @@ fn wrong_limits_are_refused_by_name_and_leave_nothing() {
         (json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 1 }] }), "linux.resources.hugepageLimits"),
         (json!({ "unified": { "pids.max": "5" } }), "controller pids"),
         (json!({ "unified": { "../x.y": "5" } }), "linux.resources.unified"),
-    ] {
+    ];
+    refused_by_name(&bundle, &list);
+    for (path, names) in [("system.slice:longshore:x", "cgroupfs"), ("/../x", "linux.cgroupsPath"), ("/", "linux.cgroupsPath")] {
+        let run = bundle.run_edited(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+        assert!(run.code == Some(125) && run.err.contains(names), "{path}: {}", run.err);
+    }
+}
+
+/// Runs the bundle with each of these resources: none comes to be, the message names the field, nothing is left.
+fn refused_by_name(bundle: &Bundle, list: &[(Value, &str)]) {
+    for (resources, names) in list {
         let run = bundle.run_edited(|spec| spec["linux"]["resources"] = resources.clone());
         assert_eq!(run.code, Some(125), "{resources}: {}", run.out);
         assert!(run.err.contains(names), "{resources}: {}", run.err);
         assert!(bundle.cgroups().iter().all(|path| !path.exists()), "{resources}");
     }
-    for (path, names) in [("system.slice:longshore:x", "cgroupfs"), ("/../x", "linux.cgroupsPath"), ("/", "linux.cgroupsPath")] {
-        let run = bundle.run_edited(|spec| spec["linux"]["cgroupsPath"] = json!(path));
-        assert!(run.code == Some(125) && run.err.contains(names), "{path}: {}", run.err);
+}
+
+#[test]
+fn on_cgroup_v2_what_it_does_not_have_is_refused_by_name() {
+    let Some(bundle) = Bundle::sh("true") else { return };
+    if !root() || !v2() {
+        return;
     }
+    let list = [
+        (json!({ "memory": { "swappiness": 10 } }), "linux.resources.memory.swappiness"),
+        (json!({ "memory": { "disableOOMKiller": true } }), "linux.resources.memory.disableOOMKiller"),
+        (json!({ "memory": { "swap": 5 << 20 } }), "linux.resources.memory.swap"),
+        (json!({ "cpu": { "realtimeRuntime": 10 } }), "linux.resources.cpu.realtimeRuntime"),
+        (json!({ "cpu": { "quota": 10, "period": 100_000 } }), "linux.resources.cpu.quota"),
+        (json!({ "cpu": { "cpus": "one" } }), "linux.resources.cpu.cpus"),
+        (json!({ "blockIO": { "leafWeight": 10 } }), "linux.resources.blockIO.leafWeight"),
+        (
+            json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": 4000, "minor": 0, "rate": 1 }] } }),
+            "linux.resources.blockIO.throttleReadBpsDevice",
+        ),
+        (json!({ "network": { "classID": 1 } }), "controller net_cls"),
+        (json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 1 }] }), "linux.resources.hugepageLimits"),
+        (json!({ "unified": { "nosuch.max": "5" } }), "controller nosuch"),
+        (json!({ "unified": { "pids.such": "5" } }), "linux.resources.unified"),
+    ];
+    refused_by_name(&bundle, &list);
 }
 
 #[test]
