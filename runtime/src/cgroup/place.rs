@@ -52,6 +52,10 @@ impl Member {
         path.is_dir().then(|| Self { mount, path, controllers: controllers.to_owned() })
     }
 
+    fn below(mount: &Path, parent: &Path, controllers: &str, name: &Path) -> Self {
+        Self { mount: mount.to_owned(), path: parent.join(name), controllers: controllers.to_owned() }
+    }
+
     /// Whether it is in the cgroup2 hierarchy.
     pub(crate) fn is_unified(&self) -> bool {
         self.controllers.is_empty()
@@ -85,16 +89,22 @@ pub(crate) fn place(id: &str, linux: &Linux, privileged: bool) -> Result<Vec<Mem
         Some(path) => below_mount(path)?,
         None => PathBuf::from(format!("longshore-{id}")),
     };
-    let unified = unified_mount();
-    let mut members = Vec::new();
-    if let Some(mount) = unified {
-        members.extend(member(mount, "", &name, configured.is_some() || privileged)?);
-    }
-    if unified == Some(Path::new(UNIFIED_ONLY)) {
-        return Ok(members);
-    }
     let empty = LinuxResources::default();
     let needed = controllers_needed(linux.resources().as_ref().unwrap_or(&empty));
+    let unified = unified_mount();
+    let only = unified == Some(Path::new(UNIFIED_ONLY));
+    let mut members = Vec::new();
+    if let Some(mount) = unified {
+        let parent = if configured.is_some() || privileged {
+            Some(mount.to_owned())
+        } else {
+            own_parent(mount, "", only && !needed.is_empty())?
+        };
+        members.extend(parent.map(|parent| Member::below(mount, &parent, "", &name)));
+    }
+    if only {
+        return Ok(members);
+    }
     // Without cgroup2 this is the hierarchy whose processes are known and killed.
     let devices_here = unified.is_none();
     if configured.is_none() && needed.is_empty() && !devices_here {
@@ -105,7 +115,9 @@ pub(crate) fn place(id: &str, linux: &Linux, privileged: bool) -> Result<Vec<Mem
         let wanted = configured.is_some() && privileged || needed.iter().any(|name| has(name)) || devices_here && has("devices");
         let mount = Path::new("/sys/fs/cgroup").join(&controllers);
         if wanted && magic(&mount) == Some(CGROUP1_MAGIC) {
-            members.extend(member(&mount, &controllers, &name, configured.is_some() || privileged)?);
+            let parent =
+                if configured.is_some() || privileged { Some(mount.clone()) } else { own_parent(&mount, &controllers, false)? };
+            members.extend(parent.map(|parent| Member::below(&mount, &parent, &controllers, &name)));
         }
     }
     Ok(members)
@@ -120,13 +132,16 @@ pub(crate) fn unified_mount() -> Option<&'static Path> {
     [UNIFIED_ONLY, UNIFIED_BESIDE].map(Path::new).into_iter().find(|path| magic(path) == Some(CGROUP2_MAGIC))
 }
 
-/// Below the hierarchy's root, or for an ordinary user below the cgroup it is in, if that is its own.
-fn member(mount: &Path, controllers: &str, name: &Path, from_root: bool) -> Result<Option<Member>> {
-    let parent = if from_root { mount.to_owned() } else { mount.join(own_cgroup(controllers)?.trim_start_matches('/')) };
-    if !from_root && rustix::fs::access(parent.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_err() {
-        return Ok(None);
-    }
-    Ok(Some(Member { mount: mount.to_owned(), path: parent.join(name), controllers: controllers.to_owned() }))
+/// For an ordinary user: the cgroup this process is in, if that is the user's own. One with processes in it
+/// cannot hand controllers down (cgroup-v2.rst, "No Internal Process Constraint"): for limits it is the
+/// nearest above without any, if that is the user's own too.
+fn own_parent(mount: &Path, controllers: &str, limits: bool) -> Result<Option<PathBuf>> {
+    let own = mount.join(own_cgroup(controllers)?.trim_start_matches('/'));
+    let is_own = |path: &Path| rustix::fs::access(path.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok();
+    let is_empty = |path: &Path| fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|list| list.trim().is_empty());
+    let mut users = own.ancestors().take_while(|path| path.starts_with(mount) && is_own(path));
+    let parent = if limits { users.find(|path| is_empty(path)) } else { users.next() };
+    Ok(parent.map(Path::to_owned))
 }
 
 /// `linux.cgroupsPath` relative to a hierarchy's mount point, absolute or not.

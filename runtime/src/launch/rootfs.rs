@@ -4,6 +4,7 @@
 //! that uses it, whatever happens to the launcher.
 
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -76,42 +77,49 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool, epheme
     }
     let lower = lower.iter().map(|path| erofs::open_layer(path)).collect::<Result<Vec<_>>>()?;
     let (upper, work) = (directory_fd(upper)?, directory_fd(work)?);
-    let fs =
-        rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(|| "open overlayfs (is the module loaded?)")?;
-    let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&fs, key, value);
-    set_layers(&lower, &set).attempt(|| "give overlayfs its layers")?;
-    set("upperdir", &fd_path(&upper)).attempt(|| "give overlayfs its upper directory")?;
-    set("workdir", &fd_path(&work)).attempt(|| "give overlayfs its work directory")?;
-    if ephemeral {
-        match rustix::mount::fsconfig_set_flag(&fs, c"volatile") {
-            // Before Linux 5.10 it is only slower.
-            Ok(()) | Err(Errno::INVAL) => {}
-            other => other.attempt(|| "ask overlayfs not to sync")?,
+    let make = |layers: SetLayers| {
+        let fs = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+            .attempt(|| "open overlayfs (is the module loaded?)")?;
+        let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&fs, key, value);
+        layers(&lower, &set).attempt(|| "give overlayfs its layers")?;
+        set("upperdir", &fd_path(&upper)).attempt(|| "give overlayfs its upper directory")?;
+        set("workdir", &fd_path(&work)).attempt(|| "give overlayfs its work directory")?;
+        if ephemeral {
+            match rustix::mount::fsconfig_set_flag(&fs, c"volatile") {
+                // Before Linux 5.10 it is only slower.
+                Ok(()) | Err(Errno::INVAL) => {}
+                other => other.attempt(|| "ask overlayfs not to sync")?,
+            }
         }
-    }
-    if userxattr {
-        rustix::mount::fsconfig_set_flag(&fs, c"userxattr").attempt(|| "ask overlayfs for user.overlay attributes")?;
-    } else {
-        // Layers are untrusted: their attributes must not send lookups elsewhere.
-        for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off")] {
-            set(key, value).attempt(|| format!("set overlayfs' {key}={value}"))?;
+        if userxattr {
+            rustix::mount::fsconfig_set_flag(&fs, c"userxattr").attempt(|| "ask overlayfs for user.overlay attributes")?;
+        } else {
+            // Layers are untrusted: their attributes must not send lookups elsewhere.
+            for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off")] {
+                set(key, value).attempt(|| format!("set overlayfs' {key}={value}"))?;
+            }
         }
+        rustix::mount::fsconfig_create(&fs).attempt(|| overlay_advice(userxattr))?;
+        rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).attempt(|| "mount the overlay")
+    };
+    match make(layer_by_layer) {
+        // Before Linux 6.5 overlayfs looks at its options only now: one it does not know is found here.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::InvalidInput => make(layers_at_once),
+        made => made,
     }
-    rustix::mount::fsconfig_create(&fs).attempt(|| overlay_advice(userxattr))?;
-    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).attempt(|| "mount the overlay")
 }
 
-/// `lowerdir+` per layer (Linux 6.8), or all in one option, whose 255 bytes hold 15 layers or so.
-fn set_layers(lower: &[OwnedFd], set: &dyn Fn(&str, &str) -> rustix::io::Result<()>) -> rustix::io::Result<()> {
-    for (index, directory) in lower.iter().enumerate() {
-        match set("lowerdir+", &fd_path(directory)) {
-            Err(Errno::INVAL) if index == 0 => {
-                return set("lowerdir", &lower.iter().map(fd_path).collect::<Vec<_>>().join(":"));
-            }
-            other => other?,
-        }
-    }
-    Ok(())
+/// Gives overlayfs its layers by a function that sets an option.
+type SetLayers = fn(&[OwnedFd], &dyn Fn(&str, &str) -> rustix::io::Result<()>) -> rustix::io::Result<()>;
+
+/// One `lowerdir+` a layer (Linux 6.8).
+fn layer_by_layer(lower: &[OwnedFd], set: &dyn Fn(&str, &str) -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    lower.iter().try_for_each(|directory| set("lowerdir+", &fd_path(directory)))
+}
+
+/// All in one option, whose 255 bytes hold 15 layers or so.
+fn layers_at_once(lower: &[OwnedFd], set: &dyn Fn(&str, &str) -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    set("lowerdir", &lower.iter().map(fd_path).collect::<Vec<_>>().join(":"))
 }
 
 fn directory_fd(path: &Path) -> Result<OwnedFd> {

@@ -1,6 +1,8 @@
 //! Limits that bite, and the directories they are in.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -17,8 +19,20 @@ fn has(controller: &str) -> bool {
     useful(v1 || v2, &format!("cgroup controller {controller}"))
 }
 
+fn is_v1() -> bool {
+    Path::new("/sys/fs/cgroup/memory/tasks").exists()
+}
+
 fn v1() -> bool {
-    useful(Path::new("/sys/fs/cgroup/memory/tasks").exists(), "a host with cgroup v1")
+    useful(is_v1(), "a host with cgroup v1")
+}
+
+/// Whether this host has cgroup v2 alone, with its usual controllers.
+fn v2() -> bool {
+    let list = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let all =
+        ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].iter().all(|name| list.split_whitespace().any(|one| one == *name));
+    useful(all, "a host with cgroup v2 alone")
 }
 
 #[test]
@@ -62,16 +76,26 @@ fn a_larger_share_gets_more_of_a_processor() {
     if !root() || !has("cpu") || !has("cpuset") {
         return;
     }
-    let Some(first) = Bundle::sh(BUSY) else { return };
-    let second = Bundle::sh(BUSY).unwrap();
+    // Neither has the processor to itself: they begin when both are there, and end at the same time.
+    let script = "echo up; until [ -s /tmp/end ]; do sleep 0.02; done; i=0; end=$(cat /tmp/end); \
+         while [ $(cut -d . -f 1 /proc/uptime) -lt $end ]; do j=0; while [ $j -lt 1000 ]; do j=$((j+1)); done; i=$((i+1)); done; echo $i";
+    let Some(first) = Bundle::sh(script) else { return };
+    let second = Bundle::sh(script).unwrap();
     // Both on one processor, so that they compete for it.
     let start = |bundle: &Bundle, shares: u64| {
         bundle.write(|spec| spec["linux"]["resources"]["cpu"] = json!({ "shares": shares, "cpus": "0" }));
-        bundle.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let mut child = bundle.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        child
     };
     let children = [start(&first, 4096), start(&second, 256)];
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let end_s = uptime.split('.').next().unwrap().parse::<u64>().unwrap() + 5;
+    for bundle in [&first, &second] {
+        fs::write(bundle.root().join("tmp/end"), end_s.to_string()).unwrap();
+    }
     let [much, little] = children.map(|child| rounds(&Run::of(child.wait_with_output().unwrap())));
-    // 16 to 1 by the shares; other work on the machine and the ends of both blur it.
+    // 16 to 1 by the shares; other work on the machine blurs it.
     assert!(much > 3.0 * little, "{much} and {little} rounds");
 }
 
@@ -125,6 +149,66 @@ fn every_limit_is_found_in_its_file() {
     let listed: Vec<&str> = out.lines().skip(12).collect();
     assert_eq!(listed, ["cpu", "cpuset", "memory", "pids", "unified"], "the hierarchies it is in, and no others");
     assert!(bundle.cgroups().iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn on_cgroup_v2_every_limit_is_found_in_its_file() {
+    let Some(bundle) = Bundle::sh(
+        "cd /sys/fs/cgroup; cat memory.max memory.low memory.high cpu.weight cpu.max cpuset.cpus cpuset.mems pids.max hugetlb.2MB.max; \
+         grep Cpus_allowed_list /proc/self/status; cat /proc/self/cgroup",
+    ) else {
+        return;
+    };
+    if !root() || !v2() {
+        return;
+    }
+    let out = bundle.run_edited(|spec| {
+        let resources = &mut spec["linux"]["resources"];
+        resources["memory"] = json!({ "limit": 64 << 20, "reservation": 32 << 20 });
+        resources["cpu"] = json!({ "shares": 1024, "quota": 50_000, "period": 100_000, "cpus": "0", "mems": "0" });
+        resources["pids"] = json!({ "limit": 80 });
+        resources["hugepageLimits"] = json!([{ "pageSize": "2MB", "limit": 4 << 20 }]);
+        resources["unified"] = json!({ "memory.high": "50331648" });
+    });
+    let out = out.ok();
+    let values =
+        ["67108864", "33554432", "50331648", "100", "50000 100000", "0", "0", "80", "4194304", "Cpus_allowed_list:\t0", "0::/"];
+    assert_eq!(out.lines().collect::<Vec<_>>(), values);
+    assert!(bundle.cgroups().iter().all(|path| !path.exists()));
+}
+
+/// The whole disk that a directory's filesystem is on, as `8:0`.
+fn disk_of(directory: &Path) -> Option<String> {
+    let device = fs::metadata(directory).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let node = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let disk = if node.join("partition").exists() { node.parent()?.to_owned() } else { node };
+    Some(fs::read_to_string(disk.join("dev")).ok()?.trim().to_owned())
+}
+
+#[test]
+fn a_disk_gives_no_more_bytes_a_second_than_it_may() {
+    // Past the page cache: version 1 counts nothing else.
+    let uptime = "cut -d ' ' -f 1 /proc/uptime";
+    let script = format!("{uptime} && dd if=/dev/zero of=/tmp/data bs=256k count=12 oflag=direct 2>/dev/null && {uptime}");
+    let Some(bundle) = Bundle::sh(&script) else { return };
+    let disk = disk_of(bundle.directory.path());
+    let controller = if is_v1() { "blkio" } else { "io" };
+    if !root() || !has(controller) || !useful(disk.is_some(), "a temporary directory on a disk") {
+        return;
+    }
+    let (major, minor) =
+        disk.as_deref().unwrap().split_once(':').map(|(a, b)| (a.parse::<u32>().unwrap(), b.parse::<u32>().unwrap())).unwrap();
+    let run = bundle.run_edited(|spec| {
+        let device = json!([{ "major": major, "minor": minor, "rate": 1 << 20 }]);
+        spec["linux"]["resources"]["blockIO"] = json!({ "throttleWriteBpsDevice": device });
+    });
+    let out = run.ok();
+    let [before_s, after_s] = out.split_whitespace().map(|word| word.parse::<f64>().unwrap()).collect::<Vec<_>>()[..] else {
+        panic!("{out}")
+    };
+    // Some of it may go through at once.
+    assert!(after_s - before_s > 2.0, "{} s for 3 MiB at 1 MiB a second", after_s - before_s);
 }
 
 /// The directories a named path has on this host.
@@ -194,7 +278,7 @@ fn what_the_container_made_below_its_cgroup_goes_with_it() {
     ) else {
         return;
     };
-    if !root() || !useful(Path::new("/sys/fs/cgroup/unified").exists() || !v1(), "cgroup2") {
+    if !root() || !useful(Path::new("/sys/fs/cgroup/unified").exists() || !is_v1(), "cgroup2") {
         return;
     }
     let out = bundle.run_edited(|spec| {
@@ -266,7 +350,7 @@ fn kill_nine_leaves_no_directory_in_any_hierarchy() {
     });
     let mut child = bundle.command().stdout(Stdio::piped()).spawn().unwrap();
     let mut line = [0; 3];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
     assert!(bundle.cgroups().iter().filter(|path| path.exists()).count() >= 1, "the guard of this test");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -283,7 +367,7 @@ fn wrong_limits_are_refused_by_name_and_leave_nothing() {
     if !root() || !v1() {
         return;
     }
-    for (resources, names) in [
+    let list = [
         (json!({ "memory": { "limit": 10 << 20, "swap": 5 << 20 } }), "linux.resources.memory.swap"),
         (json!({ "memory": { "swappiness": 101 } }), "linux.resources.memory.swappiness"),
         (json!({ "cpu": { "quota": 10, "period": 100_000 } }), "linux.resources.cpu.quota"),
@@ -299,16 +383,48 @@ fn wrong_limits_are_refused_by_name_and_leave_nothing() {
         (json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 1 }] }), "linux.resources.hugepageLimits"),
         (json!({ "unified": { "pids.max": "5" } }), "controller pids"),
         (json!({ "unified": { "../x.y": "5" } }), "linux.resources.unified"),
-    ] {
+    ];
+    refused_by_name(&bundle, &list);
+    for (path, names) in [("system.slice:longshore:x", "cgroupfs"), ("/../x", "linux.cgroupsPath"), ("/", "linux.cgroupsPath")] {
+        let run = bundle.run_edited(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+        assert!(run.code == Some(125) && run.err.contains(names), "{path}: {}", run.err);
+    }
+}
+
+/// Runs the bundle with each of these resources: none comes to be, the message names the field, nothing is left.
+fn refused_by_name(bundle: &Bundle, list: &[(Value, &str)]) {
+    for (resources, names) in list {
         let run = bundle.run_edited(|spec| spec["linux"]["resources"] = resources.clone());
         assert_eq!(run.code, Some(125), "{resources}: {}", run.out);
         assert!(run.err.contains(names), "{resources}: {}", run.err);
         assert!(bundle.cgroups().iter().all(|path| !path.exists()), "{resources}");
     }
-    for (path, names) in [("system.slice:longshore:x", "cgroupfs"), ("/../x", "linux.cgroupsPath"), ("/", "linux.cgroupsPath")] {
-        let run = bundle.run_edited(|spec| spec["linux"]["cgroupsPath"] = json!(path));
-        assert!(run.code == Some(125) && run.err.contains(names), "{path}: {}", run.err);
+}
+
+#[test]
+fn on_cgroup_v2_what_it_does_not_have_is_refused_by_name() {
+    let Some(bundle) = Bundle::sh("true") else { return };
+    if !root() || !v2() {
+        return;
     }
+    let list = [
+        (json!({ "memory": { "swappiness": 10 } }), "linux.resources.memory.swappiness"),
+        (json!({ "memory": { "disableOOMKiller": true } }), "linux.resources.memory.disableOOMKiller"),
+        (json!({ "memory": { "swap": 5 << 20 } }), "linux.resources.memory.swap"),
+        (json!({ "cpu": { "realtimeRuntime": 10 } }), "linux.resources.cpu.realtimeRuntime"),
+        (json!({ "cpu": { "quota": 10, "period": 100_000 } }), "linux.resources.cpu.quota"),
+        (json!({ "cpu": { "cpus": "one" } }), "linux.resources.cpu.cpus"),
+        (json!({ "blockIO": { "leafWeight": 10 } }), "linux.resources.blockIO.leafWeight"),
+        (
+            json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": 4000, "minor": 0, "rate": 1 }] } }),
+            "linux.resources.blockIO.throttleReadBpsDevice",
+        ),
+        (json!({ "network": { "classID": 1 } }), "controller net_cls"),
+        (json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 1 }] }), "linux.resources.hugepageLimits"),
+        (json!({ "unified": { "nosuch.max": "5" } }), "controller nosuch"),
+        (json!({ "unified": { "pids.such": "5" } }), "linux.resources.unified"),
+    ];
+    refused_by_name(&bundle, &list);
 }
 
 #[test]

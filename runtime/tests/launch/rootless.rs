@@ -8,7 +8,7 @@ use longshore_runtime::userns::Mapping;
 use serde_json::{Value, json};
 
 use crate::bundle::{Bundle, ROCI, Run};
-use crate::needs::{installed, root};
+use crate::needs::{installed, root, useful};
 
 /// The user the tests run as; no account of the host needs to exist.
 const UID: u32 = 61_234;
@@ -19,6 +19,11 @@ fn run_as_user(bundle: &Bundle, subids: &str) -> Run {
 }
 
 fn run_edited_as_user(bundle: &Bundle, subids: &str, edit: impl FnOnce(&mut Value)) -> Run {
+    run_in_cgroup_as_user(bundle, subids, "", edit)
+}
+
+/// The same, begun in the cgroup `cgroup`, if that is not empty.
+fn run_in_cgroup_as_user(bundle: &Bundle, subids: &str, cgroup: &str, edit: impl FnOnce(&mut Value)) -> Run {
     let directory = bundle.directory.path();
     for path in [directory.to_owned(), bundle.root()] {
         chown(&path, Some(UID), Some(UID)).unwrap();
@@ -32,13 +37,14 @@ fn run_edited_as_user(bundle: &Bundle, subids: &str, edit: impl FnOnce(&mut Valu
     fs::set_permissions(&roci, PermissionsExt::from_mode(0o755)).unwrap();
     fs::write(directory.join("subids"), subids).unwrap();
     fs::write(directory.join("passwd"), format!("root:x:0:0::/:\ntester:x:{UID}:{UID}::/:\n")).unwrap();
-    let script = "mount --bind $1/passwd /etc/passwd && mount --bind $1/subids /etc/subuid && mount --bind $1/subids /etc/subgid && \
+    let script = "[ -z \"$4\" ] || echo $$ >$4/cgroup.procs; mount --bind $1/passwd /etc/passwd && mount --bind $1/subids /etc/subuid && mount --bind $1/subids /etc/subgid && \
                   exec setpriv --reuid $2 --regid $2 --clear-groups $1/roci run --bundle $1 $3";
     let output = Command::new("unshare")
         .args(["-m", "sh", "-c", script, "sh"])
         .arg(directory)
         .arg(UID.to_string())
         .arg(&bundle.id)
+        .arg(cgroup)
         .output();
     Run::of(output.unwrap())
 }
@@ -122,4 +128,38 @@ fn the_configuration_s_own_mapping_counts_with_helpers_and_without() {
     let run = run_edited_as_user(&bundle, "tester:300000:10\n", mapped(range));
     assert_eq!(run.code, Some(125), "somebody else's ids: {}", run.out);
     assert!(run.err.contains("linux.uidMappings") && run.err.contains("newuidmap"), "{}", run.err);
+}
+
+#[test]
+fn limits_of_an_ordinary_user_bite_in_a_cgroup_v2_that_is_its_own() {
+    let Some(mut bundle) = Bundle::sh("sleep 5 & sleep 5 & sleep 5 & sleep 5 & echo four") else { return };
+    let file = |name: &str| format!("/sys/fs/cgroup/{name}");
+    let controllers = fs::read_to_string(file("cgroup.controllers")).unwrap_or_default();
+    if !available() || !useful(["memory", "pids"].iter().all(|name| controllers.contains(name)), "cgroup v2 with memory and pids")
+    {
+        return;
+    }
+    // As systemd hands it to a user with Delegate=yes: roci itself is in a cgroup below.
+    fs::write(file("cgroup.subtree_control"), "+memory +pids").unwrap();
+    let own = file(&format!("longshore-own-{}", std::process::id()));
+    let inner = format!("{own}/inner");
+    fs::create_dir_all(&inner).unwrap();
+    for cgroup in [&own, &inner] {
+        for name in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(format!("{cgroup}/{name}"), Some(UID), Some(UID)).unwrap();
+        }
+    }
+    bundle.options.rootless = Some(Mapping::Full { uids: 1001, gids: 1001 });
+    let subids = format!("{UID}:200000:1000\n");
+    let limit = |resource: &str, value: Value| {
+        run_in_cgroup_as_user(&bundle, &subids, &inner, |spec| spec["linux"]["resources"][resource] = value)
+    };
+    let run = limit("pids", json!({ "limit": 3 }));
+    assert!(run.out.is_empty() && run.err.contains("can't fork"), "{run:?}");
+    assert_eq!(limit("pids", json!({ "limit": 50 })).ok(), "four");
+    let run = limit("memory", json!({ "limit": 64 << 10 }));
+    assert!(run.err.contains("out of memory: the kernel killed"), "{run:?}");
+    for cgroup in [inner, own] {
+        fs::remove_dir(cgroup).unwrap();
+    }
 }
