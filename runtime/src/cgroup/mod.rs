@@ -354,8 +354,12 @@ fn make(member: &Member, first: bool) -> Result<()> {
             if busy || first && fs::remove_dir(path).is_err() {
                 return Err(Error::Busy {
                     what: format!("cgroup {path:?}"),
-                    why: "a container of this name is running; choose another name or stop it first".into(),
+                    why: "the container's cgroup is not empty: one of this name is running; choose another name or stop it first".into(),
                 });
+            }
+            if !first && processes::frozen(std::slice::from_ref(member)) {
+                // A process that joined it would never start.
+                return Err(Error::Busy { what: format!("cgroup {path:?}"), why: "it is frozen; thaw it first".into() });
             }
             if first {
                 fs::create_dir(path).attempt(|| format!("create cgroup {path:?}"))?;

@@ -2,6 +2,7 @@
 //! scheduling, labels (runtime-spec config.md, "Process").
 
 use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use oci_spec::runtime::{
@@ -48,12 +49,20 @@ impl CapabilityPlan {
         }
         let permitted = mask(sets.permitted()) & own;
         let inheritable = mask(sets.inheritable()) & own;
+        let ambient = mask(sets.ambient());
+        for capability in sets.ambient().iter().flatten() {
+            if 1 << crate::spec::capability_number(*capability) & permitted & inheritable == 0 {
+                crate::warning::warn(&format!(
+                    "can't raise ambient capability CAP_{capability}: it is not both permitted and inheritable"
+                ));
+            }
+        }
         Ok(Self {
             bounding: mask(sets.bounding()) & own,
             effective: mask(sets.effective()) & permitted,
             permitted,
             inheritable,
-            ambient: mask(sets.ambient()) & permitted & inheritable,
+            ambient: ambient & permitted & inheritable,
         })
     }
 }
@@ -231,7 +240,7 @@ fn absent(field: &str, value: &str, module: &str) -> Error {
 }
 
 /// The trampoline's argument list (candidate paths, an empty string, the command) and the environment.
-pub(super) fn command(process: &Process) -> Result<(CStringArray, CStringArray)> {
+pub(super) fn command(process: &Process, root: BorrowedFd<'_>) -> Result<(CStringArray, CStringArray)> {
     let arguments = process.args().as_deref().unwrap_or_default();
     let environment = process.env().as_deref().unwrap_or_default();
     let program = arguments.first().filter(|program| !program.is_empty()).ok_or_else(|| Error::Exec {
@@ -252,8 +261,13 @@ pub(super) fn command(process: &Process) -> Result<(CStringArray, CStringArray)>
     for argument in arguments {
         list.push(c_string("command argument", argument.as_str())?);
     }
-    let variables =
-        environment.iter().map(|variable| c_string("environment variable", variable.as_str())).collect::<Result<Vec<_>>>()?;
+    let variable = |text: &str| c_string("environment variable", text);
+    let mut variables = environment.iter().map(|text| variable(text)).collect::<Result<Vec<_>>>()?;
+    // As with runc and crun, on which engines rely: dockerd says nothing of it.
+    if !environment.iter().any(|text| text.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        variables.retain(|text| !text.as_bytes().starts_with(b"HOME="));
+        variables.push(variable(&format!("HOME={}", crate::spec::home(process.user().uid(), root)))?);
+    }
     Ok((CStringArray::new(list), CStringArray::new(variables)))
 }
 

@@ -80,7 +80,8 @@ fn stats(id: &str, usage: &Usage) -> String {
         "intel_rdt": {},
         "network_interfaces": null,
     });
-    json!({ "type": "stats", "id": id, "data": data }).to_string()
+    // In runc's order.
+    format!(r#"{{"type":"stats","id":{},"data":{data}}}"#, json!(id))
 }
 
 fn ended_within(pidfd: &std::os::fd::OwnedFd, interval: Duration) -> Result<bool> {

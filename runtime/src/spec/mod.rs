@@ -28,7 +28,9 @@ use user::ResolvedUser;
 
 pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::{ETC_FILES, etc_files};
+pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
+pub(crate) use user::home;
 pub use volume::Volume;
 
 /// Where commands are looked up if nothing says otherwise.
