@@ -1,6 +1,7 @@
 //! What the container's process is given besides its namespaces and files: capabilities, limits,
 //! scheduling, labels (runtime-spec config.md, "Process").
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -49,20 +50,12 @@ impl CapabilityPlan {
         }
         let permitted = mask(sets.permitted()) & own;
         let inheritable = mask(sets.inheritable()) & own;
-        let ambient = mask(sets.ambient());
-        for capability in sets.ambient().iter().flatten() {
-            if 1 << crate::spec::capability_number(*capability) & permitted & inheritable == 0 {
-                crate::warning::warn(&format!(
-                    "can't raise ambient capability CAP_{capability}: it is not both permitted and inheritable"
-                ));
-            }
-        }
         Ok(Self {
             bounding: mask(sets.bounding()) & own,
             effective: mask(sets.effective()) & permitted,
             permitted,
             inheritable,
-            ambient: ambient & permitted & inheritable,
+            ambient: mask(sets.ambient()) & permitted & inheritable,
         })
     }
 }
@@ -239,10 +232,20 @@ fn absent(field: &str, value: &str, module: &str) -> Error {
     )
 }
 
-/// The trampoline's argument list (candidate paths, an empty string, the command) and the environment.
+/// Variables by name: where there are several of one name the last is meant, in its place.
+fn last_of_each(variables: &[String]) -> Vec<&String> {
+    let name = |text: &String| text.split_once('=').map_or(text.clone(), |(name, _)| name.to_owned());
+    let mut seen = HashSet::new();
+    let mut list: Vec<_> = variables.iter().rev().filter(|text| seen.insert(name(text))).collect();
+    list.reverse();
+    list
+}
+
+/// The trampoline's argument list (candidate paths, an empty string, the command) and the environment. `root` is
+/// where the user's home directory is looked up.
 pub(super) fn command(process: &Process, root: BorrowedFd<'_>) -> Result<(CStringArray, CStringArray)> {
     let arguments = process.args().as_deref().unwrap_or_default();
-    let environment = process.env().as_deref().unwrap_or_default();
+    let environment = last_of_each(process.env().as_deref().unwrap_or_default());
     let program = arguments.first().filter(|program| !program.is_empty()).ok_or_else(|| Error::Exec {
         command: arguments.first().cloned().unwrap_or_default(),
         source: std::io::ErrorKind::NotFound.into(),
@@ -264,7 +267,7 @@ pub(super) fn command(process: &Process, root: BorrowedFd<'_>) -> Result<(CStrin
     let variable = |text: &str| c_string("environment variable", text);
     let mut variables = environment.iter().map(|text| variable(text)).collect::<Result<Vec<_>>>()?;
     // As with runc and crun, on which engines rely: dockerd says nothing of it.
-    if !environment.iter().any(|text| text.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+    if !environment.iter().any(|text: &&String| text.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
         variables.retain(|text| !text.as_bytes().starts_with(b"HOME="));
         variables.push(variable(&format!("HOME={}", crate::spec::home(process.user().uid(), root)))?);
     }

@@ -34,7 +34,7 @@ pub(crate) use user::home;
 pub use volume::Volume;
 
 /// Where commands are looked up if nothing says otherwise.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The version of the runtime-spec that configurations follow.
 pub(crate) const OCI_VERSION: &str = "1.2.0";

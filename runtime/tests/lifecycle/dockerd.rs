@@ -41,6 +41,8 @@ impl Dockerd {
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let dockerd = Self { daemon: command.spawn().unwrap(), directory };
         wait_until(|| dockerd.run(&["version"]).code == Some(0));
+        fs::create_dir_all(bundle.root().join("etc")).unwrap();
+        fs::write(bundle.root().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
         let archive = dockerd.path("box.tar");
         let tar = Command::new("tar").arg("-C").arg(bundle.root()).arg("-cf").arg(&archive).arg(".").status().unwrap();
         assert!(tar.success());

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use longshore_runtime::error::{Attempt, Error, Result};
 use longshore_runtime::image::ContainerConfig;
-use longshore_runtime::spec::{RunOptions, default_spec};
+use longshore_runtime::spec::{DEFAULT_PATH, RunOptions, default_spec};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Spec};
 
 /// `linux/magic.h`.
@@ -43,6 +43,7 @@ impl WriteSpec {
 fn like_runc(spec: &mut Spec) -> Result<()> {
     let few: Capabilities = [Capability::AuditWrite, Capability::Kill, Capability::NetBindService].into();
     if let Some(process) = spec.process_mut() {
+        process.set_env(Some(vec![format!("PATH={DEFAULT_PATH}"), "TERM=xterm".into()]));
         let mut sets = LinuxCapabilities::default();
         sets.set_bounding(Some(few.clone())).set_effective(Some(few.clone())).set_permitted(Some(few));
         sets.set_inheritable(None).set_ambient(None);
