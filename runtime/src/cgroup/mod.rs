@@ -360,7 +360,8 @@ fn make(member: &Member, first: bool) -> Result<()> {
             if busy || first && fs::remove_dir(path).is_err() {
                 return Err(Error::Busy {
                     what: format!("cgroup {path:?}"),
-                    why: "the container's cgroup is not empty: one of this name is running; choose another name or stop it first".into(),
+                    why: "the container's cgroup is not empty: one of this name is running; choose another name or stop it first"
+                        .into(),
                 });
             }
             if !first && processes::frozen(std::slice::from_ref(member)) {

@@ -41,7 +41,7 @@ impl Runtime {
             let Ok(usage) = usage(&container) else { return Ok(()) };
             if usage.oom_kills > killed {
                 killed = usage.oom_kills;
-                print(&json!({ "type": "oom", "id": id }).to_string())?;
+                print(&format!(r#"{{"type":"oom","id":{}}}"#, json!(id)))?;
             }
             print(&stats(id, &usage))?;
         }

@@ -10,8 +10,8 @@ use super::state::Status;
 use super::{Runtime, not_running};
 use crate::error::{Error, Result};
 use crate::files::read_bounded;
-use crate::spec::parse_process;
 use crate::launch::{Exit, Join, Signals, Target, join};
+use crate::spec::parse_process;
 
 /// The largest process document.
 const PROCESS_LIMIT_BYTES: u64 = 4 << 20;

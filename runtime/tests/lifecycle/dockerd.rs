@@ -29,7 +29,8 @@ impl Dockerd {
         }
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
-        let enter = "umount /sys/fs/cgroup/unified 2>/dev/null; mount -t tmpfs tmpfs /run && ip link set lo up; exec dockerd \"$@\"";
+        let enter =
+            "umount /sys/fs/cgroup/unified 2>/dev/null; mount -t tmpfs tmpfs /run && ip link set lo up; exec dockerd \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--net", "sh", "-c", enter, "dockerd", "--add-runtime", &format!("roci={ROCI}")]);
         command.args(["--default-runtime", "roci", "--exec-opt", "native.cgroupdriver=cgroupfs", "--storage-driver", "overlay2"]);

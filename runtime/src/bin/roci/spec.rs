@@ -9,7 +9,9 @@ use clap::Args;
 use longshore_runtime::error::{Attempt, Error, Result};
 use longshore_runtime::image::ContainerConfig;
 use longshore_runtime::spec::{DEFAULT_PATH, RunOptions, default_spec};
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Spec,
+};
 
 /// `linux/magic.h`.
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
@@ -25,8 +27,14 @@ pub(crate) struct WriteSpec {
 impl WriteSpec {
     pub(crate) fn call(self) -> Result<u8> {
         let bundle = &self.bundle;
-        let options =
-            RunOptions { id: "roci".into(), args: vec!["sh".into()], tty: true, read_only: true, no_new_privileges: true, ..RunOptions::default() };
+        let options = RunOptions {
+            id: "roci".into(),
+            args: vec!["sh".into()],
+            tty: true,
+            read_only: true,
+            no_new_privileges: true,
+            ..RunOptions::default()
+        };
         let directory = File::open(bundle).attempt(|| format!("open {bundle:?}"))?;
         let mut spec = default_spec(&ContainerConfig::default(), directory.as_fd(), &options)?;
         like_runc(&mut spec)?;
