@@ -70,7 +70,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The command of a container could not be executed.
-    #[error("execute {command:?} in the container: {source}")]
+    #[error("execute {command:?} in the container: {}", not_executed(command, source))]
     Exec {
         /// The program as named by the user or the image.
         command: String,
@@ -107,6 +107,16 @@ impl Error {
             Self::Exec { .. } => 126,
             _ => 125,
         }
+    }
+}
+
+/// Why a command could not be executed, in the words from which docker's client makes its exit code.
+fn not_executed(command: &str, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::NotFound if command.contains('/') => "no such file or directory".into(),
+        io::ErrorKind::NotFound => "executable file not found in $PATH".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        _ => source.to_string(),
     }
 }
 

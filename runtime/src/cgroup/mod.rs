@@ -107,13 +107,19 @@ impl Cgroup {
     /// Applies limits to a cgroup that is there: those that are given; the others stay.
     pub(crate) fn limit(&self, resources: &LinuxResources) -> Result<()> {
         let mut list = settings::settings(resources, self)?.into_iter().peekable();
+        // What follows has to be smaller first.
+        let order = [
+            // v1: memory cannot be raised above memory and swap, nor these lowered below that.
+            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+            // v1: of a shorter period the old time may be more than the group above has.
+            ("cpu.cfs_period_us", "cpu.cfs_quota_us"),
+            ("cpu.rt_period_us", "cpu.rt_runtime_us"),
+        ];
         while let Some(setting) = list.next() {
             match self.apply(&setting) {
-                // v1: memory cannot be raised above memory and swap, nor these lowered below that.
                 Err(Error::Io { source, .. })
-                    if setting.file == "memory.limit_in_bytes"
-                        && source.kind() == ErrorKind::InvalidInput
-                        && list.peek().is_some_and(|next| next.file == "memory.memsw.limit_in_bytes") =>
+                    if source.kind() == ErrorKind::InvalidInput
+                        && list.peek().is_some_and(|next| order.contains(&(setting.file.as_str(), next.file.as_str()))) =>
                 {
                     if let Some(next) = list.next() {
                         self.apply(&next)?;
@@ -354,8 +360,13 @@ fn make(member: &Member, first: bool) -> Result<()> {
             if busy || first && fs::remove_dir(path).is_err() {
                 return Err(Error::Busy {
                     what: format!("cgroup {path:?}"),
-                    why: "a container of this name is running; choose another name or stop it first".into(),
+                    why: "the container's cgroup is not empty: one of this name is running; choose another name or stop it first"
+                        .into(),
                 });
+            }
+            if !first && processes::frozen(std::slice::from_ref(member)) {
+                // A process that joined it would never start.
+                return Err(Error::Busy { what: format!("cgroup {path:?}"), why: "it is frozen; thaw it first".into() });
             }
             if first {
                 fs::create_dir(path).attempt(|| format!("create cgroup {path:?}"))?;

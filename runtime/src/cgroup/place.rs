@@ -105,14 +105,16 @@ pub(crate) fn place(id: &str, linux: &Linux, privileged: bool) -> Result<Vec<Mem
     if only {
         return Ok(members);
     }
-    // Without cgroup2 this is the hierarchy whose processes are known and killed.
-    let devices_here = unified.is_none();
-    if configured.is_none() && needed.is_empty() && !devices_here {
+    // Without cgroup2 these are the hierarchies by which processes are known and killed, and paused.
+    let alone = unified.is_none();
+    if configured.is_none() && needed.is_empty() && !alone {
         return Ok(members);
     }
     for controllers in v1_hierarchies()? {
         let has = |wanted: &str| controllers.split(',').any(|name| name == wanted);
-        let wanted = configured.is_some() && privileged || needed.iter().any(|name| has(name)) || devices_here && has("devices");
+        let wanted = configured.is_some() && privileged
+            || needed.iter().any(|name| has(name))
+            || alone && (has("devices") || has("freezer"));
         let mount = Path::new("/sys/fs/cgroup").join(&controllers);
         if wanted && magic(&mount) == Some(CGROUP1_MAGIC) {
             let parent =

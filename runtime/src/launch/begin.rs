@@ -15,7 +15,7 @@ use super::child::{self, Descriptors, HookStop, Manner};
 use super::mounts;
 use super::plan::Plan;
 use super::report;
-use super::rootfs::c_string;
+use super::rootfs::{c_string, host_views};
 use super::stdio::{self, Stdio, high};
 use super::supervise::{self, Signals};
 use super::timing::Timing;
@@ -229,10 +229,12 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
         stdio::give(slave, mappings.host_uid(plan.uid))?;
     }
     let stop = begin.hooks.as_ref().map(|hooks| Stop::new(hooks.rootfs, floor)).transpose()?;
+    let host_views = if begin.pivot { Vec::new() } else { host_views()? };
     let manner = Manner {
         tied: begin.tied,
         new_keyring: begin.new_keyring,
         pivot: begin.pivot,
+        host_views: &host_views,
         hooks: stop.as_ref().map(Stop::for_child),
     };
     let spawned = spawn(&mut plan, &stdio, lease.cgroup.as_ref(), &begin.channel, agent.as_ref(), (numbers, floor), manner);

@@ -5,13 +5,13 @@
 //! made first, then the host's filesystem is left behind, and only then anything is looked up in the
 //! image, by descriptor. Privileges go last, the seccomp filter as late as it can.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use rustix::process::{Gid, Uid};
 
 use super::fsconfig::Refusal;
@@ -54,6 +54,8 @@ pub(super) struct Manner<'a> {
     /// The host's filesystem is left by `pivot_root`; else by `chroot`, for hosts whose own root is an
     /// initramfs.
     pub(super) pivot: bool,
+    /// Without `pivot_root` the host's mounts stay: these, which show a whole system, must not.
+    pub(super) host_views: &'a [CString],
     /// Hooks run before the host's filesystem is left.
     pub(super) hooks: Option<HookStop<'a>>,
 }
@@ -242,11 +244,21 @@ fn stop_for_hooks(descriptors: &Descriptors<'_>, hooks: &HookStop<'_>) -> Result
 /// From the host's filesystem to the container's, which is the working directory and becomes `/`.
 fn leave_host(descriptors: &Descriptors<'_>) -> Result<(), Fault> {
     if !descriptors.manner.pivot {
+        descriptors.manner.host_views.iter().try_for_each(|path| hide(path)).at(Step::LeaveHost, 3)?;
         return rustix::process::chroot(c".").and_then(|()| rustix::process::chdir(c"/")).at(Step::LeaveHost, 2);
     }
     rustix::process::pivot_root(c".", c".").at(Step::EnterRoot, 2)?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH).at(Step::LeaveHost, 0)?;
     rustix::process::chdir(c"/").at(Step::LeaveHost, 1)
+}
+
+/// Takes a mount away, or covers it where it is another user namespace's.
+fn hide(path: &CStr) -> rustix::io::Result<()> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH) {
+        // It was below one that is gone.
+        Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        Err(_) => rustix::mount::mount(c"none", path, c"tmpfs", MountFlags::RDONLY, None),
+    }
 }
 
 fn made_or_fault(made: Result<OwnedFd, Refusal>, index: usize) -> Result<OwnedFd, Fault> {

@@ -41,16 +41,21 @@ pub(super) fn finish(plan: &Plan, terminal: Option<BorrowedFd<'_>>) -> Result<()
 /// Attaches a mount to the descriptor of its target: whatever happens to the path meanwhile.
 fn attach(plan: &Plan, index: usize) -> Result<(), Fault> {
     let mount = &plan.mounts[index];
-    let tree = match (&mount.source, &plan.made[index]) {
-        (Source::Made(tree), _) | (Source::ToMake(_), Some(tree)) => tree,
-        (Source::ToMake(_), None) => return Err(Errno::BADF).at(Step::Mount, index),
-        (Source::Remount(remount), _) => {
-            let target = mount.target.open(plan.root.as_fd()).at(Step::Mount, index)?;
-            return remount.apply(target.as_fd()).at(Step::Mount, index);
-        }
-    };
+    if let Source::Remount(remount) = &mount.source {
+        let target = mount.target.open(plan.root.as_fd()).at(Step::Mount, index)?;
+        return remount.apply(target.as_fd()).at(Step::Mount, index);
+    }
+    let tree = tree(plan, index).ok_or(Errno::BADF).at(Step::Mount, index)?;
     let target = open_target(plan.root.as_fd(), mount).at(Step::Mount, index)?;
-    move_onto(tree.as_fd(), target.as_fd()).at(Step::Mount, index)
+    move_onto(tree, target.as_fd()).at(Step::Mount, index)
+}
+
+/// The mount itself, whoever made it.
+fn tree(plan: &Plan, index: usize) -> Option<BorrowedFd<'_>> {
+    match &plan.mounts[index].source {
+        Source::Made(tree) => Some(tree.as_fd()),
+        _ => plan.made[index].as_ref().map(AsFd::as_fd),
+    }
 }
 
 fn open_target(root: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd, Errno> {
@@ -195,8 +200,8 @@ fn cover_paths(plan: &Plan) -> Result<(), Fault> {
         make_readonly(root, path).at(Step::ReadOnly, index)?;
     }
     let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
-    for (index, mount) in plan.mounts.iter().enumerate() {
-        if let (true, Source::Made(tree)) = (mount.seal, &mount.source) {
+    for (index, _) in plan.mounts.iter().enumerate().filter(|(_, mount)| mount.seal) {
+        if let Some(tree) = tree(plan, index) {
             sys::mount_setattr(tree.as_fd(), attributes, false).at(Step::Mount, index)?;
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct Filesystem {
     pub(super) source: CString,
     pub(super) parameters: Vec<Parameter>,
     pub(super) attributes: MountAttrFlags,
+    /// The filesystem, if it is made already and lacks the mount alone.
+    pub(super) ready: Option<OwnedFd>,
 }
 
 /// The parameter, by its place, at which making a filesystem failed, and why.
@@ -54,12 +56,29 @@ pub(super) type Refusal = (Option<usize>, Errno);
 impl Filesystem {
     /// Makes the detached mount. Allocates nothing.
     pub(super) fn make(&self) -> std::result::Result<OwnedFd, Refusal> {
+        match &self.ready {
+            Some(fs) => self.mount(fs),
+            None => self.mount(&self.create()?),
+        }
+    }
+
+    /// Makes the filesystem, by anyone, and leaves to [`make`](Self::make) what remains.
+    pub(super) fn prepare(&mut self) -> std::result::Result<(), Refusal> {
+        self.ready = Some(self.create()?);
+        Ok(())
+    }
+
+    fn create(&self) -> std::result::Result<OwnedFd, Refusal> {
         let plain = |errno| (None, errno);
         let fs = rustix::mount::fsopen(self.kind.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
         rustix::mount::fsconfig_set_string(&fs, c"source", self.source.as_c_str()).map_err(plain)?;
         configure(&fs, &self.parameters)?;
         rustix::mount::fsconfig_create(&fs).map_err(plain)?;
-        rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes).map_err(plain)
+        Ok(fs)
+    }
+
+    fn mount(&self, fs: &OwnedFd) -> std::result::Result<OwnedFd, Refusal> {
+        rustix::mount::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes).map_err(|errno| (None, errno))
     }
 
     /// The words of an option, for an error report.
@@ -106,6 +125,7 @@ pub(super) fn empty_directory() -> Result<OwnedFd> {
             | MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        ready: None,
     };
     fs.make().map_err(|(_, errno)| errno).attempt(|| "create the empty directory for masked paths")
 }

@@ -1,8 +1,9 @@
 //! The mounts of a runtime-spec configuration, prepared before the container exists.
 //!
-//! Bind mounts and filesystems that belong to no namespace are made here as detached mounts; those of
-//! the new namespaces (proc, sysfs, mqueue, cgroup) can only be made from inside. With a user namespace
-//! so are all others, which must be owned by it; but tmpfs and devpts, whose owners can be named.
+//! Bind mounts are made here as detached mounts, and so are filesystems that belong to no namespace, most of
+//! them but for the mount itself; those of the new namespaces (proc, sysfs, mqueue, cgroup) can only be made
+//! from inside. With a user namespace so are all others, which must be owned by it; but tmpfs and devpts,
+//! whose owners can be named.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -80,13 +81,15 @@ pub(super) struct Preparation<'a> {
     root: BorrowedFd<'a>,
     namespaces: &'a Namespaces,
     shown: &'a Shown,
+    /// A terminal is opened in devpts, before there is a container.
+    terminal: bool,
     /// User namespaces made for id-mapped mounts, by what they map.
     made_for: Vec<(Mappings, OwnedFd)>,
 }
 
 impl<'a> Preparation<'a> {
-    pub(super) fn new(root: BorrowedFd<'a>, namespaces: &'a Namespaces, shown: &'a Shown) -> Self {
-        Self { root, namespaces, shown, made_for: Vec::new() }
+    pub(super) fn new(root: BorrowedFd<'a>, namespaces: &'a Namespaces, shown: &'a Shown, terminal: bool) -> Self {
+        Self { root, namespaces, shown, terminal, made_for: Vec::new() }
     }
 
     /// Prepares all mounts, in their order.
@@ -200,7 +203,8 @@ impl<'a> Preparation<'a> {
             // A device is not to be written even by its filesystem.
             options.parameters.insert(0, Parameter { key: c"ro".to_owned(), value: None, optional: false });
         }
-        let fs = Filesystem {
+        let mut fs = Filesystem {
+            ready: None,
             kind: c_string("mount type", kind)?,
             source: c_string("mount source", source.as_os_str().as_encoded_bytes())?,
             parameters: std::mem::take(&mut options.parameters),
@@ -213,6 +217,14 @@ impl<'a> Preparation<'a> {
             if kind == "sysfs" && (foreign || !in_first_user_namespace()?) && !self.namespaces.makes(libc::CLONE_NEWNET) {
                 plan.instead = Some(host_sysfs(options.own)?);
             }
+            plan.source = Source::ToMake(fs);
+            return Ok(());
+        }
+        let plain = options.idmap.is_none() && mount.uid_mappings().is_none() && !options.copy_up;
+        if plain && !(self.terminal && kind == "devpts") {
+            // The kernel lists mounts in the order they are made in: who reads the list takes it for the
+            // order they are on top of each other in.
+            fs.prepare().map_err(|refusal| fs.refused(&plan.name, refusal))?;
             plan.source = Source::ToMake(fs);
             return Ok(());
         }

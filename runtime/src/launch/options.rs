@@ -10,6 +10,7 @@ use rustix::mount::MountAttrFlags;
 use super::rootfs::c_string;
 use crate::error::{Error, Result};
 use crate::sys::MountAttributes;
+use crate::warning::warn;
 
 /// The bits of `mount_setattr` that hold the access-time mode, cleared before one is set.
 const ATIME_BITS: u64 = 0x70;
@@ -122,9 +123,12 @@ impl Options {
             return fail("a mount cannot be given an id mapping by \"remount\"".into());
         }
         if self.bind && !self.remount {
-            let unknown = self.parameters.iter().find(|parameter| !parameter.optional && !VFS_WORDS.contains(&word(parameter)));
-            if let Some(parameter) = unknown {
-                return fail(format!("option {:?} is none a bind mount has", parameter.key));
+            for parameter in &self.parameters {
+                if !parameter.optional && !VFS_WORDS.contains(&word(parameter)) {
+                    // The kernel has always ignored it, and with it all other runtimes.
+                    let (destination, key) = (mount.destination(), &parameter.key);
+                    warn(&format!("mount on {destination:?}: option {key:?} is ignored: it is none a bind mount has"));
+                }
             }
         }
         Ok(())
@@ -216,7 +220,6 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        assert!(parse("bind", &["bind", "size=1k"]).is_err());
         assert!(parse("proc", &["tmpcopyup"]).is_err());
         assert!(parse("bind", &["remount", "idmap"]).is_err());
         assert!(parse("tmpfs", &["size=1k", "tmpcopyup"]).is_ok());

@@ -79,8 +79,9 @@ impl Plan {
         let (root_propagation, mounts, devices) = match shown {
             Some(shown) => {
                 let propagation = root_propagation(linux, &root)?;
-                let mounts =
-                    Preparation::new(root.as_fd(), &namespaces, shown).all(spec.mounts().as_deref().unwrap_or_default())?;
+                let terminal = process.terminal().unwrap_or(false);
+                let mounts = Preparation::new(root.as_fd(), &namespaces, shown, terminal)
+                    .all(spec.mounts().as_deref().unwrap_or_default())?;
                 let devices = devices::devices(linux, &mounts, can_make_devices)?;
                 (propagation, mounts, devices)
             }
@@ -88,7 +89,7 @@ impl Plan {
         };
         let masked = paths("linux.maskedPaths", linux.masked_paths().as_deref())?;
         let (seccomp, listener) = filter(linux.seccomp().as_ref())?;
-        let (arguments, environment) = process::command(process)?;
+        let (arguments, environment) = process::command(process, root.as_fd())?;
         let user = process.user();
         let plan = Self {
             root_readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
@@ -150,12 +151,12 @@ fn missing(part: &str) -> Error {
 
 /// What is in the runtime-spec but not done here is refused, never silently left out.
 fn refuse_unsupported(spec: &Spec, process: &Process, linux: &Linux) -> Result<()> {
-    let label = linux.mount_label().as_ref().is_some_and(|text| !text.is_empty());
+    let selinux = Path::new("/sys/fs/selinux/enforce").exists();
+    let label = selinux && linux.mount_label().as_ref().is_some_and(|text| !text.is_empty());
     let lists = spec.mounts().as_ref().map_or(0, Vec::len)
         + process.env().as_ref().map_or(0, Vec::len)
         + process.args().as_ref().map_or(0, Vec::len);
     let parts = [
-        (label && !Path::new("/sys/fs/selinux/enforce").exists(), "linux.mountLabel on a kernel without SELinux"),
         (label, "linux.mountLabel"),
         (linux.memory_policy().is_some(), "linux.memoryPolicy"),
         (linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()), "linux.netDevices"),
@@ -175,9 +176,12 @@ fn refuse_unsupported(spec: &Spec, process: &Process, linux: &Linux) -> Result<(
     Ok(())
 }
 
-/// What has no meaning here: parts for other systems, and cache and bandwidth control of processors.
+/// What has no meaning here: parts for other systems, cache and bandwidth control of processors, and labels
+/// where no file has one.
 fn warn_of_ignored(spec: &Spec, linux: &Linux) {
+    let label = linux.mount_label().as_ref().is_some_and(|text| !text.is_empty());
     let parts = [
+        (label, "linux.mountLabel"),
         (linux.intel_rdt().is_some(), "linux.intelRdt"),
         (spec.vm().is_some(), "vm"),
         (spec.zos().is_some(), "zos"),

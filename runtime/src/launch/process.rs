@@ -1,7 +1,9 @@
 //! What the container's process is given besides its namespaces and files: capabilities, limits,
 //! scheduling, labels (runtime-spec config.md, "Process").
 
+use std::collections::HashSet;
 use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use oci_spec::runtime::{
@@ -230,10 +232,20 @@ fn absent(field: &str, value: &str, module: &str) -> Error {
     )
 }
 
-/// The trampoline's argument list (candidate paths, an empty string, the command) and the environment.
-pub(super) fn command(process: &Process) -> Result<(CStringArray, CStringArray)> {
+/// Variables by name: where there are several of one name the last is meant, in its place.
+fn last_of_each(variables: &[String]) -> Vec<&String> {
+    let name = |text: &String| text.split_once('=').map_or(text.clone(), |(name, _)| name.to_owned());
+    let mut seen = HashSet::new();
+    let mut list: Vec<_> = variables.iter().rev().filter(|text| seen.insert(name(text))).collect();
+    list.reverse();
+    list
+}
+
+/// The trampoline's argument list (candidate paths, an empty string, the command) and the environment. `root` is
+/// where the user's home directory is looked up.
+pub(super) fn command(process: &Process, root: BorrowedFd<'_>) -> Result<(CStringArray, CStringArray)> {
     let arguments = process.args().as_deref().unwrap_or_default();
-    let environment = process.env().as_deref().unwrap_or_default();
+    let environment = last_of_each(process.env().as_deref().unwrap_or_default());
     let program = arguments.first().filter(|program| !program.is_empty()).ok_or_else(|| Error::Exec {
         command: arguments.first().cloned().unwrap_or_default(),
         source: std::io::ErrorKind::NotFound.into(),
@@ -252,8 +264,13 @@ pub(super) fn command(process: &Process) -> Result<(CStringArray, CStringArray)>
     for argument in arguments {
         list.push(c_string("command argument", argument.as_str())?);
     }
-    let variables =
-        environment.iter().map(|variable| c_string("environment variable", variable.as_str())).collect::<Result<Vec<_>>>()?;
+    let variable = |text: &str| c_string("environment variable", text);
+    let mut variables = environment.iter().map(|text| variable(text)).collect::<Result<Vec<_>>>()?;
+    // As with runc and crun, on which engines rely: dockerd says nothing of it.
+    if !environment.iter().any(|text: &&String| text.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        variables.retain(|text| !text.as_bytes().starts_with(b"HOME="));
+        variables.push(variable(&format!("HOME={}", crate::spec::home(process.user().uid(), root)))?);
+    }
     Ok((CStringArray::new(list), CStringArray::new(variables)))
 }
 

@@ -37,6 +37,31 @@ pub enum Rootfs {
     },
 }
 
+/// Where the host's procfs and sysfs are mounted. A namespace in which they can be seen whole lets who has a user
+/// namespace of its own mount new ones, without what masks and covers the container's.
+pub(super) fn host_views() -> Result<Vec<CString>> {
+    let path = "/proc/self/mountinfo";
+    let list = std::fs::read_to_string(path).attempt(|| format!("read {path}"))?;
+    let view = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let shown = matches!(filesystem.split(' ').next(), Some("proc" | "sysfs"));
+        mount.split(' ').nth(4).filter(|_| shown).map(unescaped)
+    };
+    list.lines().filter_map(view).map(|point| c_string("mount point", point)).collect()
+}
+
+/// A field of mountinfo: blanks, newlines and backslashes are octal there.
+fn unescaped(field: &str) -> Vec<u8> {
+    let mut parts = field.split('\\');
+    let mut text = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let octal = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        text.extend(octal);
+        text.extend(part.get(3..).unwrap_or_default().bytes());
+    }
+    text
+}
+
 /// The most layers an overlay takes (overlayfs' own limit).
 const LAYERS_LIMIT: usize = 500;
 

@@ -14,7 +14,7 @@ use super::handover::{Inherited, Receivers, check_terminal, write_pid_file};
 use super::helper::{apart, enter_namespaces};
 use super::state::{Container, Directory, Record, Status, process_stat};
 use crate::cgroup::Member;
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::launch::{Begin, Channel, Exit, Guard, HookRun, Rootfs, Running, Signals, StartFifos, begin};
 
@@ -231,6 +231,9 @@ impl<'g> Making<'_, 'g> {
         let state = hook_state(&record, Status::Creating, pid_inside(record.pid))?;
         apart("run the createContainer hooks", &mut || {
             enter_namespaces(pidfd)?;
+            // As with runc: a hook that adds to the container does so by relative paths.
+            let rootfs = &self.bundle.rootfs;
+            rustix::process::chdir(rootfs).attempt(|| format!("enter {rootfs:?} for the createContainer hooks"))?;
             hooks::run(Kind::CreateContainer, spec, &state)
         })
     }

@@ -41,7 +41,7 @@ impl Runtime {
             let Ok(usage) = usage(&container) else { return Ok(()) };
             if usage.oom_kills > killed {
                 killed = usage.oom_kills;
-                print(&json!({ "type": "oom", "id": id }).to_string())?;
+                print(&format!(r#"{{"type":"oom","id":{}}}"#, json!(id)))?;
             }
             print(&stats(id, &usage))?;
         }
@@ -80,7 +80,8 @@ fn stats(id: &str, usage: &Usage) -> String {
         "intel_rdt": {},
         "network_interfaces": null,
     });
-    json!({ "type": "stats", "id": id, "data": data }).to_string()
+    // In runc's order.
+    format!(r#"{{"type":"stats","id":{},"data":{data}}}"#, json!(id))
 }
 
 fn ended_within(pidfd: &std::os::fd::OwnedFd, interval: Duration) -> Result<bool> {

@@ -11,6 +11,7 @@ use super::{Runtime, not_running};
 use crate::error::{Error, Result};
 use crate::files::read_bounded;
 use crate::launch::{Exit, Join, Signals, Target, join};
+use crate::spec::parse_process;
 
 /// The largest process document.
 const PROCESS_LIMIT_BYTES: u64 = 4 << 20;
@@ -70,7 +71,7 @@ impl Runtime {
             (Status::Paused, false) => {
                 return Err(Error::Busy {
                     what: format!("container {:?}", options.id),
-                    why: "it is paused; resume it first, or use --ignore-paused".into(),
+                    why: "cannot exec in a paused container; resume it first, or use --ignore-paused".into(),
                 });
             }
             (Status::Stopped | Status::Creating, _) => return Err(not_running(&options.id)),
@@ -122,7 +123,7 @@ impl Runtime {
 impl ExecOptions {
     fn process(&self, spec: &Spec) -> Result<Process> {
         let mut process = match &self.process {
-            Some(path) => serde_json::from_slice(&read_bounded(path, PROCESS_LIMIT_BYTES)?)
+            Some(path) => parse_process(&read_bounded(path, PROCESS_LIMIT_BYTES)?)
                 .map_err(|error| Error::invalid(format!("{path:?}"), error))?,
             None => self.changed(spec)?,
         };

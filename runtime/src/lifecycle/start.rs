@@ -71,7 +71,10 @@ fn run_inside(container: &Container, spec: &Spec, hook: &Hook, state: &[u8]) -> 
     let mut process: Process = spec.process().clone().ok_or_else(|| Error::invalid("configuration", "it has no \"process\""))?;
     let arguments = hook.args().clone().filter(|arguments| !arguments.is_empty());
     let name = || vec![hook.path().to_string_lossy().into_owned()];
-    process.set_args(Some(arguments.unwrap_or_else(name))).set_env(Some(hook.env().clone().unwrap_or_default()));
+    process.set_args(Some(arguments.unwrap_or_else(name)));
+    if let Some(variables) = hook.env() {
+        process.set_env(Some(variables.clone()));
+    }
     process.set_terminal(Some(false)).set_cwd("/".into());
     let running = join(Join {
         id: container.id(),

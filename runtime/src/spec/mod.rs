@@ -28,11 +28,13 @@ use user::ResolvedUser;
 
 pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::{ETC_FILES, etc_files};
+pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
+pub(crate) use user::home;
 pub use volume::Volume;
 
 /// Where commands are looked up if nothing says otherwise.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The version of the runtime-spec that configurations follow.
 pub(crate) const OCI_VERSION: &str = "1.2.0";

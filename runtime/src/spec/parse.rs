@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Capability, Spec};
-use serde_json::Value;
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::warning::warn;
@@ -24,9 +24,32 @@ pub fn parse_spec(text: &[u8], bundle: &Path) -> Result<Spec> {
 
 fn again(text: &[u8]) -> Option<Spec> {
     let mut value: Value = serde_json::from_slice(text).ok()?;
-    forget_unknown_capabilities(&mut value);
-    rename_scheduler_flags(&mut value);
+    put_right(&mut value);
     serde_json::from_value(value).ok()
+}
+
+fn put_right(value: &mut Value) {
+    if let Some(process) = value.get_mut("process") {
+        fill_in_user(process);
+    }
+    forget_unknown_capabilities(value);
+    rename_scheduler_flags(value);
+}
+
+/// Reads a process document, as `exec` takes it.
+pub(crate) fn parse_process(text: &[u8]) -> Result<Process> {
+    let fail = |error| Error::invalid("process document", error);
+    let process: Value = serde_json::from_slice(text).map_err(fail)?;
+    let mut value = json!({ "process": process });
+    put_right(&mut value);
+    serde_json::from_value(value["process"].take()).map_err(fail)
+}
+
+/// Without a user it is user 0: so it is with runc and crun.
+fn fill_in_user(process: &mut Value) {
+    if let Some(process) = process.as_object_mut() {
+        process.entry("user").or_insert_with(|| json!({ "uid": 0, "gid": 0 }));
+    }
 }
 
 /// "Any value which cannot be mapped to a relevant kernel interface MUST be logged as a warning"

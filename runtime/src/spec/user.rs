@@ -66,6 +66,13 @@ pub(super) fn resolve(text: &str, root: BorrowedFd<'_>) -> Result<ResolvedUser> 
     Ok(ResolvedUser { uid, gid, groups: all, home: home.to_owned() })
 }
 
+/// The home directory of a user by number; `/` for one who is not in `/etc/passwd`, or if that cannot be read.
+pub(crate) fn home(uid: u32, root: BorrowedFd<'_>) -> String {
+    let passwd = read(root, c"etc/passwd").unwrap_or_default();
+    let entry = passwd.lines().filter_map(Entry::parse).find(|entry| entry.uid == uid);
+    entry.map(|entry| entry.home).filter(|home| home.starts_with('/')).unwrap_or("/").to_owned()
+}
+
 fn invalid(text: &str, why: impl std::fmt::Display) -> Error {
     Error::invalid(format!("user {text:?}"), why)
 }

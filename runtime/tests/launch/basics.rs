@@ -52,7 +52,7 @@ fn a_missing_command_is_127_and_one_that_cannot_run_is_126() {
     let Some(bundle) = Bundle::new(&["no-such-command"]) else { return };
     let run = bundle.run();
     assert_eq!(run.code, Some(127));
-    assert!(run.err.contains("no-such-command") && run.err.contains("No such file"), "{}", run.err);
+    assert!(run.err.contains("no-such-command") && run.err.contains("executable file not found"), "{}", run.err);
 
     let bundle = Bundle::new(&["/etc/plain"]).unwrap();
     fs::write(bundle.root().join("etc/plain"), "x").unwrap();

@@ -272,6 +272,22 @@ fn device_rules_of_a_named_path_are_a_v1_list() {
 }
 
 #[test]
+fn a_cgroup_that_is_frozen_is_refused_and_not_waited_for() {
+    let Some(bundle) = Bundle::sh("true") else { return };
+    let freezer = Path::new("/sys/fs/cgroup/freezer");
+    if !root() || !useful(freezer.join("tasks").exists(), "the v1 freezer") {
+        return;
+    }
+    let name = format!("longshore-frozen-{}", std::process::id());
+    fs::create_dir(freezer.join(&name)).unwrap();
+    fs::write(freezer.join(&name).join("freezer.state"), "FROZEN").unwrap();
+    let run = bundle.run_edited(|spec| spec["linux"]["cgroupsPath"] = json!(format!("/{name}")));
+    assert!(run.code == Some(125) && run.err.contains("it is frozen"), "{run:?}");
+    let _ = fs::remove_dir(freezer.join(&name));
+    assert!(named(&name).is_empty());
+}
+
+#[test]
 fn what_the_container_made_below_its_cgroup_goes_with_it() {
     let Some(bundle) = Bundle::sh(
         "mkdir -p /sys/fs/cgroup/a/b && sleep 1000 & sleep 0.2; echo $! >/sys/fs/cgroup/a/b/cgroup.procs; cat /sys/fs/cgroup/a/b/cgroup.procs | wc -l",

@@ -7,7 +7,7 @@ use std::path::Path;
 use longshore_runtime::spec::Volume;
 use serde_json::json;
 
-use crate::bundle::{Bundle, ROCI};
+use crate::bundle::{Bundle, ROCI, Run};
 use crate::needs::root;
 
 #[test]
@@ -36,7 +36,7 @@ fn cve_2024_21626_no_descriptor_leaks_and_the_working_directory_is_inside() {
     let leaked = fs::File::open("/").unwrap();
     let leaked = rustix::io::fcntl_dupfd_cloexec(&leaked, 50).unwrap();
     rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
-    let out = crate::bundle::Run::of(bundle.command().output().unwrap()).ok();
+    let out = Run::of(bundle.command().output().unwrap()).ok();
     // 3 is the directory `ls` itself reads.
     assert!(out.starts_with("0\n1\n2\n3\nl"), "{out}");
     drop(leaked);
@@ -126,7 +126,7 @@ fn cve_2021_30465_a_target_swapped_while_containers_start_never_leads_out() {
             }
         });
         for _ in 0..40 {
-            let run = crate::bundle::Run::of(bundle.command().output().unwrap());
+            let run = Run::of(bundle.command().output().unwrap());
             assert!(!run.out.contains("secret"), "{run:?}");
             assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "nothing is made outside");
         }
@@ -186,7 +186,7 @@ fn ids_that_would_be_paths_are_refused() {
     for id in ["../x", "a/b", "", ".", "-x", &"a".repeat(200)] {
         bundle.write(|_| {});
         bundle.id = id.to_owned();
-        let run = crate::bundle::Run::of(bundle.command().arg("--").output().unwrap());
+        let run = Run::of(bundle.command().arg("--").output().unwrap());
         assert_ne!(run.code, Some(0), "{id}");
     }
     assert!(!Path::new("/sys/fs/cgroup/x").exists());
@@ -262,4 +262,24 @@ fn cve_2025_52881_what_is_written_for_a_container_is_never_written_through_the_i
     let run = bundle.run_edited(|spec| spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "5000" }));
     assert_eq!(run.ok(), "5000");
     assert_eq!(fs::read_to_string(bundle.root().join("proc/sys/kernel/msgmax")).unwrap(), "the image's");
+}
+
+#[test]
+fn without_pivot_root_a_user_namespace_gets_no_bare_procfs_or_sysfs() {
+    // The kernel gives one to who sees one whole: the host's, below a root that is entered by chroot.
+    let script = "for kind in proc sysfs; do unshare -mrpnf mount -t $kind none /tmp && echo $kind; done; ls /proc/1/root/bin/sh";
+    let Some(bundle) = Bundle::sh(script) else { return };
+    if !root() {
+        return;
+    }
+    bundle.write(|spec| {
+        spec["linux"]["seccomp"].take();
+        for set in ["bounding", "permitted", "effective"] {
+            spec["process"]["capabilities"][set].as_array_mut().unwrap().push(json!("CAP_SETFCAP"));
+        }
+    });
+    let mut command = bundle.command();
+    let run = Run::of(command.arg("--no-pivot").output().unwrap());
+    assert_eq!(run.out, "/proc/1/root/bin/sh", "{run:?}");
+    assert_eq!(run.err.matches("ermission denied").count() + run.err.matches("not permitted").count(), 2, "{run:?}");
 }

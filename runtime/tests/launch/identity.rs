@@ -137,7 +137,7 @@ fn on_cgroup_v1_alone_the_devices_controller_restricts_and_is_cleaned_up() {
     assert_eq!(run.code, Some(0), "{}", run.err);
     let lines: Vec<&str> = run.out.lines().collect();
     assert!(lines[0].ends_with(":devices:/"), "the namespace's root is the container's own: {}", run.out);
-    assert_eq!(lines[1..], ["devices", "/sys/fs/cgroup/devices/tasks", "read-only"]);
+    assert_eq!(lines[1..], ["devices", "freezer", "/sys/fs/cgroup/devices/tasks", "read-only"]);
     assert!(run.err.contains("can't open '/tmp/mem': Operation not permitted"), "{}", run.err);
     assert!(bundle.cgroups().iter().all(|path| !path.exists()));
 }

@@ -158,19 +158,19 @@ fn a_bundle_that_cannot_be_used_leaves_nothing_behind() {
 fn a_command_that_is_not_there_is_said_by_create_in_words_engines_look_for() {
     let Some(container) = Container::sh("true") else { return };
     container.write(|spec| spec["process"]["args"] = json!(["no-such-command"]));
-    refused(&container.create(&[]), 1, "No such file or directory");
+    refused(&container.create(&[]), 1, "executable file not found in $PATH");
     fs::write(container.bundle.root().join("etc/plain"), "x").unwrap();
     container.write(|spec| spec["process"]["args"] = json!(["/etc/plain"]));
-    refused(&container.create(&[]), 1, "Permission denied");
+    refused(&container.create(&[]), 1, "permission denied");
     container.write(|spec| spec["process"]["args"] = json!(["/etc"]));
-    refused(&container.create(&[]), 1, "Permission denied");
+    refused(&container.create(&[]), 1, "permission denied");
     assert!(container.is_gone());
     // Gone between the two: known only when it is executed.
     fs::copy(container.bundle.root().join("bin/busybox"), container.bundle.root().join("bin/fleeting")).unwrap();
     container.write(|spec| spec["process"]["args"] = json!(["/bin/fleeting"]));
     container.create(&[]).ok();
     fs::remove_file(container.bundle.root().join("bin/fleeting")).unwrap();
-    refused(&container.roci(&["start", container.id()]), 1, "No such file or directory");
+    refused(&container.roci(&["start", container.id()]), 1, "no such file or directory");
     wait_until(|| container.status() == "stopped");
     container.roci(&["delete", container.id()]).ok();
 }

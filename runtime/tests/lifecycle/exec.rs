@@ -57,12 +57,29 @@ fn environment_directory_user_and_groups_are_the_container_s_unless_told_otherwi
 }
 
 #[test]
+fn a_variable_is_there_once_and_the_home_directory_is_the_user_s() {
+    let Some(container) = Container::sh(SERVICE) else { return };
+    fs::write(container.bundle.root().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nfive:x:5:5::/five:/bin/sh\n").unwrap();
+    container.write(|spec| spec["process"]["env"] = json!(["PATH=/bin", "A=1", "HOME=/x", "A=2", "HOME="]));
+    container.bring_up("run", &["--detach"]).ok();
+    assert_eq!(container.exec(&["env"]).ok(), "PATH=/bin\nA=2\nHOME=/root");
+    let home = |flags: &[&str]| container.roci(&[&["exec"], flags, &[container.id(), "sh", "-c", "echo $HOME"]].concat()).ok();
+    assert_eq!(home(&["--user", "5"]), "/five");
+    assert_eq!(home(&["--user", "6"]), "/");
+    assert_eq!(home(&["--env", "HOME=/given"]), "/given");
+    // A document may leave the user out: runc's own default is user 0.
+    fs::write(container.file("process.json"), r#"{"args":["sh","-c","id -u; echo $HOME"],"cwd":"/"}"#).unwrap();
+    let document = container.file("process.json");
+    assert_eq!(container.roci(&["exec", "--process", document.to_str().unwrap(), container.id()]).ok(), "0\n/root");
+}
+
+#[test]
 fn exit_codes_and_signals_are_the_command_s() {
     let Some(container) = Container::service() else { return };
     assert_eq!(container.exec(&["sh", "-c", "exit 42"]).code, Some(42));
     assert_eq!(container.exec(&["sh", "-c", "kill -9 $$"]).code, Some(137));
     let missing = container.exec(&["no-such-command"]);
-    assert!(missing.code == Some(255) && missing.err.contains("No such file or directory"), "{missing:?}");
+    assert!(missing.code == Some(255) && missing.err.contains("executable file not found in $PATH"), "{missing:?}");
     assert_eq!(container.roci(&["exec", container.id()]).code, Some(255));
     assert_eq!(container.status(), "running");
 }

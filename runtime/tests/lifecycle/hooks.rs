@@ -64,6 +64,22 @@ fn all_six_run_in_their_order_place_and_state() {
 }
 
 #[test]
+fn create_container_hooks_begin_in_the_root_file_system_as_the_container_sees_it() {
+    let Some(container) = Container::sh("cat /given") else { return };
+    let (root, given) = (container.bundle.root(), container.file("given"));
+    fs::write(&given, "mounted\n").unwrap();
+    let script = format!("pwd >{0}.pwd; touch ./given; mount --bind {0} ./given", given.display());
+    container.write(|spec| {
+        let env = json!(["PATH=/usr/bin:/bin"]);
+        spec["hooks"]["createContainer"] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": env }]);
+    });
+    container.bring_up("run", &[]).ok();
+    assert_eq!(container.out(), "mounted");
+    assert_eq!(fs::read_to_string(container.file("given.pwd")).unwrap().trim(), root.to_str().unwrap());
+    assert_eq!(fs::read_to_string(root.join("given")).unwrap(), "", "the mount is the container's alone");
+}
+
+#[test]
 fn all_six_run_for_a_container_in_the_foreground() {
     let Some(container) = Container::sh("cat /hooks.log") else { return };
     let log = container.file("hooks.log");

@@ -13,6 +13,7 @@ mod bad_input;
 mod container;
 mod containerd;
 mod descriptors;
+mod dockerd;
 mod engines;
 mod exec;
 mod hooks;

@@ -49,6 +49,9 @@ impl Log {
     /// What somebody who looks for a mistake wants to know.
     pub(crate) fn debug(&self, text: &str) {
         self.write("debug", text);
+        if self.file.is_none() {
+            say(&format!("level=debug msg={text:?}"));
+        }
     }
 
     fn write(&self, level: &str, text: &str) {

@@ -8,7 +8,13 @@ use std::path::PathBuf;
 use clap::Args;
 use longshore_runtime::error::{Attempt, Error, Result};
 use longshore_runtime::image::ContainerConfig;
-use longshore_runtime::spec::{RunOptions, default_spec};
+use longshore_runtime::spec::{DEFAULT_PATH, RunOptions, default_spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Spec,
+};
+
+/// `linux/magic.h`.
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
 /// Write a config.json that runs a shell in ./rootfs
 #[derive(Debug, Args)]
@@ -21,14 +27,46 @@ pub(crate) struct WriteSpec {
 impl WriteSpec {
     pub(crate) fn call(self) -> Result<u8> {
         let bundle = &self.bundle;
-        let options =
-            RunOptions { id: "roci".into(), args: vec!["sh".into()], tty: true, read_only: true, ..RunOptions::default() };
+        let options = RunOptions {
+            id: "roci".into(),
+            args: vec!["sh".into()],
+            tty: true,
+            read_only: true,
+            no_new_privileges: true,
+            ..RunOptions::default()
+        };
         let directory = File::open(bundle).attempt(|| format!("open {bundle:?}"))?;
-        let spec = default_spec(&ContainerConfig::default(), directory.as_fd(), &options)?;
+        let mut spec = default_spec(&ContainerConfig::default(), directory.as_fd(), &options)?;
+        like_runc(&mut spec)?;
         let path = bundle.join("config.json");
         let mut text = serde_json::to_vec_pretty(&spec).map_err(|error| Error::invalid("config.json", error))?;
         text.push(b'\n');
         let mut file = File::create_new(&path).attempt(|| format!("create {path:?} (an old one is not overwritten)"))?;
         file.write_all(&text).attempt(|| format!("write {path:?}")).map(|()| 0)
     }
+}
+
+/// runc's example, on which scripts that change it rely: three capabilities, no filter, no sysctls, and a cgroup
+/// namespace on cgroup v2 alone.
+fn like_runc(spec: &mut Spec) -> Result<()> {
+    let few: Capabilities = [Capability::AuditWrite, Capability::Kill, Capability::NetBindService].into();
+    if let Some(process) = spec.process_mut() {
+        process.set_env(Some(vec![format!("PATH={DEFAULT_PATH}"), "TERM=xterm".into()]));
+        let mut sets = LinuxCapabilities::default();
+        sets.set_bounding(Some(few.clone())).set_effective(Some(few.clone())).set_permitted(Some(few));
+        sets.set_inheritable(None).set_ambient(None);
+        let limit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(1024u64).hard(1024u64).build();
+        let limit = limit.map_err(|error| Error::invalid("config.json", error))?;
+        process.set_capabilities(Some(sets)).set_rlimits(Some(vec![limit]));
+    }
+    let cgroups = rustix::fs::statfs("/sys/fs/cgroup").attempt(|| "look at /sys/fs/cgroup")?;
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_seccomp(None).set_sysctl(None);
+        if cgroups.f_type != CGROUP2_SUPER_MAGIC
+            && let Some(namespaces) = linux.namespaces_mut()
+        {
+            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Cgroup);
+        }
+    }
+    Ok(())
 }
