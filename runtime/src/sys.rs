@@ -381,6 +381,12 @@ pub(crate) fn close_from(first: c_uint) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0) }).map(drop)
 }
 
+/// Has every descriptor from `first` up closed when another program is executed.
+pub(crate) fn close_on_exec_from(first: c_uint) -> Result<()> {
+    // SAFETY: descriptors are integers and stay open.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
 /// Closes a descriptor under its owner, who must never use or drop it again: for a process about to
 /// `execve`.
 pub(crate) fn close(fd: BorrowedFd<'_>) {

@@ -121,6 +121,11 @@ impl Store {
             let Ok(text) = files::read_bounded(&path, LEASE_LIMIT_BYTES) else { continue };
             digests.extend(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()));
         }
+        // What a container that is kept needs it needs whether it runs or not.
+        for container in std::fs::read_dir(self.root.join("containers")).into_iter().flatten().flatten() {
+            let Ok(text) = files::read_bounded(&container.path().join("claims"), LEASE_LIMIT_BYTES) else { continue };
+            digests.extend(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()));
+        }
         Ok(digests)
     }
 

@@ -45,7 +45,7 @@ impl Store {
         }
         let leased: HashSet<Digest> = self.leased()?.into_iter().collect();
         if !force && leased.contains(&digest) {
-            let why = "a container or a pull is using it; wait for it, or stop it".into();
+            let why = "a container or a pull is using it; wait for it, or remove the container (`rbox ps --all`)".into();
             return Err(Error::Busy { what: format!("image {text}"), why });
         }
         let image = self.load(&group.iter().collect::<Vec<_>>()).ok();
