@@ -4,14 +4,14 @@
 //! this program anew as this: with a heap of its own, which stays small, and six descriptors, which is all it
 //! has of its caller. Executing a program keeps a process's number, its children and their tie to it.
 //!
-//! It reads the container's output and waits for the container's end, both at once and without a look at the
-//! clock; then it says how the container ended, removes the cgroup, and ends. Its lock tells the others.
+//! It reads the container's output and waits for the container's end, both at once, and sleeps while neither
+//! comes; then it says how the container ended, removes the cgroup, and ends. Its lock tells the others.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::log_file::{self, ENTRY_LIMIT_BYTES, LogFile, Stream};
@@ -22,6 +22,10 @@ use crate::error::{Attempt, Error, Result};
 use crate::launch::reap;
 use crate::store::Store;
 use crate::sys::{self, CStringArray};
+
+/// How long nothing has happened when nothing more is expected soon: the monitor lets go of memory once then,
+/// and waits without a limit.
+const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// What the program calls itself as a monitor; its argument is the container's ID.
 const NAME: &str = "longshore-monitor";
@@ -133,7 +137,14 @@ fn watch(config: &Config, containers: &Containers) -> Result<()> {
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(sys::borrow_fd(PIDFD), PollFlags::IN)];
         fds.extend(outputs.iter().map(|output| PollFd::from_borrowed_fd(output.fd, PollFlags::IN)));
-        match poll(&mut fds, None) {
+        let mut polled = poll(&mut fds, Some(&QUIET));
+        if polled == Ok(0) {
+            // What was needed for what has been done is not needed for waiting; what is done between here and
+            // there would be.
+            sys::forget_program();
+            polled = poll(&mut fds, None);
+        }
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::io("wait for the container", errno)),
         }

@@ -83,8 +83,10 @@ impl Containers {
     /// # Errors
     ///
     /// [`Error::Busy`] when the name is taken.
-    pub fn create(&self, lease: &Lease, image: &Image, create: Create) -> Result<Config> {
+    pub fn create(&self, lease: &Lease, image: &Image, mut create: Create) -> Result<Config> {
         create.name.as_deref().map_or(Ok(()), names::check)?;
+        // What is wrong is wrong now, not when it is started.
+        lease.id().clone_into(&mut create.options.id);
         create.options.hostname()?;
         let dir = lease.scratch().join("container");
         files::make_private_dir(&dir)?;
