@@ -1,9 +1,10 @@
 //! A further command in a container that runs.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::monitor::HIGH_FD;
 use super::record::Phase;
 use super::store::{Container, Containers, not_running};
 use crate::error::{Attempt, Result};
@@ -49,19 +50,31 @@ impl Containers {
             detach: command.detach,
             ..ExecOptions::default()
         };
-        if !command.stdin {
-            let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            sys::place_fd(null.attempt(|| "open /dev/null")?.as_fd(), 0, false).attempt(|| "close standard input")?;
-        }
         if let Some(text) = &command.user {
             let path = format!("/proc/{}/root", container.status.pid);
             let root = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .attempt(|| format!("look up user {text:?} in the container"))?;
             let (uid, gid, groups, home) = resolve_user(text, root.as_fd())?;
             options.user = Some((uid, Some(gid)));
-            options.additional_gids = groups;
+            // A user namespace with a single id denies them.
+            let setgroups = std::fs::read_to_string(format!("/proc/{}/setgroups", container.status.pid));
+            options.additional_gids = if setgroups.is_ok_and(|word| word.trim() == "deny") { Vec::new() } else { groups };
             options.env.insert(0, format!("HOME={home}"));
         }
-        self.runtime.exec(&options)
+        let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open /dev/null")?;
+        let place = |fd: BorrowedFd<'_>, number| sys::place_fd(fd, number, false).attempt(|| "set up standard input and output");
+        if !command.stdin || command.detach {
+            place(null.as_fd(), 0)?;
+        }
+        if !command.detach {
+            return self.runtime.exec(&options);
+        }
+        // Nobody waits for what it says; that it could not be started is still said here.
+        let stderr = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), HIGH_FD).attempt(|| "keep standard error")?;
+        place(null.as_fd(), 1)?;
+        place(null.as_fd(), 2)?;
+        let started = self.runtime.exec(&options);
+        place(stderr.as_fd(), 2)?;
+        started
     }
 }

@@ -144,9 +144,9 @@ fn an_ordinary_user_s_detached_containers_are_watched_stopped_and_removed() {
         rbox(&["stop", "-t", "30", "mine"]);
         assert_eq!(rbox(&["wait", "mine"]), "33\n");
         rbox(&["start", "mine"]);
-        let monitor = processes(&ordinary.user).into_iter().find(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "longshore-mon\n")
-        });
+        let monitor = processes(&ordinary.user)
+            .into_iter()
+            .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "longshore-mon\n"));
         send(monitor.expect("the container's monitor"), Signal::KILL);
         assert_eq!(rbox(&["wait", "mine"]), "137\n");
         assert_eq!(rbox(&["ps", "-q"]), "");
