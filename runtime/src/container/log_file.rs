@@ -157,6 +157,9 @@ impl LogFile {
 
     /// Writes what was added. Entries for which there is no room are lost.
     pub(super) fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
         if self.file.is_none() {
             self.reopen();
         }

@@ -6,6 +6,7 @@ use super::record::Config;
 use super::store::{Container, Containers};
 use crate::error::{Attempt, Error, Result};
 use crate::lifecycle::Signal;
+use crate::store::claims;
 
 impl Containers {
     /// Removes a container that does not run, with its log and all it wrote; its name is free then. With
@@ -45,7 +46,7 @@ impl Containers {
         }
         self.give_back(config);
         drop(lock);
-        Ok(())
+        self.store.release(claims(&gone), &lease)
     }
 }
 

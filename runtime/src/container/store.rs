@@ -88,6 +88,12 @@ impl Containers {
         // What is wrong is wrong now, not when it is started.
         lease.id().clone_into(&mut create.options.id);
         create.options.hostname()?;
+        // What is the caller's own is so now, whoever starts it again.
+        for variable in create.options.env.iter_mut().filter(|variable| !variable.contains('=')) {
+            if let Ok(value) = std::env::var(&*variable) {
+                variable.extend(["=", &value]);
+            }
+        }
         let dir = lease.scratch().join("container");
         files::make_private_dir(&dir)?;
         prepare::make_directories(&self.store, &dir, image.diff_ids())?;

@@ -33,6 +33,7 @@ pub use convert::Converted;
 pub use image::Image;
 pub use layer::{LayerForm, LayerInfo};
 pub use lease::Lease;
+pub(crate) use lease::claims;
 pub use remove::Removed;
 
 pub(crate) use new_layer::NewLayer;

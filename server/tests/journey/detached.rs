@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::common::wait_until;
 use super::fixture::{Mounts, Ready, is_init, nothing_left, processes, send};
@@ -56,6 +56,11 @@ impl Ready {
             words == format!("longshore-monitor\0{id}\0").into_bytes()
         };
         processes(&self.user).into_iter().find(is_its).expect("the container's monitor")
+    }
+
+    /// Its first process, as `inspect` says.
+    fn monitored(&self, id: &str) -> u64 {
+        self.inspect(id)["State"]["Pid"].as_u64().unwrap()
     }
 
     fn init(&self) -> u32 {
@@ -181,13 +186,14 @@ fn a_stopped_container_starts_again_with_what_it_wrote() {
     ready.rbox(&["stop", "again"]);
     let refused = ready.user.fail("rbox", &["rmi", &ready.image]);
     assert!(refused.contains("in use"), "what stands still needs its image: {refused}");
+    // By force only its names go; the rest goes with the container.
+    ready.rbox(&["rmi", "--force", &ready.image]);
     ready.rbox(&["start", "again"]);
     ready.logged("again", "3\n");
     let refused = ready.user.fail("rbox", &["rm", "again"]);
     assert!(refused.contains("--force"), "{refused}");
     assert_eq!(ready.rbox(&["rm", "-fv", "again", "never-was"]), "again\nnever-was\n");
     no_containers(&ready, &before, &[&id]);
-    ready.rbox(&["rmi", &ready.image]);
     assert_eq!(ready.user.check_store(), (vec![], vec![]));
 }
 
@@ -279,7 +285,7 @@ fn a_container_outlives_who_started_it() {
     let mut id = String::new();
     BufReader::new(shell.stdout.take().unwrap()).read_line(&mut id).unwrap();
     ready.logged("orphan", "up");
-    let group = rustix::process::Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
+    let group = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
     rustix::process::kill_process_group(group, Signal::KILL).unwrap();
     shell.wait().unwrap();
     assert!(ready.status(id.trim()).unwrap().starts_with("Up "));
@@ -352,6 +358,34 @@ fn kill_nine_of_the_monitor_ends_the_container_and_ps_says_so() {
 }
 
 #[test]
+fn kill_nine_of_everything_at_any_moment_leaves_what_can_be_removed() {
+    let Some(ready) = Ready::new() else { return };
+    let before = Mounts::now(&ready.user);
+    for round in 0..40_u64 {
+        let mut child =
+            ready.command(&["-d"], &["sh", "-c", POLITE]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_micros(round * 700);
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        // The monitor too, while it is still a copy of the command or has just become itself.
+        for pid in processes(&ready.user) {
+            let _ = kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL);
+        }
+        child.wait().unwrap();
+    }
+    wait_until("every process is gone", || processes(&ready.user).is_empty());
+    let rows = ready.rbox(&["ps", "--all", "--no-trunc", "--format", "json"]);
+    assert!(rows.lines().all(|row| row.contains("\"Exited (137)") || row.contains("\"Created\"")), "{rows}");
+    let ids = ready.rbox(&["ps", "-aq", "--no-trunc"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    assert!(!ids.is_empty(), "some have come to be");
+    ready.rbox(&[&["rm"][..], &ids].concat());
+    ready.sh(&[], "true");
+    no_containers(&ready, &before, &ids);
+}
+
+#[test]
 fn a_frozen_first_process_whose_monitor_was_killed_is_found_and_ended() {
     let Some(ready) = Ready::new() else { return };
     let id = ready.detach(&[], "echo up; exec sleep 1000");
@@ -360,6 +394,17 @@ fn a_frozen_first_process_whose_monitor_was_killed_is_found_and_ended() {
     send(init, Signal::STOP);
     send(monitor, Signal::KILL);
     wait_until("it is told", || ready.status(&id).is_some_and(|status| status.starts_with("Exited (137)")));
+    wait_until("it is gone", || !Path::new(&format!("/proc/{init}")).exists());
+    // The tie to its monitor is cut by the kernel where a program has capabilities of its own.
+    let mark = format!("MARK={}", ready.user.store().display());
+    let output = ready.run(&["-d", "-e", &mark, "-u", "app"], &["ping", "127.0.0.1"]);
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    ready.logged(&id, "PING");
+    let (monitor, init) = (ready.monitor(&id), ready.monitored(&id));
+    send(monitor, Signal::KILL);
+    wait_until("the monitor is gone", || !Path::new(&format!("/proc/{monitor}/exe")).exists());
+    assert!(Path::new(&format!("/proc/{init}/cmdline")).exists(), "it has lost its tie");
+    assert!(ready.status(&id).unwrap().starts_with("Exited (137)"));
     wait_until("it is gone", || !Path::new(&format!("/proc/{init}")).exists());
 }
 
