@@ -44,13 +44,13 @@ until grep -q listens "$work/log"; do sleep 0.1; done
 "${podman[@]}" pull -q --tls-verify=false "$address/bench/image:1" > /dev/null
 
 start_ours() { "$bin/rrun" -d --network none "$address/bench/image:1" sleep 1000; }
-start_podman() { "${podman[@]}" run -d --network none "$address/bench/image:1" sleep 1000; }
+start_podman() { "${podman[@]}" run -d --network none --ulimit nofile=1024:4096 --ulimit nproc=4096:4096 "$address/bench/image:1" sleep 1000; }
 
 # The process that stays for container $1: podman's and ours have its ID as an argument.
 watcher() {
     local pid
     for pid in $(pgrep -f "$1"); do
-        case $(tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null) in
+        case $(tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline") in
             longshore-monitor\ * | */conmon\ *) echo "$pid" ;;
         esac
     done

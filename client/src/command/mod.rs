@@ -118,7 +118,7 @@ struct Rbox {
 enum Verb {
     Pull(pull::Pull),
     Push(push::Push),
-    Run(run::Run),
+    Run(Box<run::Run>),
     Ps(ps::Ps),
     Logs(logs::Logs),
     Exec(exec::Exec),
