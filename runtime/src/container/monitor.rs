@@ -9,6 +9,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -72,10 +73,10 @@ impl Becoming<'_> {
         for (fd, number) in high {
             sys::place_fd(fd.attempt(attempted)?.as_fd(), number, false).attempt(attempted)?;
         }
-        let c_string = |text: &str| CString::new(text).map_err(std::io::Error::from).attempt(attempted);
-        let root = format!("{ROOT_VARIABLE}={}", self.store.root().display());
-        let arguments = CStringArray::new(vec![c_string(NAME)?, c_string(self.id)?]);
-        let environment = CStringArray::new(vec![c_string(&root)?]);
+        let c_string = |bytes: Vec<u8>| CString::new(bytes).map_err(std::io::Error::from).attempt(attempted);
+        let root = [ROOT_VARIABLE.as_bytes(), b"=", self.store.root().as_os_str().as_bytes()].concat();
+        let arguments = CStringArray::new(vec![c_string(NAME.into())?, c_string(self.id.into())?]);
+        let environment = CStringArray::new(vec![c_string(root)?]);
         // What comes from who called the command, and was not meant for others, goes no further.
         sys::close_on_exec_from(PROGRAM as u32).attempt(attempted)?;
         Err(sys::exec_fd(sys::borrow_fd(PROGRAM), &arguments, &environment)).attempt(attempted)
