@@ -44,7 +44,7 @@ impl Containers {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             other => other.attempt(|| format!("remove container {}", config.name))?,
         }
-        self.give_back(config);
+        self.give_names_back();
         drop(lock);
         self.store.release(claims(&gone), &lease)
     }

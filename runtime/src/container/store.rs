@@ -167,12 +167,15 @@ impl Containers {
         linked.attempt(|| format!("take the name {:?}", config.name))
     }
 
-    /// Gives the name back. Only under the store's exclusive lock.
-    pub(super) fn give_back(&self, config: &Config) {
-        let path = self.name_path(&config.name);
-        if std::fs::read_link(&path).is_ok_and(|owner| owner == Path::new(&config.id)) {
-            // A name that stays behind is recognised by who wants it next.
-            let _ = std::fs::remove_file(path);
+    /// Gives back every name whose container has gone, or never came because its maker was killed. Only under the
+    /// store's exclusive lock.
+    pub(super) fn give_names_back(&self) {
+        let names = std::fs::read_dir(self.store.root().join("names")).into_iter().flatten().flatten();
+        for path in names.map(|entry| entry.path()) {
+            if std::fs::read_link(&path).is_ok_and(|owner| !self.directory(&owner.to_string_lossy()).exists()) {
+                // One that stays is recognised by who wants it next.
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 
