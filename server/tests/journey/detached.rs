@@ -55,7 +55,10 @@ impl Ready {
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words == format!("longshore-monitor\0{id}\0").into_bytes()
         };
-        processes(&self.user).into_iter().find(is_its).expect("the container's monitor")
+        let monitor = || processes(&self.user).into_iter().find(is_its);
+        // It has just executed itself: its name may be a moment late.
+        wait_until("the monitor is there", || monitor().is_some());
+        monitor().unwrap()
     }
 
     /// Its first process, as `inspect` says.

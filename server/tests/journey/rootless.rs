@@ -144,10 +144,12 @@ fn an_ordinary_user_s_detached_containers_are_watched_stopped_and_removed() {
         rbox(&["stop", "-t", "30", "mine"]);
         assert_eq!(rbox(&["wait", "mine"]), "33\n");
         rbox(&["start", "mine"]);
-        let monitor = processes(&ordinary.user)
-            .into_iter()
-            .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "longshore-mon\n"));
-        send(monitor.expect("the container's monitor"), Signal::KILL);
+        let is_monitor =
+            |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.starts_with(b"longshore-monitor\0"));
+        let monitor = || processes(&ordinary.user).into_iter().find(is_monitor);
+        // It has just executed itself: its name may be a moment late.
+        wait_until("the monitor is there", || monitor().is_some());
+        send(monitor().unwrap(), Signal::KILL);
         assert_eq!(rbox(&["wait", "mine"]), "137\n");
         assert_eq!(rbox(&["ps", "-q"]), "");
         nothing_left(&ordinary.user, &before, &[&id]);
