@@ -34,6 +34,12 @@ pub fn age(created: Option<&str>) -> String {
     format!("{} ago", rough(elapsed))
 }
 
+/// How long it is since an RFC 3339 time, as docker prints it.
+pub fn since(time: &str) -> String {
+    let elapsed = parse_rfc3339(time).and_then(|then| SystemTime::now().duration_since(then).ok());
+    rough(elapsed.unwrap_or_default())
+}
+
 fn rough(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -53,7 +59,7 @@ fn rough(elapsed: Duration) -> String {
 }
 
 /// Reads `2024-05-06T07:08:09[.fraction](Z|+hh:mm)`.
-fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
     let punctuation = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
     if !text.is_ascii() || !punctuation.iter().all(|&(at, c)| text.as_bytes().get(at) == Some(&c)) {

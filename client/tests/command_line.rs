@@ -33,7 +33,7 @@ fn every_program_says_its_name_and_how_it_is_used() {
 
 #[test]
 fn nonsense_is_answered_with_what_is_wrong_with_it() {
-    let cases: [(&str, &[&str], i32, &str); 12] = [
+    let cases: [(&str, &[&str], i32, &str); 20] = [
         ("rbox", &[], 2, "Usage: rbox"),
         ("rbox", &["no-such-verb"], 2, "no-such-verb"),
         ("rbox", &["rmi"], 2, "required"),
@@ -44,9 +44,17 @@ fn nonsense_is_answered_with_what_is_wrong_with_it() {
         ("rpull", &["app@sha256:1234"], 2, "sha256:1234"),
         ("rpush", &["oci:/no/such/layout", "127.0.0.1:1/app"], 1, "/no/such/layout"),
         ("rpush", &["absent:1"], 1, "absent:1"),
+        ("rbox", &["stop", "absent"], 1, "absent"),
+        ("rbox", &["logs", "absent"], 1, "absent"),
+        ("rbox", &["logs", "--tail", "x", "absent"], 2, "--tail"),
+        ("rbox", &["kill", "-s", "NOSIG", "absent"], 2, "NOSIG"),
+        ("rbox", &["rm", "absent"], 1, "absent"),
+        ("rbox", &["ps", "--filter", "status=odd"], 2, "status"),
         // 1 and 2 would be taken for the container's own.
         ("rrun", &["--no-such-option", "app"], 125, "--no-such-option"),
         ("rrun", &["--pull", "never", "absent:1"], 125, "absent:1"),
+        ("rrun", &["--name", "web", "app"], 125, "--detach"),
+        ("rbox", &["exec", "absent", "true"], 125, "absent"),
     ];
     for (program, args, expected, part) in cases {
         let (code, out, said) = run(program, args);

@@ -77,6 +77,9 @@ pub enum Error {
         /// The system's answer: not found gives exit code 127, anything else 126.
         source: io::Error,
     },
+    /// What another process of this program said that went wrong.
+    #[error("{0}")]
+    Told(String),
     /// Something that is in use cannot be changed or removed now.
     #[error("{what} is in use: {why}")]
     Busy {

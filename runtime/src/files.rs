@@ -39,7 +39,8 @@ pub fn write_atomically(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()>
 
 /// Reads a whole file of at most `limit_bytes`.
 pub fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Most are short: two reads then, and not a dozen.
+    let mut bytes = Vec::with_capacity(limit_bytes.min(4096) as usize);
     File::open(path)
         .and_then(|file| file.take(limit_bytes + 1).read_to_end(&mut bytes))
         .attempt(|| format!("read {}", path.display()))?;

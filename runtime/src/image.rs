@@ -3,8 +3,8 @@
 //! **Invariant: a document is never re-serialised.** These types are views for reading; what is
 //! stored and sent on are the bytes as received.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::name::{Digest, Platform};
@@ -198,7 +198,7 @@ pub struct RootFs {
 }
 
 /// Defaults for containers of an image (image-spec config.md, `config`).
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ContainerConfig {
     /// `user`, `uid`, `user:group`, ...
@@ -216,6 +216,9 @@ pub struct ContainerConfig {
     /// Where the command starts.
     #[serde(deserialize_with = "null_is_default")]
     pub working_dir: String,
+    /// The signal that asks the command to end; SIGTERM if empty.
+    #[serde(deserialize_with = "null_is_default")]
+    pub stop_signal: String,
 }
 
 fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {

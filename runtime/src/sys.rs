@@ -381,6 +381,12 @@ pub(crate) fn close_from(first: c_uint) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0) }).map(drop)
 }
 
+/// Has every descriptor from `first` up closed when another program is executed.
+pub(crate) fn close_on_exec_from(first: c_uint) -> Result<()> {
+    // SAFETY: descriptors are integers and stay open.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
 /// Closes a descriptor under its owner, who must never use or drop it again: for a process about to
 /// `execve`.
 pub(crate) fn close(fd: BorrowedFd<'_>) {
@@ -467,6 +473,23 @@ pub(crate) fn executable_memfd(name: &CStr) -> Result<OwnedFd> {
         Err(Errno::INVAL) => create(flags),
         other => other,
     }
+}
+
+/// Takes this program's code and constants out of the process's own memory: what is used again comes back from
+/// the file, page by page. What the program wrote itself, and what its loader did, stays.
+pub(crate) fn forget_program() {
+    unsafe extern "C" {
+        // The linker's: the first byte of the program and the first behind its code. What is between is mapped
+        // from the file, never written, and laid out before everything that is.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    const PAGE_BYTES: usize = 4096;
+    let start = &raw const __executable_start;
+    let end = (&raw const etext).map_addr(|end| end / PAGE_BYTES * PAGE_BYTES);
+    // SAFETY: pages of a private mapping of a file that nobody has written to hold after this what they held
+    // before; that there is nothing else in the range is said above. Refused, it changes nothing.
+    unsafe { libc::madvise(start.cast_mut().cast(), end.addr().saturating_sub(start.addr()), libc::MADV_DONTNEED) };
 }
 
 /// The machine code of the trampoline that executes a container's command, with the two descriptor

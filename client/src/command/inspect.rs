@@ -3,28 +3,47 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use longshore_runtime::Store;
+use longshore_runtime::container::Containers;
 use longshore_runtime::image::CONFIG_LIMIT_BYTES;
 use longshore_runtime::name::Reference;
 use longshore_runtime::store::Image;
 use serde_json::{Value, json};
 
-use super::{Global, print};
+use super::{Global, inspect_container, print};
 use crate::error::Result;
 
-/// Show everything about images, as JSON
+/// Show everything about containers and images, as JSON
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// Names or image IDs
-    #[arg(value_name = "IMAGE", required = true)]
-    images: Vec<String>,
+    /// Which of the two is meant; without it a container, or else an image
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    kind: Option<Kind>,
+    /// Names or IDs
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Container,
+    Image,
 }
 
 impl Inspect {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let store = global.store()?;
-        let described: Vec<Value> = self.images.iter().map(|name| describe(&store, &store.get(name)?)).collect::<Result<_>>()?;
+        let containers = Containers::open(&store)?;
+        let describe = |name: &String| match self.kind {
+            Some(Kind::Image) => describe(&store, &store.get(name)?),
+            Some(Kind::Container) => Ok(inspect_container::describe(&containers, &containers.get(name)?)),
+            None => match containers.look_up(name)? {
+                Some(container) => Ok(inspect_container::describe(&containers, &container)),
+                None => describe(&store, &store.get(name)?),
+            },
+        };
+        let described: Vec<Value> = self.names.iter().map(describe).collect::<Result<_>>()?;
         print(|out| {
             serde_json::to_writer_pretty(&mut *out, &described)?;
             writeln!(out)

@@ -2,20 +2,31 @@
 //!
 //! `rbox VERB` has them all; `rpull`, `rpush` and `rrun` are its three daily verbs by short names.
 
+mod exec;
 mod images;
 mod inspect;
+mod inspect_container;
+mod kill;
+mod logs;
+mod ps;
 mod pull;
 mod push;
+mod restart;
+mod rm;
 mod rmi;
 mod run;
+mod start;
+mod stop;
 mod system;
 mod tag;
+mod wait;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use longshore_runtime::container::{self, Containers};
 use longshore_runtime::unpack::Owners;
 use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::{Store, unpack};
@@ -38,6 +49,11 @@ impl Global {
         Ok(Store::open(root)?)
     }
 
+    /// The containers, for looking at them and for what needs no user namespace.
+    fn containers(&self) -> Result<Containers> {
+        Ok(Containers::open(&self.store()?)?)
+    }
+
     /// The store, for changing layers or running containers: an ordinary user enters a user namespace
     /// first, so that everything behind this line is one code path for both.
     ///
@@ -52,6 +68,21 @@ impl Global {
         };
         Ok(Own { store: Store::open(root)?, unpack, rootless })
     }
+}
+
+/// Does `each` for all, whatever becomes of the others, and prints what it gives; as docker does.
+fn for_each<T>(list: impl IntoIterator<Item = T>, mut each: impl FnMut(T) -> Result<String>) -> Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for item in list {
+        match each(item) {
+            Ok(line) => print(|out| writeln!(out, "{line}"))?,
+            Err(e) => {
+                eprintln!("rbox: {}", printable(&e.to_string()));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
 }
 
 /// The store, opened to be changed.
@@ -87,7 +118,16 @@ struct Rbox {
 enum Verb {
     Pull(pull::Pull),
     Push(push::Push),
-    Run(run::Run),
+    Run(Box<run::Run>),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
+    Exec(exec::Exec),
+    Stop(stop::Stop),
+    Kill(kill::Kill),
+    Wait(wait::Wait),
+    Start(start::Start),
+    Restart(restart::Restart),
+    Rm(rm::Rm),
     Images(images::Images),
     Rmi(rmi::Rmi),
     Tag(tag::Tag),
@@ -107,10 +147,23 @@ struct Short<V: Args> {
 
 /// `rbox`
 pub fn rbox() -> ExitCode {
-    program("rbox", std::env::args_os().any(|word| word == "run"), |Rbox { global, verb }| match verb {
+    if let Some(code) = container::enter_monitor() {
+        return ExitCode::from(code);
+    }
+    let launches = std::env::args_os().any(|word| word == "run" || word == "exec");
+    program("rbox", launches, |Rbox { global, verb }| match verb {
         Verb::Pull(verb) => verb.execute(&global),
         Verb::Push(verb) => verb.execute(&global),
         Verb::Run(verb) => verb.execute(&global),
+        Verb::Ps(verb) => verb.execute(&global),
+        Verb::Logs(verb) => verb.execute(&global),
+        Verb::Exec(verb) => verb.execute(&global),
+        Verb::Stop(verb) => verb.execute(&global),
+        Verb::Kill(verb) => verb.execute(&global),
+        Verb::Wait(verb) => verb.execute(&global),
+        Verb::Start(verb) => verb.execute(&global),
+        Verb::Restart(verb) => verb.execute(&global),
+        Verb::Rm(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
         Verb::Tag(verb) => verb.execute(&global),
@@ -131,6 +184,9 @@ pub fn rpush() -> ExitCode {
 
 /// `rrun`, which is `rbox run`
 pub fn rrun() -> ExitCode {
+    if let Some(code) = container::enter_monitor() {
+        return ExitCode::from(code);
+    }
     program("rrun", true, |Short::<run::Run> { global, verb }| verb.execute(&global))
 }
 

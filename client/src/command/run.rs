@@ -1,21 +1,25 @@
 //! `rbox run`, `rrun`
 
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, ValueEnum};
-use longshore_runtime::container;
+use longshore_runtime::container::{self, Containers, Create, LogDriver, LogOptions};
+use longshore_runtime::lifecycle::Signal;
 use longshore_runtime::name::Reference;
 use longshore_runtime::spec::{Network, RunOptions, Volume};
 use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
 
-use super::{Global, Own};
+use super::{Global, Own, print};
 use crate::error::Result;
 
 /// Run a command in a new container
 ///
-/// The image is looked for in the local store first, then in its registry. The exit code is the
-/// command's own; 125 if no container could be made, 126 if the command cannot be executed, 127 if there is
+/// The image is looked for in the local store first, then in its registry. With --detach the container's ID is
+/// printed once its command runs, and it is kept until `rbox rm`; else the exit code is the command's own; 125 if no container could be made, 126 if the command cannot be executed, 127 if there is
 /// no such command.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -35,9 +39,30 @@ pub(super) struct Run {
     /// The container's host name
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Remove the container when it ends, which is what always happens
+    /// Run in the background and print the container's ID
+    #[arg(short, long)]
+    detach: bool,
+    /// What the container is called; for --detach
+    #[arg(long, requires = "detach")]
+    name: Option<String>,
+    /// Write the container's ID to this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Remove the container when it ends, which is what always happens without --detach
     #[arg(long)]
     rm: bool,
+    /// The signal `rbox stop` sends [default: the image's, else TERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<Signal>,
+    /// How many seconds `rbox stop` waits before it kills [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
+    /// What becomes of a detached container's output
+    #[arg(long, value_enum, default_value_t)]
+    log_driver: Driver,
+    /// max-size=SIZE, max-file=NUMBER
+    #[arg(long = "log-opt", value_name = "NAME=VALUE")]
+    log_options: Vec<String>,
     /// The container's network
     #[arg(long, value_enum, default_value_t)]
     network: NetworkMode,
@@ -88,6 +113,15 @@ enum SecurityOption {
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Driver {
+    /// docker's JSON lines, for `rbox logs`
+    #[default]
+    JsonFile,
+    /// It is thrown away
+    None,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum PullPolicy {
     /// If the image is not here
     #[default]
@@ -101,10 +135,12 @@ enum PullPolicy {
 impl Run {
     pub(super) fn execute(mut self, global: &Global) -> Result<ExitCode> {
         let args = self.image_and_command.split_off(1);
-        let name = self.image_and_command.swap_remove(0);
+        let image_name = self.image_and_command.swap_remove(0);
+        let log = self.log()?;
+        let mut cidfile = self.cidfile.as_ref().map(|path| CidFile::new(path)).transpose()?;
         let Own { store, unpack, rootless } = global.own_store()?;
         let lease = store.lease()?;
-        let image = self.resolve(&store, unpack, &lease, &name)?;
+        let image = self.resolve(&store, unpack, &lease, &image_name)?;
         let options = RunOptions {
             args,
             entrypoint: self.entrypoint.map(|entrypoint| vec![entrypoint]),
@@ -123,7 +159,38 @@ impl Run {
             rootless,
             ..RunOptions::default()
         };
-        Ok(ExitCode::from(container::run(&store, &lease, &image, options, self.interactive)?.code()))
+        if !self.detach {
+            cidfile.as_mut().map_or(Ok(()), |file| file.write(lease.id()))?;
+            return Ok(ExitCode::from(container::run(&store, &lease, &image, options, self.interactive)?.code()));
+        }
+        let containers = Containers::open(&store)?;
+        let create = Create {
+            name: self.name,
+            image: image_name,
+            options,
+            interactive: self.interactive,
+            auto_remove: self.rm,
+            stop_signal: self.stop_signal.map(|signal| signal.to_string()),
+            stop_timeout_s: self.stop_timeout,
+            log,
+        };
+        let id = containers.create(&lease, &image, create)?.id;
+        // The container has claims of its own.
+        drop(lease);
+        cidfile.as_mut().map_or(Ok(()), |file| file.write(&id))?;
+        print(|out| writeln!(out, "{id}"))?;
+        containers.start(&id, rootless)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn log(&self) -> Result<LogOptions> {
+        let driver = match self.log_driver {
+            Driver::JsonFile => LogDriver::JsonFile,
+            Driver::None => LogDriver::None,
+        };
+        let mut log = LogOptions { driver, ..LogOptions::default() };
+        self.log_options.iter().try_for_each(|option| log.set(option))?;
+        Ok(log)
     }
 
     /// The image, leased: from the store, else from its registry.
@@ -145,5 +212,39 @@ impl Run {
         self.fetch.pull(store, unpack, &reference, self.quiet)?;
         let image = store.find_leased(name, lease)?;
         Ok(image.map_or_else(|| store.get(name), Ok)?)
+    }
+}
+
+/// The file that gets the container's ID: made at once, so that two commands never share one, and gone if there
+/// was no container.
+struct CidFile {
+    path: PathBuf,
+    file: File,
+    written: bool,
+}
+
+impl CidFile {
+    fn new(path: &Path) -> Result<Self> {
+        let file = File::create_new(path).map_err(|error| {
+            Error::io(format!("create container ID file {}; remove it, or name another", path.display()), error)
+        })?;
+        Ok(Self { path: path.to_owned(), file, written: false })
+    }
+
+    fn write(&mut self, id: &str) -> Result<()> {
+        self.file
+            .write_all(id.as_bytes())
+            .map_err(|error| Error::io(format!("write container ID file {}", self.path.display()), error))?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for CidFile {
+    fn drop(&mut self) {
+        if !self.written {
+            // Empty it says nothing; that it cannot be removed changes nothing.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

@@ -193,6 +193,14 @@ impl Running<'_> {
         }
     }
 
+    /// The same, for who goes on to look after it: its number, its pidfd, the master side of its terminal.
+    pub(crate) fn into_parts(self) -> (Pid, OwnedFd, Option<OwnedFd>) {
+        if let Some(lease) = self.lease {
+            lease.keep();
+        }
+        (self.pid, self.pidfd, self.master)
+    }
+
     /// Ends it.
     pub(crate) fn kill(self) {
         // It is a child of this process: gone already or to be killed, in both cases to be reaped.

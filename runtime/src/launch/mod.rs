@@ -58,7 +58,7 @@ pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
 pub(crate) use report::exec_error;
 pub use rootfs::Rootfs;
-pub(crate) use supervise::Signals;
+pub(crate) use supervise::{Signals, reap};
 
 /// The longest container id.
 const ID_LIMIT_BYTES: usize = 128;

@@ -65,7 +65,7 @@ pub(super) fn wait(pidfd: &OwnedFd, signals: &Signals, master: Option<&OwnedFd>)
 }
 
 /// The exit status of a process that has ended or is about to.
-pub(super) fn reap(pidfd: &OwnedFd) -> Result<Exit> {
+pub(crate) fn reap(pidfd: impl AsFd) -> Result<Exit> {
     let status = loop {
         match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
             Err(Errno::INTR) => {}

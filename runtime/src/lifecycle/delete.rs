@@ -1,5 +1,6 @@
 //! `delete`: what is left of a container goes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::Spec;
@@ -7,7 +8,7 @@ use oci_spec::runtime::Spec;
 use super::Runtime;
 use super::create::hook_state;
 use super::state::{Container, Directory, Record, Status};
-use crate::cgroup::processes;
+use crate::cgroup::{self, processes};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::sys;
@@ -48,24 +49,33 @@ impl Runtime {
         }
     }
 
+    /// Ends all that is left of a container that nobody looks after any more, and removes its cgroups. Its
+    /// directory stays.
+    pub(crate) fn end(&self, id: &str) -> Result<()> {
+        match self.look_at(id) {
+            Ok(container) => {
+                end_processes(&container)?;
+                processes::destroy(&container.record.cgroups)?;
+            }
+            // It had no process yet.
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // Its process may not have been recorded as being in there yet.
+        let directory = Directory::open(&self.root, id)?;
+        if !directory.has("config.json") {
+            return Ok(());
+        }
+        match super::state::read_spec(&directory, Path::new(""))?.linux() {
+            Some(linux) => processes::destroy(&cgroup::place(id, linux, crate::userns::in_first()?)?),
+            None => Ok(()),
+        }
+    }
+
     /// Ends all processes of a container, removes its cgroups and its directory, and runs the hooks that
     /// come after.
     pub(super) fn destroy(&self, container: &Container, spec: &Spec) -> Result<()> {
-        if let Some(process) = container.process()? {
-            match sys::pidfd_signal(std::os::fd::AsFd::as_fd(&process.pidfd), libc::SIGKILL) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(errno) => super::kill::as_owner(&process, libc::SIGKILL, errno)?,
-            }
-            if processes::frozen(&container.record.cgroups) {
-                processes::freeze(&container.record.cgroups, false)?;
-            }
-            if !hooks::ends_within(&process.pidfd, KILL_TIMEOUT).attempt(|| "wait for the container's process to end")? {
-                return Err(Error::Busy {
-                    what: format!("container {:?}", container.id()),
-                    why: "its process cannot be killed".into(),
-                });
-            }
-        }
+        end_processes(container)?;
         processes::destroy(&container.record.cgroups)?;
         container.directory.remove()?;
         self.after_deletion(&container.record, spec);
@@ -81,4 +91,24 @@ impl Runtime {
             }
         }
     }
+}
+
+/// Kills a container's first process, and with it all, and waits for its end.
+fn end_processes(container: &Container) -> Result<()> {
+    if let Some(process) = container.process()? {
+        match sys::pidfd_signal(std::os::fd::AsFd::as_fd(&process.pidfd), libc::SIGKILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => super::kill::as_owner(&process, libc::SIGKILL, errno)?,
+        }
+        if processes::frozen(&container.record.cgroups) {
+            processes::freeze(&container.record.cgroups, false)?;
+        }
+        if !hooks::ends_within(&process.pidfd, KILL_TIMEOUT).attempt(|| "wait for the container's process to end")? {
+            return Err(Error::Busy {
+                what: format!("container {:?}", container.id()),
+                why: "its process cannot be killed".into(),
+            });
+        }
+    }
+    Ok(())
 }

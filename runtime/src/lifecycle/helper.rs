@@ -17,7 +17,7 @@ const MESSAGE_LIMIT_BYTES: u64 = 16 * 1024;
 /// Runs `work` in a forked process and gives its error, if it has one, as this one's.
 ///
 /// Only for a process with a single thread.
-pub(super) fn apart(what: &str, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+pub(crate) fn apart(what: &str, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let (out, input) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create a pipe")?;
     let mut input = Some(File::from(input));
     let (_, pidfd) = sys::spawn(0, None, &mut || match work() {

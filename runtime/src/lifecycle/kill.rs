@@ -1,5 +1,6 @@
 //! `kill`: a signal for a container's first process, or for all.
 
+use std::fmt;
 use std::os::fd::AsFd;
 use std::str::FromStr;
 
@@ -20,6 +21,8 @@ pub struct Signal(i32);
 impl Signal {
     /// What ends a process unless it objects.
     pub const TERM: Self = Self(libc::SIGTERM);
+    /// What ends a process.
+    pub const KILL: Self = Self(libc::SIGKILL);
 }
 
 /// The names of signal(7), without `SIG`.
@@ -64,6 +67,12 @@ const NAMES: [(&str, i32); 36] = [
 
 /// The kernel's last signal.
 const LAST_SIGNAL: i32 = 64;
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl FromStr for Signal {
     type Err = Error;

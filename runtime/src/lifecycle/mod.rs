@@ -25,17 +25,21 @@ mod start;
 mod state;
 mod update;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::cgroup::Member;
 use crate::error::{Error, Result};
-use state::{Container, Directory};
+use state::Container;
 
 pub use clock::rfc3339;
 pub use create::CreateOptions;
 pub use events::EventsOptions;
 pub use exec::ExecOptions;
 pub use features::features;
+pub(crate) use helper::apart;
 pub use kill::Signal;
+pub(crate) use state::{Directory, Record, process_start_ticks, replace_file};
 pub use state::{State, Status};
 pub use update::Limits;
 
@@ -54,6 +58,19 @@ impl Runtime {
     /// The state of a container (runtime-spec runtime.md, "Query State").
     pub fn state(&self, id: &str) -> Result<State> {
         self.look_at(id)?.state()
+    }
+
+    /// The cgroups of a container's own.
+    pub(crate) fn cgroups(&self, id: &str) -> Result<Vec<Member>> {
+        Ok(self.look_at(id)?.record.cgroups)
+    }
+
+    /// The first process of a container, if that has not ended.
+    pub(crate) fn first_process(&self, id: &str) -> Result<Option<OwnedFd>> {
+        match self.look_at(id) {
+            Err(Error::NotFound { .. }) => Ok(None),
+            container => Ok(container?.process()?.map(|process| process.pidfd)),
+        }
     }
 
     /// A container nobody else changes meanwhile.

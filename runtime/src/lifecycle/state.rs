@@ -85,24 +85,24 @@ pub struct State {
 /// `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Record {
-    pub(super) id: String,
-    pub(super) pid: i32,
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) pid: i32,
     /// When the process began, in clock ticks since the machine did: with its number, no other process.
-    pub(super) start_time_ticks: u64,
-    pub(super) bundle: PathBuf,
-    pub(super) rootfs: PathBuf,
-    pub(super) created: String,
-    pub(super) owner: u32,
+    pub(crate) start_time_ticks: u64,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) created: String,
+    pub(crate) owner: u32,
     #[serde(default)]
-    pub(super) annotations: HashMap<String, String>,
+    pub(crate) annotations: HashMap<String, String>,
     /// The container's own cgroups.
-    pub(super) cgroups: Vec<Member>,
+    pub(crate) cgroups: Vec<Member>,
 }
 
 /// A container's directory.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     id: String,
     path: PathBuf,
     fd: OwnedFd,
@@ -136,7 +136,7 @@ impl Directory {
     }
 
     /// The directory of a container that exists.
-    pub(super) fn open(root: &Path, id: &str) -> Result<Self> {
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
         check_id(id)?;
         let path = root.join(id);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -148,7 +148,7 @@ impl Directory {
     }
 
     /// Waits until nobody else changes this container.
-    pub(super) fn lock(&self) -> Result<()> {
+    pub(crate) fn lock(&self) -> Result<()> {
         while let Err(errno) = rustix::fs::flock(&self.fd, FlockOperation::LockExclusive) {
             if errno != Errno::INTR {
                 return Err(Error::io(format!("lock directory {:?}", self.path), errno));
@@ -178,17 +178,11 @@ impl Directory {
 
     /// Replaces a file as a whole. Nothing is forced to the disk: a machine that stops takes its
     /// containers along.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let scratch = format!("{name}.new");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, &scratch, flags, Mode::from_raw_mode(0o600))
-            .map_err(std::io::Error::from)
-            .and_then(|file| std::fs::File::from(file).write_all(bytes))
-            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, &scratch, &self.fd, name)?))
-            .attempt(|| format!("write {name} in {:?}", self.path))
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        replace_file(self.fd(), name, bytes).attempt(|| format!("write {name} in {:?}", self.path))
     }
 
-    pub(super) fn save(&self, record: &Record) -> Result<()> {
+    pub(crate) fn save(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(record).map_err(|error| Error::invalid("state.json", error))?;
         self.write("state.json", &text)
     }
@@ -201,6 +195,15 @@ impl Directory {
     pub(super) fn remove(&self) -> Result<()> {
         remove_tree(&self.path)
     }
+}
+
+/// Replaces the file `name` in `directory` as a whole, or leaves it as it was.
+pub(crate) fn replace_file(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let scratch = format!("{name}.new");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, &scratch, flags, Mode::from_raw_mode(0o600))?;
+    std::fs::File::from(file).write_all(bytes)?;
+    Ok(rustix::fs::renameat(directory, &scratch, directory, name)?)
 }
 
 fn unknown(root: &Path, id: &str) -> Error {
@@ -266,8 +269,7 @@ impl Container {
 
     /// The configuration it was made with.
     pub(super) fn spec(&self) -> Result<Spec> {
-        let path = self.directory.path.join("config.json");
-        bundle::parse(&path, &read_bounded(&path, FILE_LIMIT_BYTES)?, &self.record.bundle)
+        read_spec(&self.directory, &self.record.bundle)
     }
 
     /// Its first process, if that has not ended.
@@ -310,6 +312,12 @@ impl Container {
     }
 }
 
+/// The configuration in a container's directory.
+pub(super) fn read_spec(directory: &Directory, bundle: &Path) -> Result<Spec> {
+    let path = directory.path.join("config.json");
+    bundle::parse(&path, &read_bounded(&path, FILE_LIMIT_BYTES)?, bundle)
+}
+
 impl Record {
     /// The state of a container that stands where `status` says.
     pub(super) fn state(&self, status: Status, pid: i32) -> State {
@@ -332,6 +340,11 @@ pub(super) struct ProcessStat {
     pub(super) start_time_ticks: u64,
     /// It is a zombie, or less.
     ended: bool,
+}
+
+/// When a process that lives began, in clock ticks since the machine did.
+pub(crate) fn process_start_ticks(pid: i32) -> Option<u64> {
+    process_stat(pid).filter(|stat| !stat.ended).map(|stat| stat.start_time_ticks)
 }
 
 /// `None` if there is no such process.

@@ -20,6 +20,8 @@ use oci_spec::runtime::{
     LinuxResourcesBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::image::ContainerConfig;
 use crate::seccomp;
@@ -46,7 +48,8 @@ const HOSTNAME_FROM_ID: usize = 12;
 const HOSTNAME_LIMIT_BYTES: usize = 64;
 
 /// The network a container has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Network {
     /// Loopback alone.
     #[default]
@@ -56,9 +59,11 @@ pub enum Network {
 }
 
 /// What the user asks for when running an image.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RunOptions {
     /// The container's id.
+    #[serde(skip)]
     pub id: String,
     /// Replaces the image's `Cmd` if not empty.
     pub args: Vec<String>,
@@ -83,8 +88,10 @@ pub struct RunOptions {
     /// The root filesystem cannot be written.
     pub read_only: bool,
     /// The user namespace this process has entered, if it has.
+    #[serde(skip)]
     pub rootless: Option<Mapping>,
     /// A directory with the files [`etc_files`] gives, to be mounted over those of the image.
+    #[serde(skip)]
     pub etc_directory: Option<PathBuf>,
 }
 
@@ -126,6 +133,12 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
         .map_err(|error| build_error(&error))?;
     spec.set_annotations(None);
     Ok(spec)
+}
+
+/// User, group, further groups and home directory of a user named `text`, in the root filesystem `root`.
+pub(crate) fn resolve_user(text: &str, root: BorrowedFd<'_>) -> Result<(u32, u32, Vec<u32>, String)> {
+    let user = user::resolve(text, root)?;
+    Ok((user.uid, user.gid, user.groups, user.home))
 }
 
 fn build_error(error: &oci_spec::OciSpecError) -> Error {
@@ -185,7 +198,11 @@ fn groups(user: &ResolvedUser, options: &RunOptions) -> Vec<u32> {
 }
 
 /// Entrypoint, then the arguments given or the image's own.
-fn command(image: &ContainerConfig, options: &RunOptions) -> Result<Vec<String>> {
+///
+/// # Errors
+///
+/// [`Error::Invalid`] when that is nothing.
+pub fn command(image: &ContainerConfig, options: &RunOptions) -> Result<Vec<String>> {
     let (mut command, default_arguments) = match &options.entrypoint {
         Some(entrypoint) => (entrypoint.iter().filter(|part| !part.is_empty()).cloned().collect(), Vec::new()),
         None => (image.entrypoint.clone(), image.cmd.clone()),
@@ -228,7 +245,8 @@ fn key(variable: &str) -> &str {
     variable.split_once('=').map_or(variable, |(key, _)| key)
 }
 
-fn set_variable(variables: &mut Vec<String>, variable: String) {
+/// Gives a variable a value, where it stands or at the end.
+pub(crate) fn set_variable(variables: &mut Vec<String>, variable: String) {
     match variables.iter_mut().find(|other| key(other) == key(&variable)) {
         Some(place) => *place = variable,
         None => variables.push(variable),

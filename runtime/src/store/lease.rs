@@ -121,6 +121,10 @@ impl Store {
             let Ok(text) = files::read_bounded(&path, LEASE_LIMIT_BYTES) else { continue };
             digests.extend(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()));
         }
+        // What a container that is kept needs it needs whether it runs or not.
+        for container in std::fs::read_dir(self.root.join("containers")).into_iter().flatten().flatten() {
+            digests.extend(claims(&container.path()));
+        }
         Ok(digests)
     }
 
@@ -129,6 +133,12 @@ impl Store {
         let entries = std::fs::read_dir(&dir).attempt(|| format!("read {}", dir.display()))?;
         Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
     }
+}
+
+/// What the container kept in `directory` claims; nothing if that has gone.
+pub(crate) fn claims(directory: &Path) -> Vec<Digest> {
+    let text = files::read_bounded(&directory.join("claims"), LEASE_LIMIT_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// The lock of a lease that nobody holds; `None` if it is held or gone.

@@ -6,6 +6,7 @@
 //! ROOT/layers/ALGORITHM/HEX.erofs                   or an image
 //! ROOT/partial/HEX                                  downloads that can be resumed, locked while running
 //! ROOT/leases/ID ROOT/scratch/ID/                   who is working, and its private directory
+//! ROOT/containers/ID/ ROOT/names/                    containers that are kept, see `container`
 //! ROOT/lock                                         shared: register a use; exclusive: index.json, removal
 //! ```
 //!
@@ -32,6 +33,7 @@ pub use convert::Converted;
 pub use image::Image;
 pub use layer::{LayerForm, LayerInfo};
 pub use lease::Lease;
+pub(crate) use lease::claims;
 pub use remove::Removed;
 
 pub(crate) use new_layer::NewLayer;
@@ -134,7 +136,7 @@ impl Store {
     }
 
     /// The store's lock, held until the handle is dropped.
-    fn lock(&self, operation: FlockOperation) -> Result<File> {
+    pub(crate) fn lock(&self, operation: FlockOperation) -> Result<File> {
         let file = files::open_lock(&self.root.join("lock"))?;
         files::try_lock(&file, operation)?;
         Ok(file)

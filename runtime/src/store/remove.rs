@@ -45,7 +45,7 @@ impl Store {
         }
         let leased: HashSet<Digest> = self.leased()?.into_iter().collect();
         if !force && leased.contains(&digest) {
-            let why = "a container or a pull is using it; wait for it, or stop it".into();
+            let why = "a container or a pull is using it; wait for it, or remove the container (`rbox ps --all`)".into();
             return Err(Error::Busy { what: format!("image {text}"), why });
         }
         let image = self.load(&group.iter().collect::<Vec<_>>()).ok();
@@ -58,6 +58,18 @@ impl Store {
         candidates.retain(|digest| !leased.contains(digest));
         self.discard_unreferenced(&locked.index.manifests, candidates, &lease)?;
         Ok(Removed { untagged, deleted: Some(deleted) })
+    }
+
+    /// Removes what a container that has gone claimed, its image's manifest first, as far as nobody else needs it:
+    /// an image that was removed by force meanwhile goes with the last of its containers.
+    pub(crate) fn release(&self, claims: Vec<Digest>, lease: &Lease) -> Result<()> {
+        let locked = self.lock_index()?;
+        let entries = &locked.index.manifests;
+        if claims.first().is_none_or(|manifest| entries.iter().any(|entry| entry.digest == *manifest)) {
+            return Ok(());
+        }
+        let leased: HashSet<Digest> = self.leased()?.into_iter().collect();
+        self.discard_unreferenced(entries, claims.into_iter().filter(|digest| !leased.contains(digest)).collect(), lease)
     }
 
     /// Moves those of `candidates` that no image among `entries` needs into the lease's scratch directory.

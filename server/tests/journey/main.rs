@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod detached;
 mod double;
 mod fixture;
 mod image;

@@ -5,8 +5,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rustix::process::Signal;
+
 use super::common::needs::installed;
-use super::fixture::{Mounts, Ready, nothing_left};
+use super::common::wait_until;
+use super::fixture::{Mounts, Ready, nothing_left, processes, send};
 use super::tools::{User, program_path, stderr};
 
 /// No account of the host needs to exist: the user's name and ranges are mounted over the host's files.
@@ -117,4 +120,46 @@ fn an_ordinary_user_without_a_range_is_told_and_runs_it_all_the_same() {
     assert!(stderr(&other).contains("/etc/subuid"), "{}", stderr(&other));
     ordinary.succeed("rbox", &["rmi", &ready.image]);
     assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
+}
+
+#[test]
+fn an_ordinary_user_s_detached_containers_are_watched_stopped_and_removed() {
+    let Some(ready) = Ready::new() else { return };
+    for (ranges, user, id_inside) in [(RANGE, "app", "1000"), ("", "root", "0")] {
+        let Some(ordinary) = Ordinary::new(ranges) else { return };
+        ordinary.succeed("rpull", &[&ready.image]);
+        let before = Mounts::now(&ordinary.user);
+        let mark = format!("MARK={}", ordinary.user.store().display());
+        let script = "id -u; touch /tmp/mine; trap 'exit 33' TERM; echo up; while :; do sleep 1000 & wait; done";
+        let rbox = |args: &[&str]| ordinary.succeed("rbox", args);
+        let start = |name: &str, options: &[&str]| {
+            let args = [&["-d", "--name", name, "-u", user, "-e", &mark], options, &[&ready.image, "sh", "-c", script]].concat();
+            ordinary.succeed("rrun", &args).trim().to_owned()
+        };
+        let id = start("mine", &[]);
+        wait_until("it is up", || rbox(&["logs", "mine"]) == format!("{id_inside}\nup\n"));
+        assert_eq!(rbox(&["ps", "-q", "--no-trunc"]), format!("{id}\n"));
+        assert_eq!(rbox(&["exec", "mine", "id", "-u"]), format!("{id_inside}\n"));
+        assert_eq!(rbox(&["exec", "-u", "0", "mine", "id", "-u"]), "0\n");
+        rbox(&["stop", "-t", "30", "mine"]);
+        assert_eq!(rbox(&["wait", "mine"]), "33\n");
+        rbox(&["start", "mine"]);
+        let is_monitor =
+            |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.starts_with(b"longshore-monitor\0"));
+        let monitor = || processes(&ordinary.user).into_iter().find(is_monitor);
+        // It has just executed itself: its name may be a moment late.
+        wait_until("the monitor is there", || monitor().is_some());
+        send(monitor().unwrap(), Signal::KILL);
+        assert_eq!(rbox(&["wait", "mine"]), "137\n");
+        assert_eq!(rbox(&["ps", "-q"]), "");
+        nothing_left(&ordinary.user, &before, &[&id]);
+        rbox(&["rm", "mine"]);
+        // Each is in a user namespace of its own.
+        let ids = [start("one", &["--rm"]), start("two", &[])];
+        rbox(&["rm", "-f", "one", "two"]);
+        assert_eq!(rbox(&["ps", "-aq"]), "");
+        nothing_left(&ordinary.user, &before, &[&ids[0], &ids[1]]);
+        rbox(&["rmi", &ready.image]);
+        assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
+    }
 }

@@ -1,0 +1,100 @@
+//! A container as `rbox inspect` shows it.
+
+use longshore_runtime::container::{Container, Containers, LogDriver, Phase};
+use longshore_runtime::spec::{Network, command};
+use serde_json::{Value, json};
+
+use super::ps::state;
+
+/// What docker shows for a time that has not come.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// docker's keys.
+pub(super) fn describe(containers: &Containers, container: &Container) -> Value {
+    let (config, status) = (&container.config, &container.status);
+    let time = |text: &str| if text.is_empty() { NEVER.to_owned() } else { text.to_owned() };
+    let command = command(&config.image_config, &config.options).unwrap_or_default();
+    let directory = containers.directory(&config.id);
+    let options = &config.options;
+    let network = match options.network {
+        Network::None => "none",
+        Network::Host => "host",
+    };
+    let mode = |read_only: bool| if read_only { ":ro" } else { "" };
+    let binds: Vec<String> = options
+        .volumes
+        .iter()
+        .map(|v| format!("{}:{}{}", v.source.display(), v.destination.display(), mode(v.read_only)))
+        .collect();
+    let mounts: Vec<Value> = options
+        .volumes
+        .iter()
+        .map(|v| {
+            let mode = if v.read_only { "ro" } else { "" };
+            json!({ "Type": "bind", "Source": v.source, "Destination": v.destination, "Mode": mode, "RW": !v.read_only })
+        })
+        .collect();
+    let mut log_config = serde_json::Map::new();
+    if let Some(bytes) = config.log.max_bytes {
+        log_config.insert("max-size".into(), bytes.to_string().into());
+        log_config.insert("max-file".into(), config.log.max_files.to_string().into());
+    }
+    let (log_type, log_path) = match config.log.driver {
+        LogDriver::JsonFile => ("json-file", directory.join(format!("{}-json.log", config.id)).display().to_string()),
+        LogDriver::None => ("none", String::new()),
+    };
+    let entrypoint = options.entrypoint.as_ref().unwrap_or(&config.image_config.entrypoint);
+    let arguments =
+        if options.args.is_empty() && options.entrypoint.is_none() { &config.image_config.cmd } else { &options.args };
+    let env = [&config.image_config.env[..], &options.env[..]].concat();
+    json!({
+        "Id": config.id,
+        "Created": config.created,
+        "Path": command.first().map_or("", String::as_str),
+        "Args": command.get(1..).unwrap_or_default(),
+        "State": {
+            "Status": state(container),
+            "Running": status.phase == Phase::Running,
+            "Paused": false,
+            "Restarting": false,
+            "OOMKilled": status.oom_killed,
+            "Dead": false,
+            "Pid": status.pid,
+            "ExitCode": status.exit_code,
+            "Error": status.error,
+            "StartedAt": time(&status.started),
+            "FinishedAt": time(&status.finished),
+        },
+        "Image": config.image_id,
+        "ResolvConfPath": directory.join("etc/resolv.conf"),
+        "HostnamePath": directory.join("etc/hostname"),
+        "HostsPath": directory.join("etc/hosts"),
+        "LogPath": log_path,
+        "Name": format!("/{}", config.name),
+        "RestartCount": 0,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "HostConfig": {
+            "Binds": binds,
+            "LogConfig": { "Type": log_type, "Config": log_config },
+            "NetworkMode": network,
+            "AutoRemove": config.auto_remove,
+            "ReadonlyRootfs": options.read_only,
+            "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
+        },
+        "Mounts": mounts,
+        "Config": {
+            "Hostname": options.hostname.as_deref().unwrap_or(&config.id[..12]),
+            "User": options.user.as_deref().unwrap_or(&config.image_config.user),
+            "Tty": options.tty,
+            "OpenStdin": config.interactive,
+            "Env": env,
+            "Cmd": arguments,
+            "Image": config.image,
+            "WorkingDir": options.workdir.as_deref().unwrap_or(&config.image_config.working_dir),
+            "Entrypoint": entrypoint,
+            "StopSignal": config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal),
+            "StopTimeout": config.stop_timeout_s,
+        },
+    })
+}

@@ -1,0 +1,188 @@
+//! `rbox ps`
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use longshore_runtime::container::{Container, Phase};
+use longshore_runtime::spec::command;
+use serde_json::json;
+
+use super::{Format, Global, json_lines, print};
+use crate::error::Result;
+use crate::text::{self, printable};
+
+/// List containers
+#[derive(Debug, Args)]
+pub(super) struct Ps {
+    /// Those that do not run, too
+    #[arg(short, long)]
+    all: bool,
+    /// Only those that fit: id=, name=, status=, exited=CODE or ancestor=IMAGE; of one kind any, of several all
+    #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
+    filter: Vec<Filter>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Only the newest so many, running or not
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    last: Option<usize>,
+    /// Only the newest, running or not
+    #[arg(short, long)]
+    latest: bool,
+    /// Do not shorten IDs and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print only IDs
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Characters of a command that are shown.
+const COMMAND_LIMIT: usize = 20;
+
+/// Digits of an ID that are shown.
+const ID_DIGITS: usize = 12;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Filter {
+    Id(String),
+    Name(String),
+    Status(String),
+    Exited(u8),
+    Ancestor(String),
+}
+
+impl Filter {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        let (kind, value) = text.split_once('=').ok_or("KIND=VALUE")?;
+        let value = value.to_owned();
+        const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+        Ok(match kind {
+            "id" => Self::Id(value),
+            "name" => Self::Name(value),
+            "status" if STATES.contains(&value.as_str()) => Self::Status(value),
+            "status" => return Err(format!("a status is one of {}", STATES.join(", "))),
+            "exited" => Self::Exited(value.parse().map_err(|_| "an exit code is a number from 0 to 255")?),
+            "ancestor" => Self::Ancestor(value),
+            _ => return Err("the kinds are id, name, status, exited and ancestor".into()),
+        })
+    }
+
+    fn fits(&self, container: &Container) -> bool {
+        let config = &container.config;
+        match self {
+            Self::Id(part) => config.id.contains(part.as_str()),
+            Self::Name(part) => {
+                let (from_start, part) = part.strip_prefix('^').map_or((false, part.as_str()), |part| (true, part));
+                let (to_end, part) = part.strip_suffix('$').map_or((false, part), |part| (true, part));
+                let part = part.strip_prefix('/').unwrap_or(part);
+                match (from_start, to_end) {
+                    (true, true) => config.name == part,
+                    (true, false) => config.name.starts_with(part),
+                    (false, true) => config.name.ends_with(part),
+                    (false, false) => config.name.contains(part),
+                }
+            }
+            Self::Status(status) => state(container) == status,
+            Self::Exited(code) => container.status.phase == Phase::Exited && container.status.exit_code == *code,
+            Self::Ancestor(image) => {
+                let id = config.image_id.hex();
+                config.image == *image
+                    || config.image.strip_suffix(":latest") == Some(image)
+                    || image.len() >= ID_DIGITS && id.starts_with(image.strip_prefix("sha256:").unwrap_or(image))
+            }
+        }
+    }
+}
+
+impl Ps {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let mut rows = Vec::new();
+        for container in global.containers()?.list()? {
+            match container {
+                Ok(container) => rows.push(container),
+                Err(e) => eprintln!("rbox: skipped a damaged container: {}", printable(&e.to_string())),
+            }
+        }
+        let last = if self.latest { Some(1) } else { self.last };
+        // Who asks for a status, or for the last ones, means those that do not run, too.
+        let asked = |filter: &Filter| matches!(filter, Filter::Status(_) | Filter::Exited(_));
+        let all = self.all || last.is_some() || self.filter.iter().any(asked);
+        rows.retain(|container| (all || container.status.phase == Phase::Running) && self.wants(container));
+        rows.truncate(last.unwrap_or(usize::MAX));
+        print(|out| match (self.quiet, self.format) {
+            (true, _) => rows.iter().try_for_each(|container| writeln!(out, "{}", self.id(container))),
+            (_, Format::Json) => json_lines(out, rows.iter().map(|container| self.json(container))),
+            (_, Format::Table) => {
+                let cells = |one: &Container| {
+                    let (created, status) = (text::age(Some(&one.config.created)), status(one));
+                    let (image, name) = (one.config.image.clone(), one.config.name.clone());
+                    vec![self.id(one).to_owned(), image, self.command(one), created, status, String::new(), name]
+                };
+                let headings = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+                text::table(out, &headings, &rows.iter().map(cells).collect::<Vec<_>>())
+            }
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Of each kind of filter that was given one must fit.
+    fn wants(&self, container: &Container) -> bool {
+        let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
+        self.filter.iter().all(|one| self.filter.iter().any(|other| same(one, other) && other.fits(container)))
+    }
+
+    fn id<'a>(&self, container: &'a Container) -> &'a str {
+        if self.no_trunc { &container.config.id } else { &container.config.id[..ID_DIGITS] }
+    }
+
+    /// In quotes, cut as docker cuts it.
+    fn command(&self, container: &Container) -> String {
+        let words = command(&container.config.image_config, &container.config.options).unwrap_or_default().join(" ");
+        if self.no_trunc || words.chars().count() <= COMMAND_LIMIT {
+            return format!("{words:?}");
+        }
+        let cut: String = words.chars().take(COMMAND_LIMIT - 1).collect();
+        format!("{:?}", format!("{cut}…"))
+    }
+
+    /// docker's keys.
+    fn json(&self, container: &Container) -> serde_json::Value {
+        let config = &container.config;
+        json!({
+            "Command": self.command(container),
+            "CreatedAt": config.created,
+            "ID": self.id(container),
+            "Image": config.image,
+            "Labels": "",
+            "LocalVolumes": "0",
+            "Mounts": config.options.volumes.iter().map(|volume| volume.source.to_string_lossy()).collect::<Vec<_>>().join(","),
+            "Names": config.name,
+            "Networks": config.options.network,
+            "Ports": "",
+            "RunningFor": text::age(Some(&config.created)),
+            "Size": "0B",
+            "State": state(container),
+            "Status": status(container),
+        })
+    }
+}
+
+/// docker's word for where a container stands.
+pub(super) fn state(container: &Container) -> &'static str {
+    match container.status.phase {
+        Phase::Created | Phase::Starting => "created",
+        Phase::Running => "running",
+        Phase::Exited => "exited",
+    }
+}
+
+fn status(container: &Container) -> String {
+    let status = &container.status;
+    match status.phase {
+        Phase::Created | Phase::Starting => "Created".into(),
+        Phase::Running => format!("Up {}", text::since(&status.started)),
+        Phase::Exited => format!("Exited ({}) {}", status.exit_code, text::age(Some(&status.finished))),
+    }
+}

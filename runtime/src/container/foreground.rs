@@ -1,0 +1,36 @@
+//! A container in the foreground: run, and nothing left.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::prepare;
+use crate::error::Result;
+use crate::launch::{self, Exit, Guard, Launch};
+use crate::spec::{RunOptions, default_spec};
+use crate::store::{Image, Lease, Store};
+
+/// Runs a container in the foreground and removes it when it ends.
+///
+/// `lease` must hold the image's layers ([`Store::find_leased`]); its ID is the container's ID, its
+/// scratch directory the container's. Call it while this process has one thread. Should the process be
+/// killed, a guard process ends the container and removes what it left.
+pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
+    let dir = lease.scratch();
+    let guard = Guard::start(std::slice::from_ref(&dir))?;
+    lease.id().clone_into(&mut options.id);
+    let ended = launch(store, &dir, &guard, image, options, stdin);
+    let removed = launch::remove_tree(&dir);
+    guard.dismiss();
+    let exit = ended?;
+    removed?;
+    Ok(exit)
+}
+
+fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
+    prepare::write_etc(&dir.join("etc"), &options)?;
+    options.etc_directory = Some(dir.join("etc"));
+    prepare::make_directories(store, dir, image.diff_ids())?;
+    let root = prepare::overlay(store, dir, image.diff_ids(), options.rootless.is_some(), true).mount()?;
+    let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
+    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") })
+}

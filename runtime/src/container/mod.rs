@@ -1,0 +1,43 @@
+//! Containers of images in the store: in the foreground, or detached and kept until they are removed.
+//!
+//! ```text
+//! ROOT/containers/ID/                         one container, for its owner alone (0700)
+//!   container.json                            what it was made of: written once
+//!   claims                                    the blobs and layers it needs, as in a lease
+//!   status.json                               where it stands: replaced as a whole
+//!   lock                                      held by its monitor for as long as that lives; how it ended
+//!   state.json config.json                    while it runs, as `lifecycle` has them
+//!   ID-json.log ID-json.log.1 ...             its output, as docker writes it
+//!   etc upper work                            what its root filesystem is made of
+//! ROOT/names/NAME -> ID                       who is called what
+//! ```
+//!
+//! A detached container is one process more than its own: its [`monitor`], which started it, reads its
+//! output and waits for its end. **Invariant: a container runs if its monitor holds its lock.** The kernel
+//! releases that however the monitor ends, and kills the container's first process, which was the monitor's
+//! child, with it: so nobody has to look twice, and who waits for the lock waits for the end. What a killed
+//! monitor left is cleared away by the [first command](Containers::list) that looks.
+//!
+//! **Invariant: no lock of the store is held while a container runs**, and no process but the monitor lives on.
+
+mod exec;
+mod foreground;
+mod log;
+mod log_file;
+mod monitor;
+mod names;
+mod prepare;
+mod record;
+mod remove;
+mod start;
+mod stop;
+mod store;
+
+pub use exec::ExecCommand;
+pub use foreground::run;
+pub use log::{LogEntry, LogQuery};
+pub use log_file::{LogDriver, LogOptions};
+pub use monitor::enter as enter_monitor;
+pub use record::{Config, Phase, Status};
+pub use stop::{Stop, Waiter};
+pub use store::{Container, Containers, Create};

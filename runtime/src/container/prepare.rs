@@ -1,0 +1,60 @@
+//! What a container's root filesystem is made of: layers, changes, and the files its host gives it.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Attempt, Result};
+use crate::launch::Rootfs;
+use crate::name::Digest;
+use crate::spec::{ETC_FILES, RunOptions, etc_files};
+use crate::store::Store;
+use crate::{erofs, unpack};
+
+/// Makes, in `dir`, the directories that hold a container's changes.
+pub(super) fn make_directories(store: &Store, dir: &Path, diff_ids: &[Digest]) -> Result<()> {
+    let upper = make(dir, "upper")?;
+    make(dir, "work")?;
+    match diff_ids.last() {
+        // The root directory of an overlay is the upper one: it must look like the image's.
+        Some(top) => {
+            let top = erofs::open_layer(&store.layer_path(top))?;
+            unpack::adopt_directory(&[top.as_fd()], Path::new(""), open(&upper)?.as_fd()).map(drop)
+        }
+        None => make(dir, "empty").map(drop),
+    }
+}
+
+/// The image's layers under the directory for the container's changes, in `dir`. With `ephemeral` those go
+/// when the container ends.
+pub(super) fn overlay(store: &Store, dir: &Path, diff_ids: &[Digest], userxattr: bool, ephemeral: bool) -> Rootfs {
+    let mut lower: Vec<PathBuf> = diff_ids.iter().rev().map(|diff_id| store.layer_path(diff_id)).collect();
+    if lower.is_empty() {
+        lower.push(dir.join("empty"));
+    }
+    Rootfs::Overlay { lower, upper: dir.join("upper"), work: dir.join("work"), userxattr, ephemeral }
+}
+
+/// Writes the files of `/etc` that a container gets from its host into `dir`.
+pub(super) fn write_etc(dir: &Path, options: &RunOptions) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .attempt(|| format!("create directory {}", dir.display()))?;
+    for (name, text) in ETC_FILES.iter().zip(etc_files(&options.hostname()?, options.network)?) {
+        let path = dir.join(name);
+        std::fs::write(&path, text).attempt(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn make(dir: &Path, name: &str) -> Result<PathBuf> {
+    let path = dir.join(name);
+    std::fs::DirBuilder::new().mode(0o755).create(&path).attempt(|| format!("create directory {}", path.display()))?;
+    Ok(path)
+}
+
+fn open(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::open(path).attempt(|| format!("open directory {}", path.display()))
+}

@@ -1,0 +1,58 @@
+//! Removing containers.
+
+use rustix::fs::FlockOperation;
+
+use super::record::Config;
+use super::store::{Container, Containers};
+use crate::error::{Attempt, Error, Result};
+use crate::lifecycle::Signal;
+use crate::store::claims;
+
+impl Containers {
+    /// Removes a container that does not run, with its log and all it wrote; its name is free then. With
+    /// `force` one that runs is killed first.
+    ///
+    /// An ordinary user's process must be in the user namespace of [`crate::userns::enter_rootless`]; to kill
+    /// what runs, outside of it: [`Containers::kill_for_removal`].
+    pub fn remove(&self, id: &str) -> Result<()> {
+        let container = self.load(id)?;
+        if container.status.is_live() {
+            return Err(runs(&container));
+        }
+        self.discard(&container.config)
+    }
+
+    /// Kills a container that runs and waits until it has ended. True if that was the end of it, too, as it is
+    /// of one that goes when it ends.
+    pub fn kill_for_removal(&self, container: &Container) -> Result<bool> {
+        let config = &container.config;
+        let waiter = self.waiter(container)?;
+        if waiter.is_some() {
+            self.kill_living(container, Signal::KILL)?;
+        }
+        waiter.map(|waiter| waiter.wait()).transpose()?;
+        Ok(config.auto_remove && !self.directory(&config.id).exists())
+    }
+
+    /// Takes a container away and its name back, and removes what it was made of.
+    pub(super) fn discard(&self, config: &Config) -> Result<()> {
+        // Dropped last: the slow part, removing a tree, then happens after the lock is given back.
+        let lease = self.store.lease()?;
+        let lock = self.store.lock(FlockOperation::LockExclusive)?;
+        let gone = lease.scratch().join("container");
+        match std::fs::rename(self.directory(&config.id), &gone) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.attempt(|| format!("remove container {}", config.name))?,
+        }
+        self.give_names_back();
+        drop(lock);
+        self.store.release(claims(&gone), &lease)
+    }
+}
+
+fn runs(container: &Container) -> Error {
+    Error::Busy {
+        what: format!("container {}", container.config.name),
+        why: "it is running; stop it first (`rbox stop`), or remove it with --force".into(),
+    }
+}

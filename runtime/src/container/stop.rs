@@ -1,0 +1,128 @@
+//! Signals, and waiting for the end.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use super::record::{End, KILLED, Phase};
+use super::store::{Container, Containers, not_running};
+use crate::error::{Attempt, Result};
+use crate::files;
+use crate::hooks::ends_within;
+use crate::lifecycle::Signal;
+
+/// How long `stop` waits before it kills, if nothing else is said.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Waits for a container's end, however that comes: from before a signal is sent on, so that nothing is missed.
+#[derive(Debug)]
+pub struct Waiter<'a> {
+    containers: &'a Containers,
+    id: String,
+    lock: File,
+}
+
+impl Waiter<'_> {
+    /// Waits until the container has ended and its monitor has cleared up. Gives the exit code.
+    pub fn wait(&self) -> Result<u8> {
+        files::try_lock(&self.lock, FlockOperation::LockShared)?;
+        if let Some(end) = End::read(&self.lock) {
+            return Ok(end.code);
+        }
+        // Its monitor was killed: what that left is put right by who looks first.
+        match self.containers.load(&self.id) {
+            Err(crate::Error::NotFound { .. }) => Ok(KILLED),
+            other => Ok(other?.status.exit_code),
+        }
+    }
+}
+
+/// A container that was asked to stop.
+#[derive(Debug)]
+pub struct Stop<'a> {
+    containers: &'a Containers,
+    container: Container,
+    waiter: Waiter<'a>,
+    pidfd: Option<OwnedFd>,
+    /// When it is killed; `None` for never.
+    deadline: Option<Instant>,
+}
+
+impl Containers {
+    /// Something that waits for a container that runs; `None` if it does not.
+    pub fn waiter(&self, container: &Container) -> Result<Option<Waiter<'_>>> {
+        if !container.status.is_live() {
+            return Ok(None);
+        }
+        let id = container.config.id.clone();
+        Ok(Some(Waiter { containers: self, lock: self.open_lock(&id)?, id }))
+    }
+
+    /// Sends a signal to the first process of a container.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Busy`] when it does not run.
+    pub fn kill(&self, id: &str, signal: Signal) -> Result<()> {
+        let container = self.load(id)?;
+        match container.status.phase {
+            Phase::Running => {}
+            // Its first process is not what it is to be yet: a signal would be lost on it.
+            Phase::Starting => {
+                let why = "it is just being started; try again".into();
+                return Err(crate::Error::Busy { what: format!("container {}", container.config.name), why });
+            }
+            Phase::Created | Phase::Exited => return Err(not_running(&container.config)),
+        }
+        self.privileged("send a signal", &mut || self.runtime.kill(id, signal, false))
+    }
+
+    /// The same to one that ran a moment ago; that it has ended since is no error.
+    pub(super) fn kill_living(&self, container: &Container, signal: Signal) -> Result<()> {
+        match self.kill(&container.config.id, signal) {
+            Err(error @ crate::Error::Busy { .. }) => match self.load(&container.config.id) {
+                Ok(now) if now.status.phase == Phase::Starting => Err(error),
+                _ => Ok(()),
+            },
+            Err(crate::Error::NotFound { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Asks a container to stop: by its own signal, which is what was chosen when it was made, what its image
+    /// says, or SIGTERM. `None` if it does not run. `grace_s` is how many seconds it has, a negative number for
+    /// as long as it takes; without it as many as were chosen when it was made, or 10.
+    pub fn begin_stop(&self, container: &Container, grace_s: Option<i64>) -> Result<Option<Stop<'_>>> {
+        let Some(waiter) = self.waiter(container)? else { return Ok(None) };
+        let config = &container.config;
+        let named = config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal);
+        // A signal that is none is the image's fault, not a reason to run for ever.
+        let signal = named.parse().unwrap_or(Signal::TERM);
+        let grace_s = grace_s.or(config.stop_timeout_s.map(i64::from));
+        let grace = grace_s.map_or(Some(GRACE), |seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
+        let pidfd = self.runtime.first_process(&config.id)?;
+        self.kill_living(container, signal)?;
+        Ok(Some(Stop {
+            containers: self,
+            container: container.clone(),
+            waiter,
+            pidfd,
+            deadline: grace.map(|grace| Instant::now() + grace),
+        }))
+    }
+}
+
+impl Stop<'_> {
+    /// Waits until it has stopped, and kills it when its time is over. Gives the exit code.
+    pub fn finish(self) -> Result<u8> {
+        if let (Some(pidfd), Some(deadline)) = (&self.pidfd, self.deadline) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !ends_within(pidfd, left).attempt(|| "wait for the container's end")? {
+                self.containers.kill_living(&self.container, Signal::KILL)?;
+            }
+        }
+        self.waiter.wait()
+    }
+}
