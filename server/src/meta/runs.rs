@@ -16,7 +16,6 @@
 //! | bytes of the value | varint |
 //! | the rest of the key, the value | |
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use sled::IVec;
@@ -96,20 +95,19 @@ impl Table for Runs {
         let mut changes = changes.iter().peekable();
         while let Some((first, _)) = changes.peek() {
             let (run, end) = (self.run_of(first)?, self.fence_after(first)?);
-            let (fence, mut entries) = match &run {
-                Some((fence, run)) => (&fence[..], decode(fence, run)?.into_iter().collect::<BTreeMap<_, _>>()),
-                None => (&[][..], BTreeMap::new()),
-            };
+            let (fence, run) = run.as_ref().map_or((&[][..], &[][..]), |(fence, run)| (fence, run));
+            let old = Decoded::new(fence, run)?;
+            let (mut old, mut entries) = (old.iter().peekable(), Vec::new());
             while let Some((key, value)) = changes.next_if(|(key, _)| end.as_ref().is_none_or(|end| key[..] < end[..])) {
-                match value {
-                    Some(value) => drop(entries.insert(key.clone(), value.clone())),
-                    None => drop(entries.remove(key)),
-                }
+                entries.extend(std::iter::from_fn(|| old.next_if(|(old, _)| *old < &key[..])));
+                old.next_if(|(old, _)| *old == &key[..]);
+                entries.extend(value.as_ref().map(|value| (&key[..], &value[..])));
             }
+            entries.extend(old);
             if entries.is_empty() {
                 batch.remove(fence);
             }
-            for (fence, run) in encode(fence, entries, self.limit_bytes) {
+            for (fence, run) in encode(fence, &entries, self.limit_bytes) {
                 batch.insert(fence, run);
             }
         }
@@ -183,29 +181,51 @@ fn decode(fence: &[u8], run: &[u8]) -> Result<Vec<Entry>> {
     Ok(decoded)
 }
 
+/// The entries of a run without an allocation each.
+struct Decoded<'a> {
+    /// One after another.
+    keys: Vec<u8>,
+    /// Where a key ends, and its value.
+    entries: Vec<(usize, &'a [u8])>,
+}
+
+impl<'a> Decoded<'a> {
+    fn new(fence: &[u8], run: &'a [u8]) -> Result<Self> {
+        let (mut read, mut decoded) = (Entries::new(fence, run), Self { keys: Vec::new(), entries: Vec::new() });
+        while let Some(value) = read.next()? {
+            decoded.keys.extend_from_slice(&read.key);
+            decoded.entries.push((decoded.keys.len(), value));
+        }
+        Ok(decoded)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &'a [u8])> {
+        self.entries.iter().scan(0, |start, (end, value)| Some((&self.keys[std::mem::replace(start, *end)..*end], *value)))
+    }
+}
+
 /// One run or several of about the same size, under their fences; the first under `fence`.
-fn encode(fence: &[u8], entries: BTreeMap<Vec<u8>, Vec<u8>>, limit_bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn encode(fence: &[u8], entries: &[(&[u8], &[u8])], limit_bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
     // What an entry takes in a run at most, nearly: enough to share evenly.
     let bytes = entries.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
     let share = bytes / bytes.div_ceil(limit_bytes).max(1);
     let mut runs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    let (mut last, mut taken) = (fence.to_vec(), 0);
-    for (key, value) in entries {
+    let (mut last, mut taken) = (fence, 0);
+    for &(key, value) in entries {
         if runs.is_empty() || taken >= share {
             // As short as it can be between the two keys.
-            let new = if runs.is_empty() { fence } else { &key[..=shared(&last, &key)] };
-            last = new.to_vec();
-            runs.push((last.clone(), Vec::new()));
+            last = if runs.is_empty() { fence } else { &key[..=shared(last, key)] };
+            runs.push((last.to_vec(), Vec::with_capacity(limit_bytes.min(bytes))));
             taken = 0;
         }
         taken += key.len() + value.len();
         if let Some((_, run)) = runs.last_mut() {
-            let shared = shared(&last, &key);
+            let shared = shared(last, key);
             for number in [shared, key.len() - shared, value.len()] {
                 write_number(number, run);
             }
             run.extend_from_slice(&key[shared..]);
-            run.extend_from_slice(&value);
+            run.extend_from_slice(value);
         }
         last = key;
     }
