@@ -11,7 +11,7 @@ use super::{Runtime, not_running};
 use crate::error::{Error, Result};
 use crate::files::read_bounded;
 use crate::launch::{Exit, Join, Signals, Target, join};
-use crate::spec::{parse_process, set_variable};
+use crate::spec::parse_process;
 
 /// The largest process document.
 const PROCESS_LIMIT_BYTES: u64 = 4 << 20;
@@ -152,9 +152,8 @@ impl ExecOptions {
             process.set_cwd(cwd.clone());
         }
         let mut env = process.env().clone().unwrap_or_default();
-        for variable in &self.env {
-            set_variable(&mut env, variable.clone());
-        }
+        // The last of a name is the one that is meant.
+        env.extend_from_slice(&self.env);
         process.set_env(Some(env));
         let user = process.user_mut();
         if let Some((uid, gid)) = self.user {

@@ -246,7 +246,7 @@ fn key(variable: &str) -> &str {
 }
 
 /// Gives a variable a value, where it stands or at the end.
-pub(crate) fn set_variable(variables: &mut Vec<String>, variable: String) {
+fn set_variable(variables: &mut Vec<String>, variable: String) {
     match variables.iter_mut().find(|other| key(other) == key(&variable)) {
         Some(place) => *place = variable,
         None => variables.push(variable),
