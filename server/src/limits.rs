@@ -159,11 +159,6 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 pub const CONTENT_CACHE_BYTES: usize = 8 << 20;
 /// Recently read values of the metadata database, kept in memory.
 pub const METADATA_VALUES_BYTES: usize = 8 << 20;
-/// Changed keys and values that wait to be put into the metadata database, at most.
-pub const METADATA_BUFFER_BYTES: usize = 256 << 10;
-/// Keys from which on a batch of changes of the metadata database is full. Larger ones take the database
-/// less time a key, and more memory: of 256 keys 55 MiB in all, of some thousand 200.
-pub const METADATA_BATCH_KEYS: usize = 128;
 /// Keys and values that share an item of the metadata database. More of them make a start quicker and a
 /// change slower.
 pub const METADATA_RUN_BYTES: usize = 4 << 10;

@@ -68,10 +68,6 @@ impl<T: Table> Table for Cached<T> {
     fn flush(&self) -> Result<()> {
         self.table.flush()
     }
-
-    fn catch_up(&self) -> Result<()> {
-        self.table.catch_up()
-    }
 }
 
 /// What is in memory of a table. Nothing it says counts once it was asked for something that is not.

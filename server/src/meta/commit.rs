@@ -4,8 +4,7 @@
 //! The journal comes first and the database second: what readers see is on stable storage, and the
 //! database never knows of anything the journal does not.
 //!
-//! A second thread puts changes into the database as they come, flushes it now and then, and writes the
-//! journal anew when it has grown.
+//! A second thread flushes the database now and then, and writes the journal anew when it has grown.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -200,7 +199,7 @@ impl Checkpointer {
             let mut noted = already;
             let mut open = true;
             while open {
-                open = woken.recv().is_ok() && gather(&table, &woken);
+                open = woken.recv().is_ok() && gather(&woken);
                 let position = position.load(Ordering::Acquire);
                 if position != noted {
                     match note(&table, position) {
@@ -234,12 +233,11 @@ impl Checkpointer {
 }
 
 /// Lets changes gather for a while; `false` when it is time to stop.
-fn gather<T: Table>(table: &T, woken: &mpsc::Receiver<()>) -> bool {
+fn gather(woken: &mpsc::Receiver<()>) -> bool {
     let deadline = Instant::now() + CHECKPOINT_INTERVAL;
     loop {
         match woken.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            // If it fails, the flush that follows fails too, and says so.
-            Ok(()) => drop(table.catch_up()),
+            Ok(()) => {}
             Err(mpsc::RecvTimeoutError::Timeout) => return true,
             Err(mpsc::RecvTimeoutError::Disconnected) => return false,
         }

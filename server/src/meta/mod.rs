@@ -10,7 +10,6 @@
 //! period later. Whoever is told that such a thing exists renews its lease: the grace period starts
 //! anew. So a client that was told "exists" has that long to push what refers to it.
 
-mod buffered;
 mod cached;
 mod change;
 mod clock;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use longshore_runtime::name::{Digest, RepoName, Tag};
 
-use super::buffered::Buffered;
 use super::cached::Cached;
 use super::change::{Change, Put};
 use super::commit::Committer;
@@ -22,7 +21,7 @@ use crate::error::Result;
 /// Metadata in a table, made of a log.
 #[derive(Debug)]
 pub struct Store<T> {
-    table: Cached<Buffered<T>>,
+    table: Cached<T>,
     leases: Arc<Leases>,
     /// Dropped, and with it flushed, before whatever the table is part of.
     committer: Committer,
@@ -31,14 +30,11 @@ pub struct Store<T> {
 impl<T: Table> Store<T> {
     /// Over a table that has everything the log has; `rewriter` keeps the log short.
     pub(super) fn new(table: T, log: impl Log, rewriter: Option<Rewriter>, leases: Leases) -> Self {
-        let (table, leases) = (Cached::new(Buffered::new(table)), Arc::new(leases));
+        let (table, leases) = (Cached::new(table), Arc::new(leases));
         Self { committer: Committer::start(table.clone(), log, rewriter, Arc::clone(&leases)), table, leases }
     }
 
-    async fn read<V: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Cached<Buffered<T>>, &Leases) -> Result<V> + Send + 'static,
-    ) -> Result<V> {
+    async fn read<V: Send + 'static>(&self, query: impl FnOnce(&Cached<T>, &Leases) -> Result<V> + Send + 'static) -> Result<V> {
         let (table, leases) = (self.table.clone(), Arc::clone(&self.leases));
         crate::blocking(move || query(&table, &leases)).await
     }

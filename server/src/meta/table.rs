@@ -27,10 +27,6 @@ pub trait Table: Lookup + Clone + Send + Sync + 'static {
     fn apply(&self, changes: &Changes) -> Result<()>;
     /// Puts everything applied on stable storage.
     fn flush(&self) -> Result<()>;
-    /// Does some of the work that changes have left undone, if there is much of it.
-    fn catch_up(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 pub(super) fn failed(source: sled::Error) -> Error {
