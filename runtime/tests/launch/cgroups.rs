@@ -275,7 +275,7 @@ fn device_rules_of_a_named_path_are_a_v1_list() {
 fn a_cgroup_that_is_frozen_is_refused_and_not_waited_for() {
     let Some(bundle) = Bundle::sh("true") else { return };
     let freezer = Path::new("/sys/fs/cgroup/freezer");
-    if !root() || !useful(freezer.join("tasks").exists(), "the v1 freezer") {
+    if !root() || !useful(freezer.join("tasks").exists(), "the freezer of cgroup v1") {
         return;
     }
     let name = format!("longshore-frozen-{}", std::process::id());
