@@ -9,7 +9,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use common::needs::{installed, root};
 use common::{OCI_MANIFEST, Reply, Rhub, command, descriptor, image_manifest};
@@ -45,10 +44,6 @@ impl Tracer {
     /// How many calls were made to fail, once the traced process is gone.
     fn injected(mut self) -> usize {
         self.child.wait().unwrap();
-        self.injected_so_far()
-    }
-
-    fn injected_so_far(&self) -> usize {
         fs::read_to_string(&self.log).unwrap().matches("INJECTED").count()
     }
 }
@@ -147,11 +142,6 @@ fn survive(calls: &str, fault: &str, when: &str, only: Option<&str>) -> Vec<u16>
     told.work(&rhub);
     let is_killed = fault.contains("signal");
     if !is_killed {
-        // The database is written now and then, not with every change.
-        for n in (0..200).take_while(|_| tracer.injected_so_far() == 0) {
-            told.push_blob(&rhub, format!("more {n}").as_bytes());
-            std::thread::sleep(Duration::from_millis(200));
-        }
         told.hold(&rhub, &format!("{what}, still running"));
         stopped_means_stopped(&rhub, &told.failures, &what);
     }

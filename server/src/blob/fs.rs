@@ -306,9 +306,9 @@ impl Shared {
         sessions.get(&id).filter(|session| session.repo == *repo).cloned().ok_or(Error::UploadUnknown)
     }
 
-    /// Ends a session nothing was written to for `age`, or ever since `start`; `false` when something was.
-    fn expire(&self, path: &Path, id: UploadId, age: Duration, start: Duration) -> Result<bool> {
-        let stale = idle(path)?.unwrap_or(start) > age;
+    /// Ends a session, `open_for` so long, nothing was written to for `age`; `false` when something was.
+    fn expire(&self, path: &Path, id: UploadId, age: Duration, open_for: Duration) -> Result<bool> {
+        let stale = idle(path)?.unwrap_or(open_for) > age;
         if stale {
             remove_if_there(path)?;
             self.forget(id);
