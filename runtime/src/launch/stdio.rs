@@ -21,9 +21,6 @@ impl Stdio {
         let devpts = devpts.ok_or_else(|| Error::invalid("configuration", "a terminal needs a devpts mount on /dev/pts"))?;
         let mut pty = Pty::open(devpts, relayed)?;
         pty.slave = high(&pty.slave, floor)?;
-        if relayed {
-            terminal::keep_line_ends(pty.slave.as_fd()).attempt(|| "set up the container's terminal")?;
-        }
         match process.console_size() {
             Some(size) => terminal::set_size(pty.master.as_fd(), size.height() as u16, size.width() as u16),
             None if relayed => terminal::copy_size(pty.master.as_fd()),

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
-use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
+use rustix::termios::{OptionalActions, Termios, Winsize};
 
 use crate::error::{Attempt, Result};
 
@@ -46,14 +46,6 @@ pub(super) fn set_size(master: BorrowedFd<'_>, rows: u16, columns: u16) {
     let _ = rustix::termios::tcsetwinsize(master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 });
 }
 
-/// Leaves it to the caller's terminal, if there is one, to begin a line at the left: output that goes into a
-/// file or a pipe has the line ends the command wrote. runc does the same.
-pub(super) fn keep_line_ends(slave: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    let mut settings = rustix::termios::tcgetattr(slave)?;
-    settings.output_modes.remove(OutputModes::ONLCR);
-    rustix::termios::tcsetattr(slave, OptionalActions::Now, &settings)
-}
-
 fn caller_size() -> Option<Winsize> {
     let size = |fd: BorrowedFd<'_>| rustix::termios::tcgetwinsize(fd).ok();
     size(rustix::stdio::stdin()).or_else(|| size(rustix::stdio::stdout()))
@@ -72,8 +64,6 @@ impl RawMode {
         let Ok(before) = rustix::termios::tcgetattr(stdin) else { return Ok(None) };
         let mut raw = before.clone();
         raw.make_raw();
-        // The container's terminal leaves line ends to this one.
-        raw.output_modes.insert(OutputModes::OPOST);
         if let Ok(mut slot) = BEFORE.lock() {
             *slot = Some(before);
         }

@@ -237,7 +237,7 @@ fn a_host_without_a_terminal_can_still_give_one() {
     let Some(ready) = Ready::new() else { return };
     let on_a_terminal = "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && tty";
     let output = ready.run(&["-t"], &["sh", "-c", on_a_terminal]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "/dev/pts/0\n", "{}", stderr(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/dev/pts/0\r\n", "{}", stderr(&output));
     assert!(!ready.run(&[], &["sh", "-c", "[ -t 0 ] || [ -t 1 ] || [ -t 2 ]"]).status.success());
 }
 
