@@ -118,3 +118,9 @@ pub(crate) fn wait_until(mut done: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// Makes a tar archive of a directory, as engines import it.
+pub(crate) fn pack(directory: &std::path::Path, archive: &std::path::Path) {
+    let tar = Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(archive).arg(".").status().unwrap();
+    assert!(tar.success());
+}

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::bundle::{Bundle, ROCI, Run};
-use crate::container::wait_until;
+use crate::container::{pack, wait_until};
 use crate::needs::{installed, root};
 
 struct Dockerd {
@@ -45,8 +45,7 @@ impl Dockerd {
         fs::create_dir_all(bundle.root().join("etc")).unwrap();
         fs::write(bundle.root().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
         let archive = dockerd.path("box.tar");
-        let tar = Command::new("tar").arg("-C").arg(bundle.root()).arg("-cf").arg(&archive).arg(".").status().unwrap();
-        assert!(tar.success());
+        pack(&bundle.root(), &archive);
         dockerd.succeed(&["import", "--change", "CMD sh", archive.to_str().unwrap(), IMAGE]);
         Some(dockerd)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::bundle::{Bundle, ROCI, Run};
-use crate::container::wait_until;
+use crate::container::{pack, wait_until};
 use crate::needs::{installed, root};
 
 /// A storage of an engine's own, with one image in it.
@@ -27,8 +27,7 @@ impl Engine {
         }
         let engine = Self { directory: tempfile::tempdir().unwrap(), podman: true };
         let archive = engine.path("box.tar");
-        let tar = Command::new("tar").arg("-C").arg(bundle.root()).arg("-cf").arg(&archive).arg(".").status().unwrap();
-        assert!(tar.success());
+        pack(&bundle.root(), &archive);
         let script = format!("#!/bin/sh\nexec {ROCI} --root {} \"$@\"\n", engine.path("state").display());
         fs::write(engine.path("roci"), script).unwrap();
         fs::set_permissions(engine.path("roci"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
