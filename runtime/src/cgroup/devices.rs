@@ -79,11 +79,12 @@ impl Rule {
             None => 'a',
         };
         let number = |number: Option<u32>| number.map_or_else(|| "*".into(), |number| number.to_string());
-        let mut line = format!("{kind} {}:{} ", number(self.major), number(self.minor));
-        line.extend(
-            [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter),
-        );
-        line
+        format!("{kind} {}:{} {}", number(self.major), number(self.minor), self.access_letters())
+    }
+
+    fn access_letters(self) -> String {
+        let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        letters.iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter).collect()
     }
 }
 
@@ -112,6 +113,34 @@ impl Rules {
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let rules = self.0.iter().map(|rule| (if rule.allow { "devices.allow" } else { "devices.deny" }, rule.line()));
         std::iter::once(("devices.deny", "a".to_owned())).chain(rules).collect()
+    }
+
+    /// What is allowed, as systemd's `DeviceAllow`; `drivers` is `/proc/devices`. It knows no exceptions: what a
+    /// rule denies of what one before it allows is not among them.
+    pub(super) fn systemd(&self, drivers: &str) -> Vec<(String, String)> {
+        let name = |kind: &str, major: u32| {
+            let title = if kind == "char" { "Character devices:" } else { "Block devices:" };
+            let section = drivers.lines().skip_while(|line| *line != title).skip(1).take_while(|line| !line.is_empty());
+            let numbered = section.filter_map(|line| line.trim_start().split_once(' '));
+            numbered.filter(|(number, _)| number.parse() == Ok(major)).map(|(_, name)| name.to_owned()).next()
+        };
+        let mut list = Vec::new();
+        for rule in self.0.iter().filter(|rule| rule.allow) {
+            for (kind, number) in [("char", CHARACTER), ("block", BLOCK)] {
+                if rule.kind.is_some_and(|kind| kind != number) {
+                    continue;
+                }
+                let device = match (rule.major, rule.minor) {
+                    (None, None) => Some(format!("{kind}-*")),
+                    (Some(major), Some(minor)) => Some(format!("/dev/{kind}/{major}:{minor}")),
+                    // Of a driver that is not loaded there is no device.
+                    (Some(major), None) => name(kind, major).map(|name| format!("{kind}-{name}")),
+                    (None, Some(_)) => None,
+                };
+                list.extend(device.map(|device| (device, rule.access_letters())));
+            }
+        }
+        list
     }
 
     /// The rules as an eBPF program: from the last to the first, the first that fits returns.
@@ -184,6 +213,22 @@ mod tests {
         assert!(lines.contains(&("devices.allow", "c 1:3 rwm".to_owned())));
         assert!(lines.contains(&("devices.allow", "c 136:* rwm".to_owned())));
         assert_eq!(lines.iter().filter(|(file, _)| *file == "devices.deny").count(), 1);
+    }
+
+    #[test]
+    fn systemd_is_told_what_is_allowed_by_its_own_names() {
+        let drivers = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
+        let mut disk = LinuxDeviceCgroup::default();
+        disk.set_allow(true).set_typ(Some(LinuxDeviceType::B)).set_major(Some(8)).set_access(Some("r".into()));
+        let mut unknown = disk.clone();
+        unknown.set_major(Some(99));
+        let list = Rules::new(&[everything(false), disk, unknown]).systemd(drivers);
+        let pair = |device: &str, access: &str| (device.to_owned(), access.to_owned());
+        assert_eq!(list[0], pair("block-sd", "r"));
+        for expected in [pair("char-*", "m"), pair("block-*", "m"), pair("/dev/char/1:3", "rwm"), pair("char-pts", "rwm")] {
+            assert!(list.contains(&expected), "{list:?}");
+        }
+        assert_eq!(list.len(), 1 + ALWAYS.len());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod devices;
 mod place;
 pub(crate) mod processes;
 mod settings;
+mod systemd;
 pub(crate) mod usage;
 
 use std::collections::HashSet;
@@ -27,7 +28,8 @@ use crate::sys;
 use devices::Rules;
 use settings::{Host, Setting, Version};
 
-pub(crate) use place::{Member, place};
+pub(crate) use place::{Member, place, place_scope};
+pub(crate) use systemd::{Scope, Unit};
 
 /// How long processes of a killed cgroup may take to be gone.
 const KILL_TIMEOUT_S: i64 = 10;
@@ -58,6 +60,8 @@ pub(crate) struct ShownHierarchy {
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     members: Vec<Open>,
+    /// Who made them, if not this program.
+    scope: Option<Scope>,
 }
 
 /// A directory that is there.
@@ -71,15 +75,20 @@ struct Open {
 
 impl Cgroup {
     /// Makes the directories and limits them. An empty one that is there is the leftover of a crash, or
-    /// was made by an engine, and taken over; one with processes in it is in use. Without resources asked
-    /// for, an ordinary user does without the directories it may not make.
-    pub(crate) fn create(members: Vec<Member>, resources: Option<&LinuxResources>, privileged: bool) -> Result<Self> {
+    /// was made by an engine, and taken over; one with processes in it is in use, but for those of a scope.
+    /// Without resources asked for, an ordinary user does without the directories it may not make.
+    pub(crate) fn create(
+        members: Vec<Member>,
+        scope: Option<Scope>,
+        resources: Option<&LinuxResources>,
+        privileged: bool,
+    ) -> Result<Self> {
         let empty = LinuxResources::default();
         let resources = resources.unwrap_or(&empty);
         let needed = settings::controllers_needed(resources);
-        let mut cgroup = Self { members: Vec::with_capacity(members.len()) };
+        let mut cgroup = Self { members: Vec::with_capacity(members.len()), scope };
         for member in members {
-            match make(&member, cgroup.members.is_empty()) {
+            match if cgroup.scope.is_some() { make_missing(&member) } else { make(&member, cgroup.members.is_empty()) } {
                 Err(Error::Io { source, .. })
                     if !privileged
                         && matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
@@ -91,12 +100,18 @@ impl Cgroup {
             }
         }
         cgroup.enable_controllers(&needed, resources)?;
+        let rules = Rules::new(resources.devices().as_deref().unwrap_or_default());
+        // In a user namespace no device node can be made, and device programs are not allowed.
         if privileged {
-            let configured = resources.devices().as_deref().unwrap_or_default();
-            // In a user namespace no device node can be made, and device programs are not allowed.
-            cgroup.restrict_devices(&Rules::new(configured))?;
+            cgroup.restrict_devices(&rules)?;
         }
-        cgroup.limit(resources)?;
+        let settings = settings::settings(resources, &cgroup)?;
+        cgroup.limit(&settings)?;
+        let v1_rules =
+            (privileged && !rules.allow_all() && cgroup.members.iter().any(|open| open.member.has("devices"))).then_some(&rules);
+        if let Some(scope) = &mut cgroup.scope {
+            scope.set(&settings, v1_rules)?;
+        }
         for open in cgroup.members.iter_mut().filter(|open| !open.member.is_unified()) {
             let tasks = rustix::fs::openat(&open.directory, c"tasks", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
             open.tasks = Some(tasks.attempt(|| format!("open tasks of cgroup {:?}", open.member.path))?);
@@ -104,9 +119,9 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// Applies limits to a cgroup that is there: those that are given; the others stay.
-    pub(crate) fn limit(&self, resources: &LinuxResources) -> Result<()> {
-        let mut list = settings::settings(resources, self)?.into_iter().peekable();
+    /// Applies limits to a cgroup that is there.
+    fn limit(&self, settings: &[Setting]) -> Result<()> {
+        let mut list = settings.iter().peekable();
         // What follows has to be smaller first.
         let order = [
             // v1: memory cannot be raised above memory and swap, nor these lowered below that.
@@ -116,15 +131,15 @@ impl Cgroup {
             ("cpu.rt_period_us", "cpu.rt_runtime_us"),
         ];
         while let Some(setting) = list.next() {
-            match self.apply(&setting) {
+            match self.apply(setting) {
                 Err(Error::Io { source, .. })
                     if source.kind() == ErrorKind::InvalidInput
                         && list.peek().is_some_and(|next| order.contains(&(setting.file.as_str(), next.file.as_str()))) =>
                 {
                     if let Some(next) = list.next() {
-                        self.apply(&next)?;
+                        self.apply(next)?;
                     }
-                    self.apply(&setting)?;
+                    self.apply(setting)?;
                 }
                 other => other?,
             }
@@ -230,12 +245,18 @@ impl Cgroup {
 
     /// A cgroup that is there, to be changed.
     pub(crate) fn open(members: Vec<Member>) -> Result<Self> {
-        Ok(Self { members: members.into_iter().map(Open::new).collect::<Result<_>>()? })
+        Ok(Self { members: members.into_iter().map(Open::new).collect::<Result<_>>()?, scope: None })
+    }
+
+    /// The container is in it.
+    pub(crate) fn settle(&mut self) {
+        self.scope.iter_mut().for_each(Scope::settle);
     }
 
     /// Leaves the cgroup to the container in it: whoever removes that removes it.
     pub(crate) fn keep(mut self) {
         self.members.clear();
+        self.scope = None;
     }
 
     /// The cgroup2 directory to be born in; `None` on hosts with cgroup v1 alone.
@@ -310,13 +331,17 @@ impl Drop for Cgroup {
             // Without any way to report it; the guard process tries again if this one is being killed.
             let _ = destroy(&open.member.path);
         }
+        let _ = self.scope.take().map(Scope::stop);
     }
 }
 
-/// Changes the limits of a container that is there: those that are given.
-pub(crate) fn update(members: &[Member], resources: &LinuxResources) -> Result<()> {
+/// Changes the limits of a container that is there: those that are given; the others stay.
+pub(crate) fn update(members: &[Member], unit: Option<&Unit>, resources: &LinuxResources) -> Result<()> {
     let cgroup = Cgroup::open(members.to_vec())?;
-    let limited = cgroup.limit(resources);
+    let limited = settings::settings(resources, &cgroup).and_then(|settings| {
+        cgroup.limit(&settings)?;
+        unit.map_or(Ok(()), |unit| unit.update(&settings))
+    });
     cgroup.keep();
     limited
 }
@@ -349,6 +374,12 @@ pub(crate) fn shown(members: &[Member]) -> Shown {
         path: member.path.clone(),
     };
     Shown::Several(members.iter().map(hierarchy).collect())
+}
+
+/// Makes a directory that systemd has not made for its scope.
+fn make_missing(member: &Member) -> Result<()> {
+    fs::create_dir_all(&member.path).attempt(|| format!("create cgroup {:?}", member.path))?;
+    if member.has("cpuset") { inherit_cpuset(member) } else { Ok(()) }
 }
 
 /// Makes a directory. The first one made decides whether the name is taken.

@@ -125,6 +125,25 @@ pub(crate) fn place(id: &str, linux: &Linux, privileged: bool) -> Result<Vec<Mem
     Ok(members)
 }
 
+/// The directories of a scope at `path` in each hierarchy: those systemd makes, and on hosts with cgroup v1 those
+/// beside them.
+pub(crate) fn place_scope(path: &Path, privileged: bool) -> Result<Vec<Member>> {
+    let unified = unified_mount();
+    let mut members: Vec<Member> = unified.map(|mount| Member::below(mount, mount, "", path)).into_iter().collect();
+    if unified == Some(Path::new(UNIFIED_ONLY)) || !privileged {
+        return Ok(members);
+    }
+    // systemd looks for its processes there, where there is no cgroup2.
+    let tracked = unified.is_none().then(|| "name=systemd".to_owned());
+    for controllers in tracked.into_iter().chain(v1_hierarchies()?) {
+        let mount = Path::new(UNIFIED_ONLY).join(controllers.strip_prefix("name=").unwrap_or(&controllers));
+        if magic(&mount) == Some(CGROUP1_MAGIC) {
+            members.push(Member::below(&mount, &mount, &controllers, path));
+        }
+    }
+    Ok(members)
+}
+
 /// Where cgroup2 alone is mounted, and where it is beside v1.
 const UNIFIED_ONLY: &str = "/sys/fs/cgroup";
 const UNIFIED_BESIDE: &str = "/sys/fs/cgroup/unified";
@@ -152,9 +171,8 @@ fn below_mount(path: &Path) -> Result<PathBuf> {
     let fail = |why: &str| Err(Error::invalid(format!("linux.cgroupsPath {text:?}"), why));
     if text.matches(':').count() == 2 && !text.contains('/') {
         return fail(
-            "slice:prefix:name asks systemd to make the cgroup, which this runtime does not do; \
-             have the engine use the cgroupfs driver (podman --cgroup-manager=cgroupfs, dockerd --exec-opt \
-             native.cgroupdriver=cgroupfs), or name a path",
+            "slice:prefix:name asks systemd to make the cgroup: that takes the flag --systemd-cgroup, which the engine \
+             gives if it uses the systemd driver (podman --cgroup-manager=systemd); otherwise name a path",
         );
     }
     let mut clean = PathBuf::new();
@@ -213,7 +231,7 @@ mod tests {
             assert!(below_mount(Path::new(bad)).is_err(), "{bad}");
         }
         let refused = below_mount(Path::new("system.slice:libpod:1")).unwrap_err().to_string();
-        assert!(refused.contains("cgroup-manager=cgroupfs"), "{refused}");
+        assert!(refused.contains("--systemd-cgroup"), "{refused}");
         // A colon alone is a name like any other.
         assert!(below_mount(Path::new("/kube:pod/x")).is_ok());
     }

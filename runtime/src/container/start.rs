@@ -193,6 +193,7 @@ impl Launching<'_> {
             owner: rustix::process::getuid().as_raw(),
             annotations: std::collections::HashMap::new(),
             cgroups,
+            unit: None,
         };
         let running = begin(Begin {
             id,
@@ -208,6 +209,7 @@ impl Launching<'_> {
             relayed: config.options.tty,
             channel: Channel::pipe()?,
             // Known before it is complete: should this process be killed, the next command can end it.
+            unit: None,
             born: &mut |pid| directory.save(&record(pid, Vec::new())),
             hooks: None,
         })?;

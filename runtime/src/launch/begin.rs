@@ -21,7 +21,7 @@ use super::supervise::{self, Signals};
 use super::timing::Timing;
 use super::trampoline::{self, Numbers};
 use super::{CgroupLease, Exit, Guard, check_id};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::seccomp::{Connection, Listener};
 use crate::sys;
@@ -51,6 +51,8 @@ pub(crate) struct Begin<'a, 'g> {
     /// The terminal is relayed here; else its master side is given to somebody else.
     pub(crate) relayed: bool,
     pub(crate) channel: Channel,
+    /// Where systemd makes its cgroup, if it does.
+    pub(crate) unit: Option<Unit>,
     /// Called once the process exists, before it is heard from.
     pub(crate) born: &'a mut dyn FnMut(Pid) -> Result<()>,
     /// Called with the process stopped before it leaves the host's filesystem, if there is one.
@@ -217,7 +219,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     let linux = begin.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
     let process = begin.spec.process().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"process\""))?;
     let timing = Timing::new();
-    let lease = CgroupLease::new(begin.id, linux, begin.guard)?;
+    let lease = CgroupLease::new(begin.id, linux, begin.guard, begin.unit.take())?;
     timing.done("make and limit the cgroup");
     let mut plan = Plan::new(begin.spec, begin.root, Some(&lease.shown))?;
     if let Some(uid) = delegated_to(begin.spec, linux, &plan) {
@@ -250,7 +252,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     let report = begin.channel.into_reader();
     let (pid, pidfd) = spawned?;
     timing.done("start the first process");
-    let running = Running { pid, pidfd, master: stdio.release(), lease: Some(lease) };
+    let mut running = Running { pid, pidfd, master: stdio.release(), lease: Some(lease) };
     let listen = || {
         if let Some(guard) = begin.guard {
             guard.watch_process(running.pidfd.as_fd())?;
@@ -275,6 +277,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     };
     match listen() {
         Ok(()) => {
+            running.lease.iter_mut().for_each(CgroupLease::settle);
             timing.done("set the container up, execute the command");
             Ok(running)
         }

@@ -44,7 +44,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Linux, Spec};
 
-use crate::cgroup::{self, Cgroup, Shown};
+use crate::cgroup::{self, Cgroup, Scope, Shown, Unit};
 use crate::error::{Error, Result};
 use crate::warning::warn;
 
@@ -121,6 +121,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         preserved: 0,
         relayed: true,
         channel: Channel::pipe()?,
+        unit: None,
         born: &mut |_| Ok(()),
         hooks: None,
     })?;
@@ -136,9 +137,13 @@ struct CgroupLease<'a> {
 }
 
 impl<'a> CgroupLease<'a> {
-    fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>) -> Result<Self> {
+    fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>, unit: Option<Unit>) -> Result<Self> {
         let privileged = in_first_user_namespace()?;
-        let members = cgroup::place(id, linux, privileged)?;
+        let scope = unit.map(Scope::start).transpose()?;
+        let members = match &scope {
+            Some(scope) => cgroup::place_scope(scope.path(), privileged)?,
+            None => cgroup::place(id, linux, privileged)?,
+        };
         let mut lease = Self { cgroup: None, shown: cgroup::shown(&members), guard };
         if members.is_empty() {
             let asked = linux.resources().as_ref();
@@ -150,9 +155,14 @@ impl<'a> CgroupLease<'a> {
         };
         tell(Guard::expect_cgroup)?;
         // Should the name be taken, the guard must not touch that container's cgroup.
-        lease.cgroup = Some(Cgroup::create(members, linux.resources().as_ref(), privileged)?);
+        lease.cgroup = Some(Cgroup::create(members, scope, linux.resources().as_ref(), privileged)?);
         tell(Guard::watch_cgroup)?;
         Ok(lease)
+    }
+
+    /// The container is in its cgroup.
+    fn settle(&mut self) {
+        self.cgroup.iter_mut().for_each(Cgroup::settle);
     }
 
     /// The container keeps its cgroup: it is not the caller's to remove any more.

@@ -13,7 +13,7 @@ use super::clock::rfc3339;
 use super::handover::{Inherited, Receivers, check_terminal, write_pid_file};
 use super::helper::{apart, enter_namespaces};
 use super::state::{Container, Directory, Record, Status, process_stat};
-use crate::cgroup::Member;
+use crate::cgroup::{Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::launch::{Begin, Channel, Exit, Guard, HookRun, Rootfs, Running, Signals, StartFifos, begin};
@@ -49,6 +49,7 @@ struct Making<'a, 'g> {
     guard: Option<&'g Guard>,
     /// It ends with this process.
     tied: bool,
+    unit: Option<Unit>,
 }
 
 impl Runtime {
@@ -60,8 +61,9 @@ impl Runtime {
         let bundle = Bundle::read(&options.bundle)?.enter()?;
         check_terminal(has_terminal(&bundle.spec), true, options.console_socket.as_deref())?;
         let receivers = Receivers::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
+        let unit = self.unit(&options.id, &bundle.spec)?;
         let directory = Directory::create(&self.root, &options.id)?;
-        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false };
+        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false, unit };
         making.wait_to_be_started(&receivers).map(drop)
     }
 
@@ -74,9 +76,10 @@ impl Runtime {
         let bundle = Bundle::read(&options.bundle)?.enter()?;
         check_terminal(has_terminal(&bundle.spec), detach, options.console_socket.as_deref())?;
         let receivers = Receivers::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
+        let unit = self.unit(&options.id, &bundle.spec)?;
         let directory = Directory::create(&self.root, &options.id)?;
         let state = directory.path().to_owned();
-        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false };
+        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false, unit };
         if detach {
             return making.in_background(&receivers).map(|()| None);
         }
@@ -183,6 +186,7 @@ impl<'g> Making<'_, 'g> {
             preserved: self.inherited.count,
             relayed,
             channel,
+            unit: self.unit.clone(),
             // Known before it is complete: should this process be killed, the container can be deleted.
             born: &mut |pid| self.directory.save(&self.record(pid.as_raw_nonzero().get(), Vec::new())),
             hooks: hooked.then_some(HookRun { rootfs: &bundle.rootfs, run: &mut run_hooks }),
@@ -201,6 +205,7 @@ impl<'g> Making<'_, 'g> {
             owner: rustix::process::getuid().as_raw(),
             annotations: self.bundle.spec.annotations().clone().unwrap_or_default(),
             cgroups,
+            unit: self.unit.clone(),
         }
     }
 

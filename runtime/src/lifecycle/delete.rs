@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 use super::Runtime;
 use super::create::hook_state;
 use super::state::{Container, Directory, Record, Status};
-use crate::cgroup::{self, processes};
+use crate::cgroup::{self, Unit, processes};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::sys;
@@ -77,6 +77,7 @@ impl Runtime {
     pub(super) fn destroy(&self, container: &Container, spec: &Spec) -> Result<()> {
         end_processes(container)?;
         processes::destroy(&container.record.cgroups)?;
+        container.record.unit.as_ref().map_or(Ok(()), Unit::stop)?;
         container.directory.remove()?;
         self.after_deletion(&container.record, spec);
         Ok(())

@@ -28,7 +28,9 @@ mod update;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::cgroup::Member;
+use oci_spec::runtime::Spec;
+
+use crate::cgroup::{Member, Unit};
 use crate::error::{Error, Result};
 use state::Container;
 
@@ -47,12 +49,29 @@ pub use update::Limits;
 #[derive(Debug, Clone)]
 pub struct Runtime {
     root: PathBuf,
+    /// Cgroups of new containers are made by systemd.
+    systemd_cgroup: bool,
 }
 
 impl Runtime {
     /// The containers whose state is kept below `root`; made, for its owner alone, when it is needed.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, systemd_cgroup: false }
+    }
+
+    /// The same with cgroups of new containers made by systemd, as scopes that `linux.cgroupsPath` names as
+    /// `slice:prefix:name`: by that of the system, or of an ordinary user's own.
+    #[must_use]
+    pub fn with_systemd_cgroup(self, systemd_cgroup: bool) -> Self {
+        Self { systemd_cgroup, ..self }
+    }
+
+    /// The unit for a new container.
+    fn unit(&self, id: &str, spec: &Spec) -> Result<Option<Unit>> {
+        match spec.linux() {
+            Some(linux) if self.systemd_cgroup => Unit::new(id, linux, !crate::userns::in_first()?).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// The state of a container (runtime-spec runtime.md, "Query State").

@@ -17,8 +17,8 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use super::bundle;
-use crate::cgroup::Member;
 use crate::cgroup::processes;
+use crate::cgroup::{Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::files::{make_private_dir, read_bounded};
 use crate::launch::{StartFifos, check_id, remove_tree};
@@ -98,6 +98,9 @@ pub(crate) struct Record {
     pub(crate) annotations: HashMap<String, String>,
     /// The container's own cgroups.
     pub(crate) cgroups: Vec<Member>,
+    /// The systemd unit they are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
 }
 
 /// A container's directory.
@@ -390,6 +393,7 @@ mod tests {
             owner: 0,
             annotations: HashMap::new(),
             cgroups: Vec::new(),
+            unit: None,
         };
         directory.save(&record).unwrap();
         let load = || Container::load(Directory::open(root.path(), "one").unwrap()).unwrap();

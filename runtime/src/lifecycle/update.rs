@@ -78,7 +78,7 @@ impl Runtime {
             return Err(not_running(id));
         }
         resources.set_devices(None);
-        cgroup::update(&container.record.cgroups, &resources)
+        cgroup::update(&container.record.cgroups, container.record.unit.as_ref(), &resources)
     }
 
     /// The same with the specification's document (`linux.resources`) in JSON.

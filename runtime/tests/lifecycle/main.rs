@@ -20,5 +20,6 @@ mod hooks;
 mod hostile;
 mod limits;
 mod rootless;
+mod systemd;
 mod terminal;
 mod verbs;

@@ -54,7 +54,7 @@ struct Arguments {
     /// Log what is called, too
     #[arg(long)]
     debug: bool,
-    /// Accepted as runc has it; what cgroupsPath looks like (slice:prefix:name) decides
+    /// Have systemd make the cgroups of new containers; cgroupsPath is slice:prefix:name then
     #[arg(long)]
     systemd_cgroup: bool,
     /// Accepted as runc has it (true, false or auto); who runs roci decides
@@ -132,7 +132,8 @@ fn main() -> ExitCode {
         Verb::Exec(_) => |_| 255,
         _ => |_| 1,
     };
-    let done = arguments.root.map_or_else(root::default, Ok).and_then(|root| arguments.verb.call(&Runtime::new(root)));
+    let root = arguments.root.map_or_else(root::default, Ok);
+    let done = root.and_then(|root| arguments.verb.call(&Runtime::new(root).with_systemd_cgroup(arguments.systemd_cgroup)));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
