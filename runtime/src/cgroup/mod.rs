@@ -88,7 +88,7 @@ impl Cgroup {
         let needed = settings::controllers_needed(resources);
         let mut cgroup = Self { members: Vec::with_capacity(members.len()), scope };
         for member in members {
-            match if cgroup.scope.is_some() { make_missing(&member) } else { make(&member, cgroup.members.is_empty()) } {
+            match cgroup.scope.as_ref().map_or_else(|| make(&member, cgroup.members.is_empty()), |scope| scope.hold(&member)) {
                 Err(Error::Io { source, .. })
                     if !privileged
                         && matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
@@ -374,12 +374,6 @@ pub(crate) fn shown(members: &[Member]) -> Shown {
         path: member.path.clone(),
     };
     Shown::Several(members.iter().map(hierarchy).collect())
-}
-
-/// Makes a directory that systemd has not made for its scope.
-fn make_missing(member: &Member) -> Result<()> {
-    fs::create_dir_all(&member.path).attempt(|| format!("create cgroup {:?}", member.path))?;
-    if member.has("cpuset") { inherit_cpuset(member) } else { Ok(()) }
 }
 
 /// Makes a directory. The first one made decides whether the name is taken.

@@ -133,9 +133,8 @@ pub(crate) fn place_scope(path: &Path, privileged: bool) -> Result<Vec<Member>> 
     if unified == Some(Path::new(UNIFIED_ONLY)) || !privileged {
         return Ok(members);
     }
-    // systemd looks for its processes there, where there is no cgroup2.
-    let tracked = unified.is_none().then(|| "name=systemd".to_owned());
-    for controllers in tracked.into_iter().chain(v1_hierarchies()?) {
+    // By the first of these systemd knows its processes, where there is no cgroup2.
+    for controllers in std::iter::once("name=systemd".to_owned()).chain(v1_hierarchies()?) {
         let mount = Path::new(UNIFIED_ONLY).join(controllers.strip_prefix("name=").unwrap_or(&controllers));
         if magic(&mount) == Some(CGROUP1_MAGIC) {
             members.push(Member::below(&mount, &mount, &controllers, path));

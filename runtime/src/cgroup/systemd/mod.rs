@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
+use super::Member;
 use super::devices::Rules;
 use super::settings::Setting;
 use crate::error::{Attempt, Error, Result};
@@ -82,6 +83,19 @@ impl Scope {
     /// Its directory, relative to each hierarchy's mount point.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes a directory of cgroup v1 that systemd has not made, and keeps it: systemd removes those that it
+    /// needs for none of its properties, unless somebody is in them.
+    pub(super) fn hold(&self, member: &Member) -> Result<()> {
+        let (false, Some(placeholder)) = (member.is_unified(), &self.placeholder) else { return Ok(()) };
+        let path = &member.path;
+        std::fs::create_dir_all(path).attempt(|| format!("create cgroup {path:?}"))?;
+        if member.has("cpuset") {
+            super::inherit_cpuset(member)?;
+        }
+        let pid = placeholder.pid.as_raw_nonzero().to_string();
+        std::fs::write(path.join("cgroup.procs"), pid).attempt(|| format!("put a process into cgroup {path:?}"))
     }
 
     /// Tells systemd of limits that were written to the cgroup.
