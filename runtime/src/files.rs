@@ -3,9 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::error::{Attempt, Error, Result};
@@ -96,4 +96,30 @@ pub fn lock_path(path: &Path, operation: FlockOperation) -> Result<Option<File>>
 /// Creates a directory only its owner may enter; one that exists is fine.
 pub fn make_private_dir(path: &Path) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).attempt(|| format!("create directory {}", path.display()))
+}
+
+/// Where this user keeps `name`, which goes with a reboot.
+pub fn runtime_directory(name: &str) -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        return Some(Path::new("/run/longshore").join(name));
+    }
+    let runtime = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+    runtime.is_absolute().then(|| runtime.join("longshore").join(name))
+}
+
+/// A directory of this user's alone, made if missing; `None` if anyone else could have written it.
+pub fn open_private_directory(path: &Path) -> Option<File> {
+    let open = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map(File::from)
+    };
+    let directory = match open() {
+        Err(Errno::NOENT) => {
+            make_private_dir(path).ok()?;
+            open().ok()?
+        }
+        other => other.ok()?,
+    };
+    let status = rustix::fs::fstat(&directory).ok()?;
+    (status.st_uid == rustix::process::geteuid().as_raw() && status.st_mode & 0o077 == 0).then_some(directory)
 }

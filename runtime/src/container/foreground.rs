@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::prepare;
+use crate::erofs::Shared;
 use crate::error::Result;
 use crate::launch::{self, Exit, Guard, Launch};
 use crate::spec::{RunOptions, default_spec};
@@ -29,8 +30,11 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
 fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
     prepare::write_etc(&dir.join("etc"), &options)?;
     options.etc_directory = Some(dir.join("etc"));
-    prepare::make_directories(store, dir, image.diff_ids())?;
-    let root = prepare::overlay(store, dir, image.diff_ids(), options.rootless.is_some(), true).mount()?;
+    let mut layers = Shared::new();
+    prepare::make_directories(store, dir, image.diff_ids(), &mut layers)?;
+    let overlay = prepare::overlay(store, dir, image.diff_ids(), options.rootless.is_some(), true);
+    let root = overlay.mount_by(&mut |path| layers.open(path))?;
+    layers.enter();
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
     launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") })
 }

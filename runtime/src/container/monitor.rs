@@ -19,6 +19,7 @@ use super::log_file::{self, ENTRY_LIMIT_BYTES, LogFile, Stream};
 use super::record::{Config, End, Phase};
 use super::store::Containers;
 use crate::cgroup::{Cgroup, processes};
+use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::launch::reap;
 use crate::store::Store;
@@ -42,7 +43,7 @@ const OUT: i32 = 5;
 const ERR: i32 = 6;
 /// Nobody writes on it; while it is open the container's input has no end.
 const INPUT: i32 = 7;
-/// This program; closed when it is executed.
+/// This program; closed when it is executed. Far above it the layers, for others to take.
 const PROGRAM: i32 = 8;
 
 /// Above all of them, and what else a monitor has open while it starts its container.
@@ -57,6 +58,7 @@ pub(super) struct Becoming<'a> {
     pub(super) out: BorrowedFd<'a>,
     pub(super) err: BorrowedFd<'a>,
     pub(super) input: BorrowedFd<'a>,
+    pub(super) layers: Shared,
 }
 
 impl Becoming<'_> {
@@ -79,6 +81,7 @@ impl Becoming<'_> {
         let environment = CStringArray::new(vec![c_string(root)?]);
         // What comes from who called the command, and was not meant for others, goes no further.
         sys::close_on_exec_from(PROGRAM as u32).attempt(attempted)?;
+        self.layers.leave_to_program();
         Err(sys::exec_fd(sys::borrow_fd(PROGRAM), &arguments, &environment)).attempt(attempted)
     }
 }
@@ -110,6 +113,7 @@ fn run(root: &std::path::Path, id: &str) -> Result<()> {
     let lock = rustix::io::dup(sys::borrow_fd(LOCK)).attempt(|| "duplicate a file descriptor")?;
     let end = End::new(exit, oom_killed);
     End::write(Some(&end), &lock.into())?;
+    Shared::withdraw(config.layers.iter().map(|layer| containers.store.layer_path(layer)));
     // Each part whatever becomes of the others.
     let cleared = processes::destroy(&cgroups);
     let _ = std::fs::remove_file(containers.directory(id).join("state.json"));

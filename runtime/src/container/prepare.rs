@@ -4,21 +4,22 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::erofs::Shared;
 use crate::error::{Attempt, Result};
 use crate::launch::Rootfs;
 use crate::name::Digest;
 use crate::spec::{ETC_FILES, RunOptions, etc_files};
 use crate::store::Store;
-use crate::{erofs, unpack};
+use crate::unpack;
 
 /// Makes, in `dir`, the directories that hold a container's changes.
-pub(super) fn make_directories(store: &Store, dir: &Path, diff_ids: &[Digest]) -> Result<()> {
+pub(super) fn make_directories(store: &Store, dir: &Path, diff_ids: &[Digest], layers: &mut Shared) -> Result<()> {
     let upper = make(dir, "upper")?;
     make(dir, "work")?;
     match diff_ids.last() {
         // The root directory of an overlay is the upper one: it must look like the image's.
         Some(top) => {
-            let top = erofs::open_layer(&store.layer_path(top))?;
+            let top = layers.open(&store.layer_path(top))?;
             unpack::adopt_directory(&[top.as_fd()], Path::new(""), open(&upper)?.as_fd()).map(drop)
         }
         None => make(dir, "empty").map(drop),

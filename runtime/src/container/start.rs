@@ -17,6 +17,7 @@ use super::prepare;
 use super::record::{Config, End, Phase, Status, boot};
 use super::store::Containers;
 use crate::cgroup::Member;
+use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::launch::{Begin, Channel, begin};
@@ -177,7 +178,8 @@ impl Launching<'_> {
         options.etc_directory = Some(dir.join("etc"));
         prepare::write_etc(&dir.join("etc"), &options)?;
         let overlay = prepare::overlay(&containers.store, &dir, &config.layers, rootless.is_some(), config.auto_remove);
-        let root = overlay.mount()?;
+        let mut layers = Shared::new();
+        let root = overlay.mount_by(&mut |path| layers.open(path))?;
         let spec = default_spec(&config.image_config, root.as_fd(), &options)?;
         let directory = Directory::open(containers.store.root().join("containers").as_path(), id)?;
         let text = serde_json::to_vec(&spec).map_err(std::io::Error::from).attempt(|| "describe a container")?;
@@ -241,7 +243,7 @@ impl Launching<'_> {
             }
         })?;
         let (out, err, input) = (ends.out.as_fd(), ends.err.as_fd(), ends.input.as_fd());
-        Becoming { store: &containers.store, id, pidfd: pidfd.as_fd(), lock: self.lock, out, err, input }.execute()
+        Becoming { store: &containers.store, id, pidfd: pidfd.as_fd(), lock: self.lock, out, err, input, layers }.execute()
     }
 }
 

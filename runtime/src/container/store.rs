@@ -13,6 +13,7 @@ use super::log_file::LogOptions;
 use super::names;
 use super::prepare;
 use super::record::{Config, End, Phase, Status, boot};
+use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
@@ -96,7 +97,7 @@ impl Containers {
         }
         let dir = lease.scratch().join("container");
         files::make_private_dir(&dir)?;
-        prepare::make_directories(&self.store, &dir, image.diff_ids())?;
+        prepare::make_directories(&self.store, &dir, image.diff_ids(), &mut Shared::new())?;
         let claims: String = image.blobs().chain(image.diff_ids()).map(|digest| format!("{digest}\n")).collect();
         std::fs::write(dir.join("claims"), claims).attempt(|| "write a container's claims")?;
         End::write(None, &files::open_lock(&dir.join("lock"))?)?;

@@ -24,12 +24,14 @@ mod dirent;
 mod format;
 mod layout;
 mod mount;
+mod share;
 mod tree;
 mod xattr;
 
 pub use mount::{mount, open_layer, probe};
 
 pub(crate) use format::NOTE_BYTES;
+pub(crate) use share::Shared;
 pub(crate) use tree::{Attributes, Builder, Content, NodeId};
 pub(crate) use xattr::Xattrs;
 

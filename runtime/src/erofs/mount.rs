@@ -1,8 +1,8 @@
 //! Layers as mounts that are attached nowhere: an image by its file, a directory as it is.
 //!
-//! Each command mounts the images it needs for itself. Such a mount exists as a descriptor, and inside
-//! the overlay that is made of it; it is gone with the last of them, whatever happens to the process,
-//! and no mount table ever shows it.
+//! Such a mount exists as a descriptor, and inside the overlay that is made of it; it is gone with the last of
+//! them, whatever happens to the process, and no mount table ever shows it. Containers share them
+//! ([`share`](super::share)); other commands mount what they need for themselves.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

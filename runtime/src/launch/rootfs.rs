@@ -69,11 +69,27 @@ impl Rootfs {
     /// Makes the detached mount. The descriptor can be used for `openat2` at once, and is what
     /// [`super::Launch`] takes.
     pub fn mount(&self) -> Result<OwnedFd> {
+        self.mount_by(&mut erofs::open_layer)
+    }
+
+    /// The same with layers opened by `open`.
+    pub(crate) fn mount_by(&self, open: &mut dyn FnMut(&Path) -> Result<OwnedFd>) -> Result<OwnedFd> {
         match self {
             Self::Directory(path) => directory(path),
-            Self::Overlay { lower, upper, work, userxattr, ephemeral } => overlay(lower, upper, work, *userxattr, *ephemeral),
+            Self::Overlay { lower, upper, work, userxattr, ephemeral } => {
+                check_count(lower)?;
+                let lower = lower.iter().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
+                overlay(&lower, upper, work, *userxattr, *ephemeral)
+            }
         }
     }
+}
+
+fn check_count(lower: &[PathBuf]) -> Result<()> {
+    if lower.is_empty() || lower.len() > LAYERS_LIMIT {
+        return Err(Error::invalid("root filesystem", format!("{} layers; overlayfs takes 1 to {LAYERS_LIMIT}", lower.len())));
+    }
+    Ok(())
 }
 
 /// A copy of the mount `path` is on, cut at `path`, with what is mounted below it. Still a peer of the
@@ -96,17 +112,13 @@ pub(super) fn separate(mount: &OwnedFd, propagation: u64) -> Result<()> {
 
 /// An overlay made by file descriptors, so that no layer's name needs escaping and none is looked up
 /// twice.
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool, ephemeral: bool) -> Result<OwnedFd> {
-    if lower.is_empty() || lower.len() > LAYERS_LIMIT {
-        return Err(Error::invalid("root filesystem", format!("{} layers; overlayfs takes 1 to {LAYERS_LIMIT}", lower.len())));
-    }
-    let lower = lower.iter().map(|path| erofs::open_layer(path)).collect::<Result<Vec<_>>>()?;
+fn overlay(lower: &[OwnedFd], upper: &Path, work: &Path, userxattr: bool, ephemeral: bool) -> Result<OwnedFd> {
     let (upper, work) = (directory_fd(upper)?, directory_fd(work)?);
     let make = |layers: SetLayers| {
         let fs = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
             .attempt(|| "open overlayfs (is the module loaded?)")?;
         let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&fs, key, value);
-        layers(&lower, &set).attempt(|| "give overlayfs its layers")?;
+        layers(lower, &set).attempt(|| "give overlayfs its layers")?;
         set("upperdir", &fd_path(&upper)).attempt(|| "give overlayfs its upper directory")?;
         set("workdir", &fd_path(&work)).attempt(|| "give overlayfs its work directory")?;
         if ephemeral {

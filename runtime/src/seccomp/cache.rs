@@ -4,10 +4,9 @@
 //! only this user can write: with any other owner or mode it is neither read nor written, because who can
 //! put a filter there decides what containers may do. A filter that cannot be kept is only compiled again.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -15,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Filter, INSTRUCTIONS_LIMIT, compile};
 use crate::error::{Error, Result};
+use crate::files::{self, open_private_directory};
 use crate::sys::BpfInstruction;
 
 /// Changed when the same profile compiles to something else.
@@ -25,26 +25,18 @@ const INSTRUCTION_BYTES: usize = 8;
 
 /// Compiles a filter, or finds it compiled.
 pub(crate) fn compile_cached(seccomp: &LinuxSeccomp) -> Result<Filter> {
-    match directory() {
+    // A new kernel may have other system calls: they go with a reboot.
+    match files::runtime_directory("seccomp") {
         Some(directory) => compile_in(&directory, seccomp),
         None => compile(seccomp),
     }
-}
-
-/// Of this user, gone with a reboot: a new kernel may have other system calls.
-fn directory() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        return Some("/run/longshore/seccomp".into());
-    }
-    let runtime = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
-    runtime.is_absolute().then(|| runtime.join("longshore/seccomp"))
 }
 
 fn compile_in(directory: &Path, seccomp: &LinuxSeccomp) -> Result<Filter> {
     let profile = serde_json::to_vec(seccomp).map_err(|error| Error::invalid("linux.seccomp", error))?;
     let key = Sha256::new().chain_update(COMPILER).chain_update(&profile).finalize();
     let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    let trusted = open_directory(directory);
+    let trusted = open_private_directory(directory);
     if let Some(filter) = trusted.as_ref().and_then(|directory| read(directory, &name)) {
         return Ok(filter);
     }
@@ -54,23 +46,6 @@ fn compile_in(directory: &Path, seccomp: &LinuxSeccomp) -> Result<Filter> {
         let _ = write(&directory, &name, &filter);
     }
     Ok(filter)
-}
-
-/// The directory, made if missing; `None` if anyone else could have written it.
-fn open_directory(path: &Path) -> Option<File> {
-    let open = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty()).map(File::from)
-    };
-    let directory = match open() {
-        Err(rustix::io::Errno::NOENT) => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).ok()?;
-            open().ok()?
-        }
-        other => other.ok()?,
-    };
-    let status = rustix::fs::fstat(&directory).ok()?;
-    (status.st_uid == rustix::process::geteuid().as_raw() && status.st_mode & 0o077 == 0).then_some(directory)
 }
 
 /// Flags, then instructions, then the SHA-256 of both.
@@ -125,7 +100,9 @@ fn write(directory: &File, name: &str, filter: &Filter) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     fn profile() -> LinuxSeccomp {
         super::super::default_profile(&oci_spec::runtime::Capabilities::new()).unwrap()
@@ -145,7 +122,7 @@ mod tests {
         let compiled = compile(&profile()).unwrap();
         assert_eq!(compile_in(&directory, &profile()).unwrap(), compiled);
         let file = only_file(&directory);
-        let open = open_directory(&directory).unwrap();
+        let open = open_private_directory(&directory).unwrap();
         let name = file.file_name().unwrap().to_str().unwrap();
         assert_eq!(read(&open, name), Some(compiled.clone()));
         let mut bytes = fs::read(&file).unwrap();
@@ -167,7 +144,7 @@ mod tests {
         let forged = Filter { program: vec![BpfInstruction { code: 6, jump_true: 0, jump_false: 0, k: 0x7fff_0000 }], flags: 0 };
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         fs::remove_file(&file).unwrap();
-        write(&open_directory(&directory).unwrap(), &name, &forged).unwrap();
+        write(&open_private_directory(&directory).unwrap(), &name, &forged).unwrap();
         // This test's guard: in a directory of one's own it would be believed.
         assert_eq!(compile_in(&directory, &profile()).unwrap(), forged);
         for mode in [0o777, 0o750, 0o705] {
@@ -179,7 +156,7 @@ mod tests {
         assert_ne!(compile_in(&directory, &profile()).unwrap(), forged, "a file others can write");
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(&directory, &link).unwrap();
-        assert!(open_directory(&link).is_none(), "a link is not followed");
+        assert!(open_private_directory(&link).is_none(), "a link is not followed");
     }
 
     #[test]

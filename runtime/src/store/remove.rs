@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::image::{Image, find_digest, not_found};
 use super::index::Entry;
 use super::{LayerForm, Lease, Store};
+use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::name::{Digest, Reference};
 
@@ -97,7 +98,9 @@ impl Store {
     /// Moves a layer, if it has that form, into the lease's scratch directory. Gives where it is then.
     pub(super) fn discard_layer(&self, diff_id: &Digest, form: LayerForm, lease: &Lease) -> Result<PathBuf> {
         let gone = lease.scratch().join(format!("gone-{form:?}-{}", diff_id.hex()));
-        discard(&self.layer_place(diff_id, form), &gone)?;
+        let place = self.layer_place(diff_id, form);
+        Shared::forget(&place);
+        discard(&place, &gone)?;
         Ok(gone)
     }
 }

@@ -1,6 +1,7 @@
 //! Containers in the background: what is printed, logged, kept and told of them, whatever is killed.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::common::needs::useful;
 use super::common::wait_until;
 use super::fixture::{Mounts, Ready, is_init, nothing_left, processes, send};
 use super::tools::stderr;
@@ -409,6 +411,41 @@ fn a_frozen_first_process_whose_monitor_was_killed_is_found_and_ended() {
     assert!(Path::new(&format!("/proc/{init}/cmdline")).exists(), "it has lost its tie");
     assert!(ready.status(&id).unwrap().starts_with("Exited (137)"));
     wait_until("it is gone", || !Path::new(&format!("/proc/{init}")).exists());
+}
+
+#[test]
+fn containers_of_one_image_share_the_mounts_of_its_layers() {
+    /// `EROFS_SUPER_MAGIC_V1`.
+    const EROFS: i64 = 0xe0f5_e1e2;
+    let Some(ready) = Ready::new() else { return };
+    let before = Mounts::now(&ready.user);
+    // The file systems of images that a container's monitor has.
+    let images = |id: &str| -> Vec<u64> {
+        let directory = std::fs::read_dir(format!("/proc/{}/fd", ready.monitor(id))).unwrap();
+        let paths = directory.map(|entry| entry.unwrap().path());
+        let images = paths.filter(|path| rustix::fs::statfs(path).is_ok_and(|status| status.f_type == EROFS));
+        images.map(|path| std::fs::metadata(path).unwrap().dev()).collect()
+    };
+    let first = ready.detach(&[], POLITE);
+    let mounted = images(&first);
+    if !useful(!mounted.is_empty(), "a kernel that mounts EROFS images from files") {
+        return;
+    }
+    let second = ready.detach(&[], POLITE);
+    assert_eq!(images(&second), mounted);
+    // Of who was killed nothing can be taken, of the other it can.
+    send(ready.monitor(&first), Signal::KILL);
+    wait_until("it has ended", || ready.status(&first).unwrap().starts_with("Exited"));
+    let third = ready.detach(&[], POLITE);
+    assert_eq!(images(&third), mounted);
+    let pids = [&second, &third].map(|id| format!("{}-", ready.monitor(id)));
+    ready.rbox(&["rm", "-f", &first, &second, &third]);
+    for image in std::fs::read_dir("/run/longshore/layers").unwrap().flatten() {
+        let entries = std::fs::read_dir(image.path()).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.for_each(|name| assert!(!pids.iter().any(|pid| name.starts_with(pid)), "{name} is left"));
+    }
+    no_containers(&ready, &before, &[&first, &second, &third]);
 }
 
 #[test]
