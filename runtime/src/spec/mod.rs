@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn environment_is_layered_and_labels_stay_out() {
+    fn environment_is_layered() {
         let spec = spec(&RunOptions {
             env: vec!["A=2".into(), "B=3".into(), "NOT_SET_ANYWHERE_5".into()],
             tty: true,
@@ -339,7 +339,20 @@ mod tests {
         .unwrap();
         let env = spec.process().as_ref().unwrap().env().clone().unwrap();
         assert_eq!(env, ["PATH=/image", "HOSTNAME=0123456789ab", "TERM=xterm", "A=2", "B=3", "HOME=/"]);
-        assert_eq!(*spec.annotations(), None);
+    }
+
+    #[test]
+    fn cve_2026_53488_labels_of_an_image_never_become_configuration() {
+        let plain: ContainerConfig = serde_json::from_str(
+            r#"{"Entrypoint":["/entry"],"Cmd":["default"],"Env":["PATH=/image","A=1"],"WorkingDir":"/work"}"#,
+        )
+        .unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(root.path()).unwrap();
+        let options = RunOptions { id: "0123456789abcdef".into(), ..Default::default() };
+        let of = |image: &ContainerConfig| default_spec(image, root.as_fd(), &options).unwrap();
+        assert!(of(&image()) == of(&plain));
+        assert_eq!(*of(&image()).annotations(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use longshore_runtime::launch::Rootfs;
 use longshore_runtime::spec::Volume;
 use serde_json::json;
 
@@ -105,6 +106,30 @@ fn cve_2021_30465_a_target_that_is_a_link_is_followed_inside_the_root_only() {
     symlink(outside.path(), bundle.root().join("link")).unwrap();
     assert_eq!(bundle.run().code, Some(125), "a host path that the image does not have");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn cve_2025_47290_a_layer_swapped_for_a_link_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["layer", "upper", "work"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    symlink("/", path("link")).unwrap();
+    let mount = |layer: &str| {
+        let lower = vec![path(layer)];
+        Rootfs::Overlay { lower, upper: path("upper"), work: path("work"), userxattr: false, ephemeral: false }.mount()
+    };
+    let refused = mount("link").unwrap_err().to_string();
+    assert!(refused.contains("neither a directory nor an image"), "{refused}");
+    for name in ["upper", "work"] {
+        fs::remove_dir(path(name)).unwrap();
+        symlink("/", path(name)).unwrap();
+        let refused = mount("layer").unwrap_err().to_string();
+        assert!(refused.contains(name), "{refused}");
+        fs::remove_file(path(name)).unwrap();
+        fs::create_dir(path(name)).unwrap();
+    }
 }
 
 #[test]
@@ -282,4 +307,16 @@ fn without_pivot_root_a_user_namespace_gets_no_bare_procfs_or_sysfs() {
     let run = Run::of(command.arg("--no-pivot").output().unwrap());
     assert_eq!(run.out, "/proc/1/root/bin/sh", "{run:?}");
     assert_eq!(run.err.matches("ermission denied").count() + run.err.matches("not permitted").count(), 2, "{run:?}");
+}
+
+#[test]
+fn the_list_of_what_is_tested_names_tests_there_are() {
+    let runtime = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(runtime.join("../docs/security-runtime.md")).unwrap();
+    let named: Vec<_> = list.split('`').filter_map(|word| word.split_once("::")).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for (file, name) in named {
+        let text = fs::read_to_string(runtime.join(format!("{file}.rs"))).unwrap();
+        assert!(text.contains(&format!("fn {name}(")), "{file} has no {name}");
+    }
 }

@@ -46,6 +46,23 @@ fn an_ordinary_user_has_no_effective_capability_and_its_groups() {
 }
 
 #[test]
+fn cve_2023_25173_a_container_has_none_of_its_caller_s_groups() {
+    let Some(mut bundle) = Bundle::sh(STATUS) else { return };
+    if !root() {
+        return;
+    }
+    for (user, groups) in [("0:0", "0"), ("33:44", "44")] {
+        bundle.options.user = Some(user.into());
+        bundle.write(|_| {});
+        let roci = bundle.command();
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--groups", "4,27"]).arg(roci.get_program()).args(roci.get_args());
+        let status = crate::bundle::Run::of(command.output().unwrap()).ok();
+        assert_eq!(field(&status, "Groups"), groups, "{user}");
+    }
+}
+
+#[test]
 fn no_new_privileges_is_set_with_the_filter_when_asked_for() {
     let Some(mut bundle) = Bundle::sh(STATUS) else { return };
     bundle.options.no_new_privileges = true;

@@ -46,6 +46,26 @@ fn cve_2024_21626_no_descriptor_leaks_into_a_created_container_or_a_further_proc
 }
 
 #[test]
+fn cve_2020_15257_nothing_listens_on_an_abstract_socket() {
+    let Some(container) = Container::sh(SERVICE) else { return };
+    container.write(|spec| {
+        // It shares the network with who starts it, where abstract sockets are: one of its own, to be sure of that.
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        spec["linux"].as_object_mut().unwrap().remove("sysctl");
+    });
+    let script = "set -e; roci=$1; root=$2; bundle=$3; id=$4
+        $roci --root $root create --bundle $bundle $id > $bundle/out 2>&1 < /dev/null; cat /proc/net/unix
+        $roci --root $root start $id; until grep -q up $bundle/out; do sleep 0.02; done; cat /proc/net/unix
+        $roci --root $root exec $id cat /proc/net/unix; $roci --root $root delete --force $id";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-n", "sh", "-c", script, "sh", ROCI]).arg(container.state.path());
+    let out = Run::of(command.arg(container.bundle.directory.path()).arg(container.id()).output().unwrap()).ok();
+    assert_eq!(out.matches("RefCount").count(), 3, "{out}");
+    assert!(!out.contains('@'), "{out}");
+}
+
+#[test]
 fn cve_2024_21626_the_working_directory_of_a_further_process_is_inside() {
     let Some(container) = Container::service() else { return };
     let _leaked = leak(7);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use longshore_runtime::image::Descriptor;
+use longshore_runtime::launch::Rootfs;
 use longshore_runtime::name::{Digest, Platform, Reference};
 use longshore_runtime::progress::{LayerEvent, Progress};
 use longshore_runtime::pull::{Options, pull};
@@ -83,9 +84,13 @@ struct Stored {
 
 impl Stored {
     fn try_new(form: Option<LayerForm>, unpack: &longshore_runtime::unpack::Options) -> Result<Self> {
+        Self::of(Hosted::new(), 2, form, unpack)
+    }
+
+    fn of(hosted: Hosted, jobs: usize, form: Option<LayerForm>, unpack: &longshore_runtime::unpack::Options) -> Result<Self> {
         let temp = TempDir::new().unwrap();
-        let (store, hosted) = (Store::open(temp.path()).unwrap(), Hosted::new());
-        let options = Options { platform: Platform::host(), jobs: 2, unpack: unpack.clone(), form };
+        let store = Store::open(temp.path()).unwrap();
+        let options = Options { platform: Platform::host(), jobs, unpack: unpack.clone(), form };
         pull(&store, &hosted, &NAME.parse().unwrap(), &options, &Silent)?;
         Ok(Self { store, hosted, temp })
     }
@@ -133,6 +138,49 @@ fn a_pull_makes_the_same_layers_in_both_forms_and_images_where_they_work() {
         let occupied = images.store.disk_bytes(diff_id) - images.hosted.blobs[diff_id].len() as u64;
         let data_bytes = if diff_id == &images.hosted.diff_ids[1] { 1 << 20 } else { 0 };
         assert!(occupied > data_bytes && occupied < data_bytes + (64 << 10), "{occupied} bytes on disk");
+    }
+}
+
+#[test]
+fn containerd_13030_layers_unpacked_side_by_side_hide_what_they_should() {
+    if !crate::needs::root() {
+        return;
+    }
+    let base = Layer::new().dir("d", 0o755).file("d/gone", "").file("d/kept", "").dir("o", 0o755).file("o/hidden", "");
+    let base = base.file("first", "one").hard_link("second", "first").dir("was", 0o755).file("was/below", "");
+    let whiteouts = Layer::new().file("d/.wh.gone", "").file("o/.wh..wh..opq", "").file("o/new", "").file(".wh.first", "");
+    let renewed = Layer::new().file("d/gone", "back").file(".wh.was", "").dir("was", 0o755).file("third", "3");
+    let renewed = renewed.hard_link("d/fourth", "third");
+    let layers = [base.tar(), whiteouts.tar(), renewed.tar()];
+    let forms = if mountable() { vec![Directory, Erofs] } else { vec![Directory] };
+    // The last is small and done first, the first is done last: by turns all orders come.
+    for (round, form) in (0..12).flat_map(|round| forms.iter().map(move |form| (round, *form))) {
+        let stored = Stored::of(Hosted::of(&layers), 3, Some(form), &options()).unwrap();
+        let [upper, work] = ["upper", "work"].map(|name| stored.temp.path().join(name));
+        for path in [&upper, &work] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let lower = stored.hosted.diff_ids.iter().rev().map(|diff_id| stored.store.layer_path(diff_id)).collect();
+        let root = Rootfs::Overlay { lower, upper, work, userxattr: false, ephemeral: true }.mount().unwrap();
+        let tree = snapshot(Path::new(&format!("/proc/self/fd/{}/.", root.as_raw_fd())));
+        let names: Vec<_> = tree.keys().filter_map(|path| path.to_str()).filter(|path| !path.is_empty()).collect();
+        let expected = ["d", "d/fourth", "d/gone", "d/kept", "o", "o/new", "second", "third", "was"];
+        assert_eq!(names, expected, "{form:?}, round {round}");
+        let node = |path: &str| &tree[Path::new(path)];
+        assert_eq!((&node("d/gone").content[..], &node("second").content[..]), (&b"back"[..], &b"one"[..]));
+        assert_eq!((node("third").links, node("d/fourth").links), (2, 2));
+    }
+}
+
+#[test]
+fn cve_2021_41091_nobody_else_looks_into_the_store() {
+    use std::os::unix::fs::PermissionsExt;
+    let temp = TempDir::new().unwrap();
+    std::fs::set_permissions(temp.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    Store::open(temp.path()).unwrap();
+    for entry in std::fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap()) {
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode & 0o077, 0, "{:?} {mode:o}", entry.path());
     }
 }
 
