@@ -193,6 +193,7 @@ impl Launching<'_> {
             owner: rustix::process::getuid().as_raw(),
             annotations: std::collections::HashMap::new(),
             cgroups,
+            descriptors: Vec::new(),
         };
         let running = begin(Begin {
             id,

@@ -52,8 +52,8 @@ pub(crate) use begin::{Begin, Channel, HookRun, Running, StartFifos, begin};
 pub use guard::Guard;
 pub(crate) use idmap::Mappings;
 pub(crate) use join::{Join, Target, join};
-pub(crate) use mounts::in_first_user_namespace;
-pub(crate) use path::open_in;
+pub(crate) use mounts::{in_first_user_namespace, is_bind};
+pub(crate) use path::{InRoot, open_in};
 pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
 pub(crate) use report::exec_error;
@@ -129,14 +129,15 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.
 #[derive(Debug)]
-struct CgroupLease<'a> {
+pub(crate) struct CgroupLease<'a> {
     cgroup: Option<Cgroup>,
     shown: Shown,
     guard: Option<&'a Guard>,
 }
 
 impl<'a> CgroupLease<'a> {
-    fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>) -> Result<Self> {
+    /// Makes and limits the cgroup.
+    pub(crate) fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>) -> Result<Self> {
         let privileged = in_first_user_namespace()?;
         let members = cgroup::place(id, linux, privileged)?;
         let mut lease = Self { cgroup: None, shown: cgroup::shown(&members), guard };
@@ -153,6 +154,11 @@ impl<'a> CgroupLease<'a> {
         lease.cgroup = Some(Cgroup::create(members, linux.resources().as_ref(), privileged)?);
         tell(Guard::watch_cgroup)?;
         Ok(lease)
+    }
+
+    /// The cgroup itself, where the container has one.
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
     }
 
     /// The container keeps its cgroup: it is not the caller's to remove any more.

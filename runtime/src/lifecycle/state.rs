@@ -98,6 +98,9 @@ pub(crate) struct Record {
     pub(crate) annotations: HashMap<String, String>,
     /// The container's own cgroups.
     pub(crate) cgroups: Vec<Member>,
+    /// What it was given as standard input, output and error, as links of `/proc/PID/fd` name them.
+    #[serde(default)]
+    pub(crate) descriptors: Vec<String>,
 }
 
 /// A container's directory.
@@ -390,6 +393,7 @@ mod tests {
             owner: 0,
             annotations: HashMap::new(),
             cgroups: Vec::new(),
+            descriptors: Vec::new(),
         };
         directory.save(&record).unwrap();
         let load = || Container::load(Directory::open(root.path(), "one").unwrap()).unwrap();
