@@ -149,6 +149,8 @@ fn what_cannot_be_done_is_refused_by_name() {
     let Some(container) = Container::service() else { return };
     for (flags, words) in [
         (&["--lazy-pages"][..], "--lazy-pages"),
+        // Given twice, as podman does.
+        (&["--leave-running", "--leave-running", "--work-path", "a", "--work-path", "b", "--lazy-pages"], "--lazy-pages"),
         (&["--status-fd", "5"], "--status-fd"),
         (&["--empty-ns", "pid"], "--empty-ns"),
         (&["--page-server", "nowhere"], "ADDRESS:PORT"),

@@ -11,6 +11,8 @@ const IMAGES: &str = "checkpoint";
 
 /// Write a container to disk by criu; it ends, unless it is to go on
 #[derive(Debug, Args)]
+// podman gives flags twice.
+#[command(args_override_self = true)]
 pub(crate) struct Checkpoint {
     #[command(flatten)]
     options: Options,

@@ -10,6 +10,8 @@ use super::checkpoint::Options;
 
 /// Let a container go on from where it was checkpointed, and wait for it; its exit code becomes ours
 #[derive(Debug, Args)]
+// As for `checkpoint`.
+#[command(args_override_self = true)]
 pub(crate) struct Restore {
     #[command(flatten)]
     options: Options,
