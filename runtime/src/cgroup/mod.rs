@@ -259,6 +259,11 @@ impl Cgroup {
         self.scope = None;
     }
 
+    /// Its directories.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().map(|open| &open.member)
+    }
+
     /// The cgroup2 directory to be born in; `None` on hosts with cgroup v1 alone.
     pub(crate) fn born_in(&self) -> Option<BorrowedFd<'_>> {
         self.members.iter().find(|open| open.member.is_unified()).map(|open| open.directory.as_fd())

@@ -88,6 +88,12 @@ pub(crate) fn signal_all(cgroups: &[Member], signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// The directory by which all processes are frozen.
+pub(crate) fn freezer(cgroups: &[Member]) -> Option<&Path> {
+    let unified = cgroups.iter().find(|cgroup| cgroup.is_unified());
+    unified.or_else(|| cgroups.iter().find(|cgroup| cgroup.has("freezer"))).map(|cgroup| cgroup.path.as_path())
+}
+
 /// Freezes all processes, or lets them go on; waits until it is so.
 pub(crate) fn freeze(cgroups: &[Member], frozen: bool) -> Result<()> {
     if let Some(unified) = cgroups.iter().find(|cgroup| cgroup.is_unified()) {

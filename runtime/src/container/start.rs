@@ -196,6 +196,7 @@ impl Launching<'_> {
             annotations: std::collections::HashMap::new(),
             cgroups,
             unit: None,
+            descriptors: Vec::new(),
         };
         let running = begin(Begin {
             id,

@@ -165,6 +165,20 @@ pub(crate) struct Running<'a> {
     lease: Option<CgroupLease<'a>>,
 }
 
+impl<'a> Running<'a> {
+    /// A container's first process that was not started here, but is this process's child all the same; and
+    /// the cgroup it is in.
+    pub(crate) fn adopt(pid: Pid, master: Option<OwnedFd>, mut lease: CgroupLease<'a>) -> Result<Self> {
+        lease.settle();
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .attempt(|| format!("look for process {}", pid.as_raw_nonzero()))?;
+        if let Some(guard) = lease.guard {
+            guard.watch_process(pidfd.as_fd())?;
+        }
+        Ok(Self { pid, pidfd, master, lease: Some(lease) })
+    }
+}
+
 impl Running<'_> {
     pub(super) fn without_cgroup(pid: Pid, pidfd: OwnedFd) -> Self {
         Self { pid, pidfd, master: None, lease: None }

@@ -52,8 +52,8 @@ pub(crate) use begin::{Begin, Channel, HookRun, Running, StartFifos, begin};
 pub use guard::Guard;
 pub(crate) use idmap::Mappings;
 pub(crate) use join::{Join, Target, join};
-pub(crate) use mounts::in_first_user_namespace;
-pub(crate) use path::open_in;
+pub(crate) use mounts::{in_first_user_namespace, is_bind};
+pub(crate) use path::{InRoot, open_in};
 pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
 pub(crate) use report::exec_error;
@@ -130,14 +130,15 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.
 #[derive(Debug)]
-struct CgroupLease<'a> {
+pub(crate) struct CgroupLease<'a> {
     cgroup: Option<Cgroup>,
     shown: Shown,
     guard: Option<&'a Guard>,
 }
 
 impl<'a> CgroupLease<'a> {
-    fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>, unit: Option<Unit>) -> Result<Self> {
+    /// Makes and limits the cgroup; as a scope of systemd's, if there is a `unit` for it.
+    pub(crate) fn new(id: &str, linux: &Linux, guard: Option<&'a Guard>, unit: Option<Unit>) -> Result<Self> {
         let privileged = in_first_user_namespace()?;
         let scope = unit.map(Scope::start).transpose()?;
         let members = match &scope {
@@ -163,6 +164,11 @@ impl<'a> CgroupLease<'a> {
     /// The container is in its cgroup.
     fn settle(&mut self) {
         self.cgroup.iter_mut().for_each(Cgroup::settle);
+    }
+
+    /// The cgroup itself, where the container has one.
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
     }
 
     /// The container keeps its cgroup: it is not the caller's to remove any more.

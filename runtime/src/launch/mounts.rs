@@ -338,7 +338,8 @@ impl<'a> Preparation<'a> {
     }
 }
 
-fn is_bind(mount: &Mount) -> bool {
+/// Whether a mount shows something that is mounted already.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
     mount.options().iter().flatten().any(|option| matches!(option.as_str(), "bind" | "rbind" | "remount"))
 }
 

@@ -10,7 +10,7 @@ use rustix::process::Pid;
 use super::Runtime;
 use super::bundle::Bundle;
 use super::clock::rfc3339;
-use super::handover::{Inherited, Receivers, check_terminal, write_pid_file};
+use super::handover::{Inherited, Receivers, check_terminal, standard_descriptors, write_pid_file};
 use super::helper::{apart, enter_namespaces};
 use super::state::{Container, Directory, Record, Status, process_stat};
 use crate::cgroup::{Member, Unit};
@@ -206,6 +206,7 @@ impl<'g> Making<'_, 'g> {
             annotations: self.bundle.spec.annotations().clone().unwrap_or_default(),
             cgroups,
             unit: self.unit.clone(),
+            descriptors: if has_terminal(&self.bundle.spec) { Vec::new() } else { standard_descriptors() },
         }
     }
 
@@ -275,7 +276,7 @@ impl<'g> Making<'_, 'g> {
     }
 }
 
-fn has_terminal(spec: &Spec) -> bool {
+pub(super) fn has_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false)
 }
 

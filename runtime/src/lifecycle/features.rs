@@ -102,7 +102,7 @@ pub fn features() -> Value {
             "mountExtensions": { "idmap": { "enabled": true } },
         },
         "annotations": {
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
     })
 }

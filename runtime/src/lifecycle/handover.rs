@@ -36,6 +36,12 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     written.attempt(|| format!("write pid file {path:?}"))
 }
 
+/// What this process has as standard input, output and error, as links of `/proc/PID/fd` name it.
+pub(super) fn standard_descriptors() -> Vec<String> {
+    let link = |number| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
+    (0..3).map(|number| link(number).to_string_lossy().into_owned()).collect()
+}
+
 /// A connection to somebody who waits for a descriptor.
 #[derive(Debug)]
 pub(super) struct Receiver(OwnedFd);
@@ -82,11 +88,14 @@ impl Receivers {
         Ok(Self { console: connect(console)?, pidfd: connect(pidfd)? })
     }
 
+    /// Gives the terminal to who asked for it.
+    pub(super) fn send_master(&self, master: BorrowedFd<'_>) -> Result<()> {
+        self.console.as_ref().map_or(Ok(()), |receiver| receiver.send(master, "/dev/pts/0"))
+    }
+
     /// Gives the terminal and the process to who asked for them.
     pub(super) fn send(&self, master: Option<BorrowedFd<'_>>, pidfd: BorrowedFd<'_>) -> Result<()> {
-        if let (Some(receiver), Some(master)) = (&self.console, master) {
-            receiver.send(master, "/dev/pts/0")?;
-        }
+        master.map_or(Ok(()), |master| self.send_master(master))?;
         self.pidfd.as_ref().map_or(Ok(()), |receiver| receiver.send(pidfd, "pidfd"))
     }
 }

@@ -9,8 +9,10 @@
 //! Each operation is a method of [`Runtime`], in a file of its own.
 
 mod bundle;
+mod checkpoint;
 mod clock;
 mod create;
+mod criu;
 mod delete;
 mod events;
 mod exec;
@@ -21,6 +23,7 @@ mod helper;
 mod kill;
 mod list;
 mod ps;
+mod restore;
 mod start;
 mod state;
 mod update;
@@ -34,13 +37,16 @@ use crate::cgroup::{Member, Unit};
 use crate::error::{Error, Result};
 use state::Container;
 
+pub use checkpoint::CheckpointOptions;
 pub use clock::rfc3339;
 pub use create::CreateOptions;
+pub use criu::{CriuOptions, ManageCgroups, Switch};
 pub use events::EventsOptions;
 pub use exec::ExecOptions;
 pub use features::features;
 pub(crate) use helper::apart;
 pub use kill::Signal;
+pub use restore::RestoreOptions;
 pub(crate) use state::{Directory, Record, process_start_ticks, replace_file};
 pub use state::{State, Status};
 pub use update::Limits;

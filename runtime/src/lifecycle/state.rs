@@ -101,6 +101,9 @@ pub(crate) struct Record {
     /// The systemd unit they are of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<Unit>,
+    /// What it was given as standard input, output and error, as links of `/proc/PID/fd` name them.
+    #[serde(default)]
+    pub(crate) descriptors: Vec<String>,
 }
 
 /// A container's directory.
@@ -394,6 +397,7 @@ mod tests {
             annotations: HashMap::new(),
             cgroups: Vec::new(),
             unit: None,
+            descriptors: Vec::new(),
         };
         directory.save(&record).unwrap();
         let load = || Container::load(Directory::open(root.path(), "one").unwrap()).unwrap();

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::bundle::{ROCI, Run};
 use crate::container::{Container, SERVICE, wait_until};
-use crate::needs::root;
 
 #[track_caller]
 fn refused(run: &Run, code: i32, words: &str) {
@@ -20,7 +19,7 @@ fn refused(run: &Run, code: i32, words: &str) {
 fn a_container_nobody_knows_is_refused_by_every_verb_in_words_engines_look_for() {
     let state = tempfile::tempdir().unwrap();
     let roci = |args: &[&str]| Run::of(Command::new(ROCI).arg("--root").arg(state.path()).args(args).output().unwrap());
-    for verb in ["start", "state", "kill", "delete", "pause", "resume", "events", "ps"] {
+    for verb in ["start", "state", "kill", "delete", "pause", "resume", "events", "ps", "checkpoint"] {
         refused(&roci(&[verb, "nobody"]), 1, "does not exist");
     }
     refused(&roci(&["update", "--pids-limit", "3", "nobody"]), 1, "does not exist");
@@ -224,15 +223,4 @@ fn cve_2024_25621_state_is_for_its_owner_alone_and_not_kept_where_others_write()
     assert!(delete.unwrap().success());
     fs::set_permissions(&root, PermissionsExt::from_mode(0o777)).unwrap();
     refused(&Run::of(command.stderr(std::process::Stdio::piped()).output().unwrap()), 1, "writable by no other");
-}
-
-#[test]
-fn checkpoint_and_restore_are_refused_in_a_sentence() {
-    if !root() {
-        return;
-    }
-    for verb in ["checkpoint", "restore"] {
-        let run = Run::of(Command::new(ROCI).args([verb, "--image-path", "/x", "id"]).output().unwrap());
-        refused(&run, 1, "not supported");
-    }
 }

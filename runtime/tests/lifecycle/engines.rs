@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::bundle::{Bundle, ROCI, Run};
+use crate::checkpoint::criu_knows_this_kernel;
 use crate::container::{pack, wait_until};
 use crate::needs::{installed, root};
 
@@ -275,4 +276,27 @@ fn buildah_runs_commands_of_a_build() {
     let failed = run(&["sh", "-c", "exit 5"]);
     assert_eq!(failed.code, Some(5), "{failed:?}");
     buildah(&["rm", &container]).ok();
+}
+
+#[test]
+fn podman_checkpoints_and_restores_a_container_or_is_told_what_criu_says() {
+    let Some(engine) = Engine::podman() else { return };
+    if !installed("criu") {
+        return;
+    }
+    engine.service("saved", &[]);
+    let left = engine.run(&["container", "checkpoint", "--leave-running", "--file-locks", "saved"]);
+    let state = || engine.succeed(&["inspect", "--format", "{{.State.Status}}", "saved"]);
+    assert_eq!(state(), "running");
+    if criu_knows_this_kernel() {
+        assert_eq!(left.code, Some(0), "{left:?}");
+        engine.succeed(&["container", "checkpoint", "saved"]);
+        assert_eq!(state(), "exited");
+        engine.succeed(&["container", "restore", "saved"]);
+        assert_eq!(state(), "running");
+    } else {
+        assert!(left.code != Some(0) && left.err.contains("Error (criu/"), "{left:?}");
+    }
+    assert_eq!(engine.run(&["exec", "saved", "echo", "inside"]).out, "inside");
+    engine.succeed(&["rm", "-f", "-t", "0", "saved"]);
 }

@@ -10,6 +10,8 @@ mod bundle;
 mod needs;
 
 mod bad_input;
+mod checkpoint;
+mod checkpoint_refused;
 mod container;
 mod containerd;
 mod descriptors;

@@ -273,6 +273,7 @@ fn features_name_what_is_offered() {
     assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
     assert_eq!(features["linux"]["capabilities"][40], "CAP_CHECKPOINT_RESTORE");
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
+    assert_eq!(features["annotations"]["org.opencontainers.runc.checkpoint.enabled"], "true");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //!
 //! Each verb is a file of its own: flags to one call of the library.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -13,7 +14,7 @@ mod list;
 mod log;
 mod pause;
 mod ps;
-mod refused;
+mod restore;
 mod root;
 mod run;
 mod spec;
@@ -21,7 +22,7 @@ mod start;
 mod state;
 mod update;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -60,8 +61,8 @@ struct Arguments {
     /// Accepted as runc has it (true, false or auto); who runs roci decides
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true)]
     rootless: Option<Option<String>>,
-    /// Accepted as runc has it: where criu is
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// The program that checkpoints and restores containers [default: criu, in PATH]
+    #[arg(long, value_name = "FILE")]
     criu: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
@@ -84,12 +85,12 @@ enum Verb {
     Events(events::Events),
     Features(features::Features),
     Spec(spec::WriteSpec),
-    Checkpoint(refused::Checkpoint),
-    Restore(refused::Restore),
+    Checkpoint(checkpoint::Checkpoint),
+    Restore(restore::Restore),
 }
 
 impl Verb {
-    fn call(self, runtime: &Runtime) -> Result<u8> {
+    fn call(self, runtime: &Runtime, criu: Option<&Path>) -> Result<u8> {
         match self {
             Self::Create(verb) => verb.call(runtime),
             Self::Start(verb) => verb.call(runtime),
@@ -106,8 +107,8 @@ impl Verb {
             Self::Events(verb) => verb.call(runtime),
             Self::Features(verb) => verb.call(),
             Self::Spec(verb) => verb.call(),
-            Self::Checkpoint(verb) => verb.call(),
-            Self::Restore(verb) => verb.call(),
+            Self::Checkpoint(verb) => verb.call(runtime, criu),
+            Self::Restore(verb) => verb.call(runtime, criu),
         }
     }
 }
@@ -133,7 +134,10 @@ fn main() -> ExitCode {
         _ => |_| 1,
     };
     let root = arguments.root.map_or_else(root::default, Ok);
-    let done = root.and_then(|root| arguments.verb.call(&Runtime::new(root).with_systemd_cgroup(arguments.systemd_cgroup)));
+    let done = root.and_then(|root| {
+        let runtime = Runtime::new(root).with_systemd_cgroup(arguments.systemd_cgroup);
+        arguments.verb.call(&runtime, arguments.criu.as_deref())
+    });
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
