@@ -8,12 +8,15 @@ use crate::bundle::{Bundle, ROCI, Run};
 use crate::checkpoint::criu_knows_this_kernel;
 use crate::container::{pack, wait_until};
 use crate::needs::{installed, root};
+use crate::systemd;
 
 /// A storage of an engine's own, with one image in it.
 struct Engine {
     directory: tempfile::TempDir,
     /// Whether containers of it are to be ended with it.
     podman: bool,
+    /// Who makes cgroups for podman: `cgroupfs` or `systemd`.
+    cgroup_manager: &'static str,
 }
 
 /// The image's name.
@@ -26,7 +29,7 @@ impl Engine {
         if !root() || !installed("podman") || !installed("tar") {
             return None;
         }
-        let engine = Self { directory: tempfile::tempdir().unwrap(), podman: true };
+        let engine = Self { directory: tempfile::tempdir().unwrap(), podman: true, cgroup_manager: "cgroupfs" };
         let archive = engine.path("box.tar");
         pack(&bundle.root(), &archive);
         let script = format!("#!/bin/sh\nexec {ROCI} --root {} \"$@\"\n", engine.path("state").display());
@@ -47,7 +50,7 @@ impl Engine {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
         command.arg("--root").arg(self.path("root")).arg("--runroot").arg(self.path("run")).arg("--tmpdir").arg(self.path("tmp"));
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", self.cgroup_manager, "--events-backend", "none"]);
         command.arg("--runtime").arg(self.path("roci")).env("CONTAINERS_CONF", self.path("containers.conf"));
         command.args(args).stdin(Stdio::null());
         command
@@ -276,6 +279,37 @@ fn buildah_runs_commands_of_a_build() {
     let failed = run(&["sh", "-c", "exit 5"]);
     assert_eq!(failed.code, Some(5), "{failed:?}");
     buildah(&["rm", &container]).ok();
+}
+
+#[test]
+fn podman_has_systemd_make_cgroups() {
+    let Some(mut engine) = Engine::podman() else { return };
+    if !systemd::booted() {
+        return;
+    }
+    engine.cgroup_manager = "systemd";
+    let pod = ["pod", "create", "--name", "group", "--infra=false"];
+    engine.succeed(&pod);
+    for options in
+        [&["--memory", "64m", "--pids-limit", "20"] as &[&str], &["--memory", "64m", "--pids-limit", "20", "--pod", "group"]]
+    {
+        engine.service("scoped", options);
+        let pid = engine.succeed(&["inspect", "--format", "{{.State.Pid}}", "scoped"]);
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let path = cgroup.trim().strip_prefix("0::/").unwrap();
+        assert!(path.starts_with("machine.slice/") && path.contains("libpod") && path.ends_with(".scope"), "{path}");
+        let directory = Path::new("/sys/fs/cgroup").join(path);
+        let limit = |file: &str| fs::read_to_string(directory.join(file)).unwrap().trim().to_owned();
+        assert_eq!((limit("memory.max").as_str(), limit("pids.max").as_str()), ("67108864", "20"));
+        let unit = directory.file_name().unwrap().to_str().unwrap();
+        assert_eq!(systemd::systemctl(&["show", "--value", "--property", "TasksMax", unit]), "20");
+        assert_eq!(engine.run(&["exec", "scoped", "echo", "inside"]).out, "inside");
+        assert_eq!(engine.run(&["stop", "scoped"]).code, Some(0));
+        engine.succeed(&["rm", "-f", "scoped"]);
+        assert_eq!(systemd::systemctl(&["show", "--value", "--property", "LoadState", unit]), "not-found");
+        assert!(!directory.exists());
+    }
+    assert_eq!(engine.known(), 0);
 }
 
 #[test]

@@ -23,8 +23,7 @@ struct Scoped {
 impl Scoped {
     fn new(script: &str) -> Option<Self> {
         let container = Container::sh(script)?;
-        let booted = Path::new("/run/systemd/private").exists() && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        if !useful(booted, "systemd as process 1, and no cgroup v1") {
+        if !booted() {
             return None;
         }
         container.write(|spec| {
@@ -71,7 +70,13 @@ impl Scoped {
     }
 }
 
-fn systemctl(arguments: &[&str]) -> String {
+/// Whether systemd is process 1 here, with cgroup v2 alone.
+pub(crate) fn booted() -> bool {
+    let booted = Path::new("/run/systemd/private").exists() && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    useful(booted, "systemd as process 1, and no cgroup v1")
+}
+
+pub(crate) fn systemctl(arguments: &[&str]) -> String {
     Run::of(Command::new("systemctl").args(arguments).output().unwrap()).ok()
 }
 
