@@ -6,6 +6,9 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 const MKNOD: u32 = 1;
 const READ: u32 = 2;
 const WRITE: u32 = 4;
+const ALL: u32 = MKNOD | READ | WRITE;
+/// How many bits of a device's number its minor number has (`MINORBITS`).
+const MINOR_BITS: i32 = 20;
 const BLOCK: u32 = 1;
 const CHARACTER: u32 = 2;
 
@@ -15,15 +18,15 @@ const CHARACTER: u32 = 2;
 const ALWAYS: [Rule; 11] = [
     Rule::allow(Some(CHARACTER), None, None, MKNOD),
     Rule::allow(Some(BLOCK), None, None, MKNOD),
-    Rule::allow(Some(CHARACTER), Some(1), Some(3), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(1), Some(5), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(1), Some(7), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(1), Some(8), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(1), Some(9), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(5), Some(0), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(5), Some(1), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(5), Some(2), MKNOD | READ | WRITE),
-    Rule::allow(Some(CHARACTER), Some(136), None, MKNOD | READ | WRITE),
+    Rule::allow(Some(CHARACTER), Some(1), Some(3), ALL),
+    Rule::allow(Some(CHARACTER), Some(1), Some(5), ALL),
+    Rule::allow(Some(CHARACTER), Some(1), Some(7), ALL),
+    Rule::allow(Some(CHARACTER), Some(1), Some(8), ALL),
+    Rule::allow(Some(CHARACTER), Some(1), Some(9), ALL),
+    Rule::allow(Some(CHARACTER), Some(5), Some(0), ALL),
+    Rule::allow(Some(CHARACTER), Some(5), Some(1), ALL),
+    Rule::allow(Some(CHARACTER), Some(5), Some(2), ALL),
+    Rule::allow(Some(CHARACTER), Some(136), None, ALL),
 ];
 
 /// One rule; `None` is any.
@@ -65,7 +68,34 @@ impl Rule {
     }
 
     fn is_everything(self) -> bool {
-        self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == MKNOD | READ | WRITE
+        self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == ALL
+    }
+
+    /// The one device it is about, whatever is done with it, as it is looked up.
+    fn device(self) -> Option<i32> {
+        let (major, minor) = (self.major?, self.minor?);
+        let fits = self.access == ALL && major < 1 << (u32::BITS as i32 - MINOR_BITS) && minor < 1 << MINOR_BITS;
+        fits.then_some((major << MINOR_BITS | minor).cast_signed())
+    }
+
+    /// Checks of what it says; with all passed the verdict, and the end.
+    fn instructions(self) -> Vec<u64> {
+        let equals = [(2, self.kind), (4, self.major), (5, self.minor)];
+        let checks: Vec<_> = equals.into_iter().filter_map(|(register, value)| Some((register, value? as i32))).collect();
+        let mut verdict = Vec::new();
+        if self.access != ALL {
+            // Allowed if nothing else is asked for; denied if anything of it is.
+            let (jump, mask) = if self.allow { (JUMP_NOT_EQUAL, !self.access) } else { (JUMP_EQUAL, self.access) };
+            verdict.extend([
+                instruction(MOVE_REGISTER, 1, 3, 0, 0),
+                instruction(AND_CONSTANT, 1, 0, 0, mask as i32),
+                instruction(jump, 1, 0, 2, 0),
+            ]);
+        }
+        verdict.extend([instruction(MOVE_CONSTANT, 0, 0, 0, i32::from(self.allow)), instruction(EXIT, 0, 0, 0, 0)]);
+        let length = checks.len() + verdict.len();
+        let jump_over = |(at, (register, value))| instruction(JUMP_NOT_EQUAL, register, 0, (length - at - 1) as i16, value);
+        checks.into_iter().enumerate().map(jump_over).chain(verdict).collect()
     }
 
     /// The line for `devices.allow` or `devices.deny`.
@@ -144,8 +174,11 @@ impl Rules {
     }
 
     /// The rules as an eBPF program: from the last to the first, the first that fits returns.
+    ///
+    /// The kernel follows every path through it each time a container is made: rules for one device each are
+    /// therefore looked up by one comparison, as many as follow on each other.
     pub(super) fn program(&self) -> Vec<u64> {
-        // Registers: r2 type, r3 access, r4 major, r5 minor; r1 is free once the context is read.
+        // Registers: r2 type, r3 access, r4 major, r5 minor, r6 both; r1 is free once the context is read.
         let mut code = vec![
             instruction(LOAD_WORD, 3, 1, 0, 0),
             instruction(MOVE_REGISTER, 2, 3, 0, 0),
@@ -153,22 +186,28 @@ impl Rules {
             instruction(SHIFT_RIGHT, 3, 0, 0, 16),
             instruction(LOAD_WORD, 4, 1, 4, 0),
             instruction(LOAD_WORD, 5, 1, 8, 0),
+            instruction(MOVE_REGISTER, 6, 4, 0, 0),
+            instruction(SHIFT_LEFT, 6, 0, 0, MINOR_BITS),
+            instruction(OR_REGISTER, 6, 5, 0, 0),
         ];
-        for rule in self.0.iter().rev() {
-            let mut checks: Vec<(u8, u8, i32)> = Vec::new();
-            let equals = [(2, rule.kind), (4, rule.major), (5, rule.minor)];
-            checks.extend(equals.into_iter().filter_map(|(register, value)| Some((JUMP_NOT_EQUAL, register, value? as i32))));
-            // Allowed if nothing else is asked for; denied if anything of it is.
-            let (jump, mask) = if rule.allow { (JUMP_NOT_EQUAL, !rule.access) } else { (JUMP_EQUAL, rule.access) };
-            // Behind the checks: copy, mask, jump, move, exit.
-            let length = checks.len() + 5;
-            for (at, (code_of_jump, register, value)) in checks.into_iter().enumerate() {
-                code.push(instruction(code_of_jump, register, 0, (length - at - 1) as i16, value));
+        let mut rules = self.0.iter().rev().copied().peekable();
+        while let Some(rule) = rules.next() {
+            let Some(first) = rule.device() else {
+                code.extend(rule.instructions());
+                continue;
+            };
+            let mut devices = vec![first];
+            while let Some(next) =
+                rules.next_if(|next| next.device().is_some() && (next.kind, next.allow) == (rule.kind, rule.allow))
+            {
+                devices.extend(next.device());
             }
+            let count = devices.len() as i16;
+            code.extend(rule.kind.map(|kind| instruction(JUMP_NOT_EQUAL, 2, 0, count + 3, kind as i32)));
+            // To the verdict, which is behind the other comparisons and the jump over it.
+            code.extend((1..).zip(devices).map(|(at, device)| instruction(JUMP_EQUAL_32, 6, 0, count - at + 1, device)));
             code.extend([
-                instruction(MOVE_REGISTER, 1, 3, 0, 0),
-                instruction(AND_CONSTANT, 1, 0, 0, mask as i32),
-                instruction(jump, 1, 0, 2, 0),
+                instruction(JUMP, 0, 0, 2, 0),
                 instruction(MOVE_CONSTANT, 0, 0, 0, i32::from(rule.allow)),
                 instruction(EXIT, 0, 0, 0, 0),
             ]);
@@ -183,8 +222,12 @@ const LOAD_WORD: u8 = 0x61;
 const MOVE_REGISTER: u8 = 0xbc;
 const MOVE_CONSTANT: u8 = 0xb4;
 const AND_CONSTANT: u8 = 0x54;
+const OR_REGISTER: u8 = 0x4c;
+const SHIFT_LEFT: u8 = 0x64;
 const SHIFT_RIGHT: u8 = 0x74;
+const JUMP: u8 = 0x05;
 const JUMP_EQUAL: u8 = 0x15;
+const JUMP_EQUAL_32: u8 = 0x16;
 const JUMP_NOT_EQUAL: u8 = 0x55;
 const EXIT: u8 = 0x95;
 
@@ -199,9 +242,78 @@ fn instruction(code: u8, destination: u8, source: u8, offset: i16, constant: i32
 mod tests {
     use super::*;
     use oci_spec::runtime::LinuxDeviceCgroupBuilder;
+    use proptest::prelude::*;
 
     fn everything(allow: bool) -> LinuxDeviceCgroup {
         LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm").build().unwrap()
+    }
+
+    /// What a program says of a device that somebody wants to use.
+    fn execute(program: &[u64], kind: u32, major: u32, minor: u32, access: u32) -> bool {
+        let context = [access << 16 | kind, major, minor];
+        let (mut registers, mut at) = ([0_u64; 8], 0);
+        loop {
+            let [code, places, low, high, a, b, c, d] = program[at].to_ne_bytes();
+            let (to, from) = (usize::from(places & 15), usize::from(places >> 4));
+            let (offset, constant) = (i16::from_le_bytes([low, high]), i32::from_le_bytes([a, b, c, d]));
+            at += 1;
+            let word = |register: u64| u64::from(register as u32);
+            let value = registers[to];
+            let jumps = match code {
+                LOAD_WORD => {
+                    registers[to] = context[usize::from(offset.unsigned_abs()) / 4].into();
+                    false
+                }
+                MOVE_REGISTER | MOVE_CONSTANT | AND_CONSTANT | OR_REGISTER | SHIFT_LEFT | SHIFT_RIGHT => {
+                    registers[to] = word(match code {
+                        MOVE_REGISTER => registers[from],
+                        MOVE_CONSTANT => u64::from(constant.cast_unsigned()),
+                        AND_CONSTANT => value & u64::from(constant.cast_unsigned()),
+                        OR_REGISTER => value | registers[from],
+                        SHIFT_LEFT => word(value) << constant,
+                        _ => word(value) >> constant,
+                    });
+                    false
+                }
+                JUMP => true,
+                JUMP_EQUAL => value == i64::from(constant).cast_unsigned(),
+                JUMP_EQUAL_32 => value as u32 == constant.cast_unsigned(),
+                JUMP_NOT_EQUAL => value != i64::from(constant).cast_unsigned(),
+                EXIT => return registers[0] != 0,
+                other => panic!("{other:#x}"),
+            };
+            if jumps {
+                at += usize::from(offset.unsigned_abs());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_program_says_what_the_last_rule_that_fits_says(
+            rules in proptest::collection::vec(
+                (any::<bool>(), proptest::option::of(1..3_u32), proptest::option::of(0..3_u32), proptest::option::of(0..3_u32), 1..8_u32),
+                0..12,
+            ),
+            huge: bool,
+        ) {
+            let wide = |number: Option<u32>| number.map(|number| if huge && number == 2 { u32::MAX } else { number });
+            let rule = |(allow, kind, major, minor, access)| Rule { allow, kind, major: wide(major), minor: wide(minor), access };
+            let rules = Rules(rules.into_iter().map(rule).collect());
+            let program = rules.program();
+            let same = |wanted: Option<u32>, is: u32| wanted.is_none_or(|wanted| wanted == is);
+            for (kind, major, minor) in [1, 2].into_iter().flat_map(|kind| (0..9).map(move |device| (kind, device / 3, device % 3))) {
+                for access in 1..8 {
+                    // A rule that allows must allow all that is asked for; one that denies denies any of it.
+                    let fits = |rule: &&Rule| {
+                        let enough = if rule.allow { access & !rule.access == 0 } else { access & rule.access != 0 };
+                        same(rule.kind, kind) && same(rule.major, major) && same(rule.minor, minor) && enough
+                    };
+                    let expected = rules.0.iter().rev().find(fits).is_some_and(|rule| rule.allow);
+                    prop_assert_eq!(execute(&program, kind, major, minor, access), expected, "{:?}", (kind, major, minor, access));
+                }
+            }
+        }
     }
 
     #[test]

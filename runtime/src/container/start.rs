@@ -213,11 +213,10 @@ impl Launching<'_> {
             channel: Channel::pipe()?,
             // Known before it is complete: should this process be killed, the next command can end it.
             unit: None,
-            born: &mut |pid| directory.save(&record(pid, Vec::new())),
+            born: &mut |pid, cgroups| directory.save(&record(pid, cgroups)),
             hooks: None,
         })?;
         let (pid, pidfd, master) = running.into_parts();
-        directory.save(&record(pid, Member::differing(pid)?))?;
         if let Some(master) = master {
             // While one process has it open, a terminal that nobody uses is no terminal that is gone.
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;

@@ -21,7 +21,7 @@ use super::supervise::{self, Signals};
 use super::timing::Timing;
 use super::trampoline::{self, Numbers};
 use super::{CgroupLease, Exit, Guard, check_id};
-use crate::cgroup::{Cgroup, Unit};
+use crate::cgroup::{Cgroup, Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::seccomp::{Connection, Listener};
 use crate::sys;
@@ -53,8 +53,8 @@ pub(crate) struct Begin<'a, 'g> {
     pub(crate) channel: Channel,
     /// Where systemd makes its cgroup, if it does.
     pub(crate) unit: Option<Unit>,
-    /// Called once the process exists, before it is heard from.
-    pub(crate) born: &'a mut dyn FnMut(Pid) -> Result<()>,
+    /// Called with the cgroups it has once the process exists, before it is heard from.
+    pub(crate) born: &'a mut dyn FnMut(Pid, Vec<Member>) -> Result<()>,
     /// Called with the process stopped before it leaves the host's filesystem, if there is one.
     pub(crate) hooks: Option<HookRun<'a>>,
 }
@@ -271,7 +271,8 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
         if let Some(guard) = begin.guard {
             guard.watch_process(running.pidfd.as_fd())?;
         }
-        (begin.born)(pid)?;
+        let cgroup = running.lease.as_ref().and_then(CgroupLease::cgroup);
+        (begin.born)(pid, cgroup.into_iter().flat_map(Cgroup::members).cloned().collect())?;
         let message = match stopped(&report, stop, begin.hooks.as_mut(), &running)? {
             Some(message) => message,
             None => {

@@ -4,6 +4,7 @@
 //! socket, and sleeps until that socket says either "all is well" or, by closing, that the launcher
 //! is gone. Then it kills the container, removes its cgroup and its directories.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -33,6 +34,7 @@ const KILL_TIMEOUT_S: i64 = 10;
 pub struct Guard {
     socket: OwnedFd,
     pid: Pid,
+    ready: Cell<bool>,
 }
 
 impl Guard {
@@ -44,12 +46,18 @@ impl Guard {
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .attempt(|| "create the guard's socket")?;
         let (pid, _) = sys::spawn(0, None, &mut || watch(&theirs, directories)).attempt(|| "start the guard process")?;
-        let guard = Self { socket: ours, pid };
-        // Its answer means that it has left this session and can survive what kills this process.
         drop(theirs);
-        let mut ready = [0; 1];
-        rustix::io::read(&guard.socket, &mut ready).attempt(|| "wait for the guard process")?;
-        Ok(guard)
+        Ok(Self { socket: ours, pid, ready: Cell::new(false) })
+    }
+
+    /// Waits for its answer, which means that it has left this session and can survive what kills this process:
+    /// before the first thing it has to look after, not while there is something else to do.
+    fn expect_ready(&self) -> Result<()> {
+        if !self.ready.replace(true) {
+            let mut answer = [0; 1];
+            rustix::io::read(&self.socket, &mut answer).attempt(|| "wait for the guard process")?;
+        }
+        Ok(())
     }
 
     /// Says that a directory of the cgroup is about to be made at `path`: the guard would remove it if it is
@@ -69,12 +77,14 @@ impl Guard {
     }
 
     fn tell(&self, what: &[u8], path: &Path) -> Result<()> {
+        self.expect_ready()?;
         let message = [what, path.as_os_str().as_bytes()].concat();
         rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL).attempt(|| "tell the guard of the cgroup").map(drop)
     }
 
     /// Has the guard kill this process too, and all in its pid namespace with it.
     pub(super) fn watch_process(&self, pidfd: BorrowedFd<'_>) -> Result<()> {
+        self.expect_ready()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fds = [pidfd];

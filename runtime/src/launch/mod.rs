@@ -122,7 +122,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         relayed: true,
         channel: Channel::pipe()?,
         unit: None,
-        born: &mut |_| Ok(()),
+        born: &mut |_, _| Ok(()),
         hooks: None,
     })?;
     running.wait(&signals)

@@ -94,11 +94,9 @@ impl<'g> Making<'_, 'g> {
     /// `create`.
     fn wait_to_be_started(self, receivers: &Receivers) -> Result<Container> {
         let channel = self.or_remove(StartFifos::make(self.directory.fd()))?;
-        let running = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
-        let finished =
-            self.finish(&running, receivers).and_then(|container| StartFifos::complete(self.directory.fd()).map(|()| container));
-        match finished {
-            Ok(record) => {
+        let (running, record) = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
+        match self.hand_over(&running, receivers).and_then(|()| StartFifos::complete(self.directory.fd())) {
+            Ok(()) => {
                 running.detach();
                 Ok(Container { directory: self.directory, record })
             }
@@ -114,8 +112,8 @@ impl<'g> Making<'_, 'g> {
             return runtime.release(&container, &spec).inspect_err(|_| drop(runtime.destroy(&container, &spec)));
         }
         let channel = self.or_remove(Channel::pipe())?;
-        let running = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
-        match self.finish(&running, receivers).and_then(|record| self.after_start(&record)) {
+        let (running, record) = self.bring_up(channel, false).map_err(|error| self.never_was(error))?;
+        match self.hand_over(&running, receivers).and_then(|()| poststart(&record, &self.bundle.spec)) {
             Ok(()) => {
                 running.detach();
                 Ok(())
@@ -129,14 +127,14 @@ impl<'g> Making<'_, 'g> {
         let signals = self.or_remove(Signals::catch())?;
         let two_steps = self.starts_in_two_steps();
         let channel = self.or_remove(if two_steps { StartFifos::make(self.directory.fd()) } else { Channel::pipe() })?;
-        let running = self.bring_up(channel, true).map_err(|error| self.never_was(error))?;
-        let started = self.finish(&running, receivers).and_then(|record| {
+        let (running, record) = self.bring_up(channel, true).map_err(|error| self.never_was(error))?;
+        let started = self.hand_over(&running, receivers).and_then(|()| {
             if two_steps {
                 StartFifos::complete(self.directory.fd())?;
                 let container = Container { directory: Directory::open(&self.runtime.root, self.directory.id())?, record };
                 return self.runtime.release(&container, &self.bundle.spec);
             }
-            self.after_start(&record)
+            poststart(&record, &self.bundle.spec)
         });
         if let Err(error) = started.and_then(|()| self.directory.unlock()) {
             return Err(self.give_up(running, error));
@@ -155,7 +153,8 @@ impl<'g> Making<'_, 'g> {
         !hooks::of(&self.bundle.spec, Kind::StartContainer).is_empty()
     }
 
-    fn bring_up(&self, channel: Channel, relayed: bool) -> Result<Running<'g>> {
+    /// The process in its place, and what others find it by.
+    fn bring_up(&self, channel: Channel, relayed: bool) -> Result<(Running<'g>, Record)> {
         let bundle = &self.bundle;
         for kind in Kind::ALL {
             hooks::of(&bundle.spec, kind).iter().try_for_each(|hook| hooks::check(kind, hook))?;
@@ -173,7 +172,8 @@ impl<'g> Making<'_, 'g> {
         let mut run_hooks = |pid: Pid, pidfd: std::os::fd::BorrowedFd<'_>| self.while_creating(pid, pidfd);
         let early = [Kind::Prestart, Kind::CreateRuntime, Kind::CreateContainer];
         let hooked = early.iter().any(|kind| !hooks::of(&bundle.spec, *kind).is_empty());
-        begin(Begin {
+        let mut saved = None;
+        let running = begin(Begin {
             id: &self.options.id,
             bundle: &bundle.path,
             spec: &spec,
@@ -188,9 +188,11 @@ impl<'g> Making<'_, 'g> {
             channel,
             unit: self.unit.clone(),
             // Known before it is complete: should this process be killed, the container can be deleted.
-            born: &mut |pid| self.directory.save(&self.record(pid.as_raw_nonzero().get(), Vec::new())),
+            born: &mut |pid, cgroups| self.directory.save(saved.insert(self.record(pid.as_raw_nonzero().get(), cgroups))),
             hooks: hooked.then_some(HookRun { rootfs: &bundle.rootfs, run: &mut run_hooks }),
-        })
+        })?;
+        let record = saved.ok_or_else(|| Error::invalid("container", "it has no process"))?;
+        Ok((running, record))
     }
 
     fn record(&self, pid: i32, cgroups: Vec<Member>) -> Record {
@@ -210,18 +212,10 @@ impl<'g> Making<'_, 'g> {
         }
     }
 
-    /// Once the process is in its place: what others need to find it.
-    fn finish(&self, running: &Running<'_>, receivers: &Receivers) -> Result<Record> {
-        let record = self.record(running.pid.as_raw_nonzero().get(), Member::differing(running.pid)?);
-        self.directory.save(&record)?;
+    /// Gives the caller what it wants of the process.
+    fn hand_over(&self, running: &Running<'_>, receivers: &Receivers) -> Result<()> {
         receivers.send(running.master.as_ref().map(AsFd::as_fd), running.pidfd.as_fd())?;
-        self.options.pid_file.as_ref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;
-        Ok(record)
-    }
-
-    fn after_start(&self, record: &Record) -> Result<()> {
-        let state = hook_state(record, Status::Running, record.pid)?;
-        hooks::run(Kind::Poststart, &self.bundle.spec, &state)
+        self.options.pid_file.as_ref().map_or(Ok(()), |path| write_pid_file(path, running.pid.as_raw_nonzero().get()))
     }
 
     /// The hooks that run while the process stands before the host's filesystem.
@@ -278,6 +272,14 @@ impl<'g> Making<'_, 'g> {
 
 pub(super) fn has_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false)
+}
+
+/// Runs the hooks of a container whose command is executed.
+pub(super) fn poststart(record: &Record, spec: &Spec) -> Result<()> {
+    if hooks::of(spec, Kind::Poststart).is_empty() {
+        return Ok(());
+    }
+    hooks::run(Kind::Poststart, spec, &hook_state(record, Status::Running, record.pid)?)
 }
 
 /// The state as hooks get it.

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{Hook, Process, Spec};
 
-use super::create::{hook_state, pid_inside};
+use super::create::{hook_state, pid_inside, poststart};
 use super::helper::apart;
 use super::state::{Container, Status};
 use super::{Runtime, not_running};
@@ -39,9 +39,7 @@ impl Runtime {
             Some(errno) => Err(exec_error(&command(spec), errno)),
             None => Ok(()),
         });
-        let record = &container.record;
-        let started =
-            released.and_then(|()| hooks::run(Kind::Poststart, spec, &hook_state(record, Status::Running, record.pid)?));
+        let started = released.and_then(|()| poststart(&container.record, spec));
         match started {
             // The command is not there: the process has ended by itself.
             Err(Error::Exec { .. }) | Ok(()) => started,
