@@ -27,6 +27,22 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.decimals$}{}", UNITS[unit])
 }
 
+/// A size of memory as docker prints it: binary units, four significant digits, no trailing zeros.
+pub fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    #[expect(clippy::cast_precision_loss, reason = "shown with four digits")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = [1000.0, 100.0, 10.0].iter().position(|limit| value >= *limit).unwrap_or(3);
+    let text = format!("{value:.decimals$}");
+    let text = if decimals == 0 { &text } else { text.trim_end_matches('0').trim_end_matches('.') };
+    format!("{text}{}", UNITS[unit])
+}
+
 /// How long ago an RFC 3339 time was, as docker prints it; `N/A` for what is no time.
 pub fn age(created: Option<&str>) -> String {
     let Some(then) = created.and_then(parse_rfc3339) else { return "N/A".into() };
@@ -111,6 +127,22 @@ mod tests {
         let mut out = Vec::new();
         table(&mut out, &["A"], &[vec!["x\u{1b}]0;y\u{7}".into()]]).unwrap();
         assert!(!out.contains(&0x1b) && !out.contains(&7));
+    }
+
+    #[test]
+    fn sizes_of_memory_read_as_dockers() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (1536, "1.5KiB"),
+            (64 << 20, "64MiB"),
+            (1_234_567, "1.177MiB"),
+            (16_777_216_000, "15.62GiB"),
+            (u64::MAX, "16384PiB"),
+        ] {
+            assert_eq!(binary_size(bytes), text);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// docker's keys.
 pub(super) fn describe(containers: &Containers, container: &Container) -> Value {
     let (config, status) = (&container.config, &container.status);
+    let paused = containers.is_paused(container);
     let time = |text: &str| if text.is_empty() { NEVER.to_owned() } else { text.to_owned() };
     let command = command(&config.image_config, &config.options).unwrap_or_default();
     let directory = containers.directory(&config.id);
@@ -53,9 +54,9 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
         "Path": command.first().map_or("", String::as_str),
         "Args": command.get(1..).unwrap_or_default(),
         "State": {
-            "Status": state(container),
+            "Status": state(container, paused),
             "Running": status.phase == Phase::Running,
-            "Paused": false,
+            "Paused": paused,
             "Restarting": false,
             "OOMKilled": status.oom_killed,
             "Dead": false,

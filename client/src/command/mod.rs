@@ -8,17 +8,21 @@ mod inspect;
 mod inspect_container;
 mod kill;
 mod logs;
+mod pause;
 mod ps;
 mod pull;
 mod push;
+mod rename;
 mod restart;
 mod rm;
 mod rmi;
 mod run;
 mod start;
+mod stats;
 mod stop;
 mod system;
 mod tag;
+mod top;
 mod wait;
 
 use std::io::{self, Write};
@@ -127,6 +131,11 @@ enum Verb {
     Wait(wait::Wait),
     Start(start::Start),
     Restart(restart::Restart),
+    Pause(pause::Pause),
+    Unpause(pause::Unpause),
+    Rename(rename::Rename),
+    Top(top::Top),
+    Stats(stats::Stats),
     Rm(rm::Rm),
     Images(images::Images),
     Rmi(rmi::Rmi),
@@ -163,6 +172,11 @@ pub fn rbox() -> ExitCode {
         Verb::Wait(verb) => verb.execute(&global),
         Verb::Start(verb) => verb.execute(&global),
         Verb::Restart(verb) => verb.execute(&global),
+        Verb::Pause(verb) => verb.execute(&global),
+        Verb::Unpause(verb) => verb.execute(&global),
+        Verb::Rename(verb) => verb.execute(&global),
+        Verb::Top(verb) => verb.execute(&global),
+        Verb::Stats(verb) => verb.execute(&global),
         Verb::Rm(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),

@@ -69,7 +69,7 @@ impl Filter {
         })
     }
 
-    fn fits(&self, container: &Container) -> bool {
+    fn fits(&self, container: &Container, paused: bool) -> bool {
         let config = &container.config;
         match self {
             Self::Id(part) => config.id.contains(part.as_str()),
@@ -84,7 +84,7 @@ impl Filter {
                     (false, false) => config.name.contains(part),
                 }
             }
-            Self::Status(status) => state(container) == status,
+            Self::Status(status) => state(container, paused) == status,
             Self::Exited(code) => container.status.phase == Phase::Exited && container.status.exit_code == *code,
             Self::Ancestor(image) => {
                 let id = config.image_id.hex();
@@ -99,9 +99,10 @@ impl Filter {
 impl Ps {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let mut rows = Vec::new();
-        for container in global.containers()?.list()? {
+        let containers = global.containers()?;
+        for container in containers.list()? {
             match container {
-                Ok(container) => rows.push(container),
+                Ok(container) => rows.push((containers.is_paused(&container), container)),
                 Err(e) => eprintln!("rbox: skipped a damaged container: {}", printable(&e.to_string())),
             }
         }
@@ -109,14 +110,14 @@ impl Ps {
         // Who asks for a status, or for the last ones, means those that do not run, too.
         let asked = |filter: &Filter| matches!(filter, Filter::Status(_) | Filter::Exited(_));
         let all = self.all || last.is_some() || self.filter.iter().any(asked);
-        rows.retain(|container| (all || container.status.phase == Phase::Running) && self.wants(container));
+        rows.retain(|(paused, one)| (all || one.status.phase == Phase::Running) && self.wants(one, *paused));
         rows.truncate(last.unwrap_or(usize::MAX));
         print(|out| match (self.quiet, self.format) {
-            (true, _) => rows.iter().try_for_each(|container| writeln!(out, "{}", self.id(container))),
-            (_, Format::Json) => json_lines(out, rows.iter().map(|container| self.json(container))),
+            (true, _) => rows.iter().try_for_each(|(_, container)| writeln!(out, "{}", self.id(container))),
+            (_, Format::Json) => json_lines(out, rows.iter().map(|(paused, container)| self.json(container, *paused))),
             (_, Format::Table) => {
-                let cells = |one: &Container| {
-                    let (created, status) = (text::age(Some(&one.config.created)), status(one));
+                let cells = |(paused, one): &(bool, Container)| {
+                    let (created, status) = (text::age(Some(&one.config.created)), status(one, *paused));
                     let (image, name) = (one.config.image.clone(), one.config.name.clone());
                     vec![self.id(one).to_owned(), image, self.command(one), created, status, String::new(), name]
                 };
@@ -128,9 +129,9 @@ impl Ps {
     }
 
     /// Of each kind of filter that was given one must fit.
-    fn wants(&self, container: &Container) -> bool {
+    fn wants(&self, container: &Container, paused: bool) -> bool {
         let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
-        self.filter.iter().all(|one| self.filter.iter().any(|other| same(one, other) && other.fits(container)))
+        self.filter.iter().all(|one| self.filter.iter().any(|other| same(one, other) && other.fits(container, paused)))
     }
 
     fn id<'a>(&self, container: &'a Container) -> &'a str {
@@ -148,7 +149,7 @@ impl Ps {
     }
 
     /// docker's keys.
-    fn json(&self, container: &Container) -> serde_json::Value {
+    fn json(&self, container: &Container, paused: bool) -> serde_json::Value {
         let config = &container.config;
         json!({
             "Command": self.command(container),
@@ -163,25 +164,27 @@ impl Ps {
             "Ports": "",
             "RunningFor": text::age(Some(&config.created)),
             "Size": "0B",
-            "State": state(container),
-            "Status": status(container),
+            "State": state(container, paused),
+            "Status": status(container, paused),
         })
     }
 }
 
 /// docker's word for where a container stands.
-pub(super) fn state(container: &Container) -> &'static str {
+pub(super) fn state(container: &Container, paused: bool) -> &'static str {
     match container.status.phase {
         Phase::Created | Phase::Starting => "created",
+        Phase::Running if paused => "paused",
         Phase::Running => "running",
         Phase::Exited => "exited",
     }
 }
 
-fn status(container: &Container) -> String {
+fn status(container: &Container, paused: bool) -> String {
     let status = &container.status;
     match status.phase {
         Phase::Created | Phase::Starting => "Created".into(),
+        Phase::Running if paused => format!("Up {} (Paused)", text::since(&status.started)),
         Phase::Running => format!("Up {}", text::since(&status.started)),
         Phase::Exited => format!("Exited ({}) {}", status.exit_code, text::age(Some(&status.finished))),
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/containers/ID/                         one container, for its owner alone (0700)
-//!   container.json                            what it was made of: written once
+//!   container.json                            what it was made of, and its name
 //!   claims                                    the blobs and layers it needs, as in a lease
 //!   status.json                               where it stands: replaced as a whole
 //!   lock                                      held by its monitor for as long as that lives; how it ended
@@ -26,10 +26,12 @@ mod log;
 mod log_file;
 mod monitor;
 mod names;
+mod pause;
 mod prepare;
 mod record;
 mod remove;
 mod start;
+mod stats;
 mod stop;
 mod store;
 
@@ -39,5 +41,6 @@ pub use log::{LogEntry, LogQuery};
 pub use log_file::{LogDriver, LogOptions};
 pub use monitor::enter as enter_monitor;
 pub use record::{Config, Phase, Status};
+pub use stats::Sample;
 pub use stop::{Stop, Waiter};
 pub use store::{Container, Containers, Create};

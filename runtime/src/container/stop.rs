@@ -104,6 +104,10 @@ impl Containers {
         let grace = grace_s.map_or(Some(GRACE), |seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
         let pidfd = self.runtime.first_process(&config.id)?;
         self.kill_living(container, signal)?;
+        if self.is_paused(container) {
+            // It cannot hear otherwise.
+            self.unpause(container)?;
+        }
         Ok(Some(Stop {
             containers: self,
             container: container.clone(),

@@ -155,7 +155,7 @@ impl Containers {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let owner = std::fs::read_link(&path).attempt(|| format!("look up name {:?}", config.name))?;
                 let owner = owner.to_string_lossy().into_owned();
-                if self.directory(&owner).exists() {
+                if self.has_name(&owner, &config.name) {
                     let why = format!(
                         "by container {owner}; remove (`rbox rm`) that container to be able to reuse the name, or choose another"
                     );
@@ -166,6 +166,30 @@ impl Containers {
             linked => linked,
         };
         linked.attempt(|| format!("take the name {:?}", config.name))
+    }
+
+    /// Whether container `id` has that name: not if it has gone, or has another since.
+    fn has_name(&self, id: &str, name: &str) -> bool {
+        // Of one whose file is damaged nobody can tell: it keeps what leads to it.
+        self.directory(id).exists() && self.config(id).map_or(true, |config| config.name == name)
+    }
+
+    /// Calls a container something else, whether it runs or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when the name is taken, [`Error::Name`] when it is none.
+    pub fn rename(&self, id: &str, name: &str) -> Result<()> {
+        names::check(name)?;
+        // Whatever moment this ends at, one of the two is its name, and the other leads nowhere.
+        let _lock = self.store.lock(FlockOperation::LockExclusive)?;
+        let mut config = self.config(id)?;
+        let old = std::mem::replace(&mut config.name, name.to_owned());
+        self.claim(&config)?;
+        let renamed = save(&self.directory(id), "container.json", &config);
+        // What stays is recognised by who wants it next.
+        let _ = std::fs::remove_file(self.name_path(if renamed.is_ok() { &old } else { name }));
+        renamed
     }
 
     /// Gives back every name whose container has gone, or never came because its maker was killed. Only under the
@@ -205,7 +229,9 @@ impl Containers {
         if is_id(text) && self.directory(text).exists() {
             return Ok(Some(text.to_owned()));
         }
-        if let Ok(id) = std::fs::read_link(self.name_path(text)) {
+        if let Ok(id) = std::fs::read_link(self.name_path(text))
+            && self.has_name(&id.to_string_lossy(), text)
+        {
             return Ok(Some(id.to_string_lossy().into_owned()));
         }
         let ids = self.ids()?;

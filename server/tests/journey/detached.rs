@@ -15,11 +15,11 @@ use super::fixture::{Mounts, Ready, is_init, nothing_left, processes, send};
 use super::tools::stderr;
 
 /// Ends at once when it is asked to.
-const POLITE: &str = "trap 'echo bye; exit 33' TERM; echo up; while :; do sleep 1000 & wait; done";
+pub(super) const POLITE: &str = "trap 'echo bye; exit 33' TERM; echo up; while :; do sleep 1000 & wait; done";
 
 impl Ready {
     /// `rrun -d OPTIONS IMAGE sh -c SCRIPT`: the ID it prints.
-    fn detach(&self, options: &[&str], script: &str) -> String {
+    pub(super) fn detach(&self, options: &[&str], script: &str) -> String {
         let mark = format!("MARK={}", self.user.store().display());
         // With its output in a pipe that must end: nothing that stays behind may hold it.
         let output = self.run(&[&["-d", "-e", &mark], options].concat(), &["sh", "-c", script]);
@@ -30,29 +30,29 @@ impl Ready {
         id.to_owned()
     }
 
-    fn rbox(&self, args: &[&str]) -> String {
+    pub(super) fn rbox(&self, args: &[&str]) -> String {
         self.user.succeed("rbox", args)
     }
 
     /// Waits until the container's log holds `text`.
-    fn logged(&self, container: &str, text: &str) {
+    pub(super) fn logged(&self, container: &str, text: &str) {
         wait_until(&format!("{text:?} is logged"), || self.rbox(&["logs", container]).contains(text));
     }
 
-    fn inspect(&self, container: &str) -> serde_json::Value {
+    pub(super) fn inspect(&self, container: &str) -> serde_json::Value {
         let text = self.rbox(&["inspect", "--type", "container", container]);
         serde_json::from_str::<serde_json::Value>(&text).unwrap()[0].clone()
     }
 
     /// The status column of `ps --all`; `None` if it is not listed.
-    fn status(&self, container: &str) -> Option<String> {
+    pub(super) fn status(&self, container: &str) -> Option<String> {
         let rows = self.rbox(&["ps", "--all", "--no-trunc", "--format", "json", "--filter", &format!("id={container}")]);
         let row = rows.lines().next()?;
         Some(serde_json::from_str::<serde_json::Value>(row).unwrap()["Status"].as_str().unwrap().to_owned())
     }
 
     /// The container's monitor.
-    fn monitor(&self, id: &str) -> u32 {
+    pub(super) fn monitor(&self, id: &str) -> u32 {
         let is_its = |pid: &u32| {
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words == format!("longshore-monitor\0{id}\0").into_bytes()
@@ -64,7 +64,7 @@ impl Ready {
     }
 
     /// Its first process, as `inspect` says.
-    fn monitored(&self, id: &str) -> u64 {
+    pub(super) fn monitored(&self, id: &str) -> u64 {
         self.inspect(id)["State"]["Pid"].as_u64().unwrap()
     }
 
@@ -73,7 +73,7 @@ impl Ready {
     }
 }
 
-fn no_containers(ready: &Ready, before: &Mounts, ids: &[&str]) {
+pub(super) fn no_containers(ready: &Ready, before: &Mounts, ids: &[&str]) {
     nothing_left(&ready.user, before, ids);
     for directory in ["containers", "names"] {
         let left: Vec<_> = std::fs::read_dir(ready.user.store().join(directory)).unwrap().collect();

@@ -5,7 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-
+mod daily;
 mod detached;
 mod double;
 mod fixture;

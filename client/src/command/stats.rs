@@ -1,0 +1,153 @@
+//! `rbox stats`
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use longshore_runtime::Error;
+use longshore_runtime::container::{Container, Containers, Phase, Sample};
+use serde_json::json;
+
+use super::{Format, Global, json_lines};
+use crate::error::Result;
+use crate::text::{self, printable};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between the first two: the use of processors is the difference of both.
+const FIRST_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Digits of an ID that are shown.
+const ID_DIGITS: usize = 12;
+
+/// Clears a terminal and goes to its first line.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Show what running containers use, as it changes
+#[derive(Debug, Args)]
+pub(super) struct Stats {
+    /// Those that do not run, too
+    #[arg(short, long)]
+    all: bool,
+    /// Look once
+    #[arg(long)]
+    no_stream: bool,
+    /// Do not shorten IDs
+    #[arg(long)]
+    no_trunc: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Names or IDs [default: all]
+    #[arg(value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// A container and what it uses; nothing if it does not run.
+struct Row {
+    container: Container,
+    used: Option<(f64, Sample)>,
+}
+
+impl Stats {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let containers = global.containers()?;
+        let mut before: HashMap<String, Sample> = HashMap::new();
+        for container in self.chosen(&containers)? {
+            before.extend(containers.sample(&container).ok().map(|sample| (container.config.id, sample)));
+        }
+        std::thread::sleep(FIRST_INTERVAL);
+        loop {
+            let mut rows = Vec::new();
+            let mut now = HashMap::new();
+            for container in self.chosen(&containers)? {
+                let used = match containers.sample(&container) {
+                    Ok(sample) => {
+                        let percent = before.get(&container.config.id).map_or(0.0, |earlier| sample.cpu_percent(earlier));
+                        now.insert(container.config.id.clone(), sample);
+                        Some((percent, sample))
+                    }
+                    // It does not run, or not any more.
+                    Err(Error::Busy { .. } | Error::NotFound { .. }) => None,
+                    Err(e) => {
+                        eprintln!("rbox: {}: {}", container.config.name, printable(&e.to_string()));
+                        None
+                    }
+                };
+                rows.push(Row { container, used });
+            }
+            before = now;
+            if !self.show(&rows)? || self.no_stream {
+                return Ok(ExitCode::SUCCESS);
+            }
+            std::thread::sleep(INTERVAL);
+        }
+    }
+
+    fn chosen(&self, containers: &Containers) -> Result<Vec<Container>> {
+        if !self.containers.is_empty() {
+            return Ok(self.containers.iter().map(|name| containers.get(name)).collect::<std::result::Result<_, _>>()?);
+        }
+        let list = containers.list()?.into_iter().filter_map(std::result::Result::ok);
+        Ok(list.filter(|container| self.all || container.status.phase == Phase::Running).collect())
+    }
+
+    /// False if nobody reads any more.
+    fn show(&self, rows: &[Row]) -> Result<bool> {
+        let cells: Vec<_> = rows.iter().map(|row| self.cells(row)).collect();
+        let refreshes = !self.no_stream && std::io::stdout().is_terminal();
+        let mut out = Vec::new();
+        let filled = match self.format {
+            Format::Json => json_lines(&mut out, rows.iter().zip(&cells).map(|(row, cells)| json(row, cells))),
+            Format::Table => {
+                if refreshes {
+                    out.extend(CLEAR.as_bytes());
+                }
+                let headings = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
+                text::table(&mut out, &headings, &cells)
+            }
+        };
+        let mut stdout = std::io::stdout().lock();
+        match filled.and_then(|()| stdout.write_all(&out)).and_then(|()| stdout.flush()) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(e) => Err(Error::io("write to standard output", e).into()),
+            Ok(()) => Ok(true),
+        }
+    }
+
+    fn cells(&self, row: &Row) -> Vec<String> {
+        let config = &row.container.config;
+        let id = if self.no_trunc { &config.id } else { &config.id[..ID_DIGITS] };
+        let mut cells = vec![id.to_owned(), config.name.clone()];
+        cells.extend(match &row.used {
+            Some((percent, used)) => [
+                format!("{percent:.2}%"),
+                format!("{} / {}", text::binary_size(used.memory_bytes), text::binary_size(used.memory_limit_bytes)),
+                format!("{:.2}%", used.memory_percent()),
+                format!("{} / {}", text::size(used.received_bytes), text::size(used.sent_bytes)),
+                format!("{} / {}", text::size(used.read_bytes), text::size(used.written_bytes)),
+                used.tasks.to_string(),
+            ],
+            None => ["--", "-- / --", "--", "--", "--", "--"].map(str::to_owned),
+        });
+        cells
+    }
+}
+
+/// docker's keys.
+fn json(row: &Row, cells: &[String]) -> serde_json::Value {
+    json!({
+        "BlockIO": cells[6],
+        "CPUPerc": cells[2],
+        "Container": row.container.config.id,
+        "ID": cells[0],
+        "MemPerc": cells[4],
+        "MemUsage": cells[3],
+        "Name": cells[1],
+        "NetIO": cells[5],
+        "PIDs": cells[7],
+    })
+}

@@ -1,0 +1,50 @@
+//! Freezing containers, and letting them go on.
+
+use super::record::Phase;
+use super::store::{Container, Containers, not_running};
+use crate::error::Result;
+use crate::lifecycle;
+
+impl Containers {
+    /// Freezes all processes of a container that runs.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Busy`] when it does not run or is paused already, [`crate::Error::Invalid`] where it has no
+    /// cgroup, as an ordinary user's may not.
+    pub fn pause(&self, container: &Container) -> Result<()> {
+        self.runtime.pause(running(container)?)
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Busy`] when it is not paused.
+    pub fn unpause(&self, container: &Container) -> Result<()> {
+        self.runtime.resume(running(container)?)
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self, container: &Container) -> bool {
+        let paused = |id| self.runtime.state(id).is_ok_and(|state| state.status == lifecycle::Status::Paused);
+        running(container).is_ok_and(paused)
+    }
+
+    /// What `ps` prints of a container's processes, with `options` or with `-ef`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Busy`] when it does not run, [`crate::Error::Invalid`] when `ps` does not like the options.
+    pub fn top(&self, container: &Container, options: &[String]) -> Result<String> {
+        self.runtime.process_table(running(container)?, options)
+    }
+}
+
+/// The ID of a container that runs.
+pub(super) fn running(container: &Container) -> Result<&str> {
+    match container.status.phase {
+        Phase::Running => Ok(&container.config.id),
+        _ => Err(not_running(&container.config)),
+    }
+}
