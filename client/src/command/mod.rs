@@ -7,6 +7,7 @@ mod images;
 mod inspect;
 mod inspect_container;
 mod kill;
+mod limits;
 mod logs;
 mod pause;
 mod ps;

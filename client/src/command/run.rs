@@ -81,6 +81,8 @@ pub(super) struct Run {
     /// no-new-privileges: setuid programs and file capabilities have no effect
     #[arg(long, value_enum, value_name = "OPTION")]
     security_opt: Vec<SecurityOption>,
+    #[command(flatten)]
+    limits: super::limits::LimitFlags,
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pull: PullPolicy,
@@ -141,7 +143,7 @@ impl Run {
         let Own { store, unpack, rootless } = global.own_store()?;
         let lease = store.lease()?;
         let image = self.resolve(&store, unpack, &lease, &image_name)?;
-        let options = RunOptions {
+        let mut options = RunOptions {
             args,
             entrypoint: self.entrypoint.map(|entrypoint| vec![entrypoint]),
             env: self.env,
@@ -159,6 +161,7 @@ impl Run {
             rootless,
             ..RunOptions::default()
         };
+        self.limits.apply(&mut options)?;
         if !self.detach {
             cidfile.as_mut().map_or(Ok(()), |file| file.write(lease.id()))?;
             return Ok(ExitCode::from(container::run(&store, &lease, &image, options, self.interactive)?.code()));

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::lifecycle::rfc3339;
+use crate::spec::parse_size;
 
 /// The longest part of a line in one entry, as with docker: a longer line is several, the last of which ends it.
 pub(super) const ENTRY_LIMIT_BYTES: usize = 16 * 1024;
@@ -57,7 +58,9 @@ impl LogOptions {
         let bad = |why| Error::Name { what: "log option", input: option.to_owned(), why };
         match option.split_once('=') {
             Some(("max-size", size)) => {
-                let bytes = parse_size(size).ok_or_else(|| bad("a size is a number above 0 with b, k, m or g behind it"))?;
+                let bytes = parse_size(size)
+                    .filter(|bytes| *bytes > 0)
+                    .ok_or_else(|| bad("a size is a number above 0 with b, k, m or g behind it"))?;
                 self.max_bytes = Some(bytes);
             }
             Some(("max-file", count)) => {
@@ -68,18 +71,6 @@ impl LogOptions {
         }
         Ok(())
     }
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
 }
 
 /// Where a container's log is.

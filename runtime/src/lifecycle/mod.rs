@@ -49,7 +49,6 @@ pub use kill::Signal;
 pub use restore::RestoreOptions;
 pub(crate) use state::{Directory, Record, process_start_ticks, replace_file};
 pub use state::{State, Status};
-pub use update::Limits;
 
 /// The containers below one root directory.
 #[derive(Debug, Clone)]

@@ -2,6 +2,8 @@
 
 use oci_spec::runtime::{Capabilities, Capability};
 
+use crate::error::{Error, Result};
+
 /// The number of a capability (linux/capability.h).
 pub(crate) fn capability_number(capability: Capability) -> u32 {
     match capability {
@@ -115,9 +117,54 @@ pub(super) fn default_set() -> Capabilities {
     .into()
 }
 
+/// The default set with what was added and without what was dropped; `ALL` of either goes first, as with docker.
+pub(super) fn chosen(added: &[String], dropped: &[String]) -> Result<Capabilities> {
+    let all = |list: &[String]| list.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
+    let mut set = match (all(added), all(dropped)) {
+        (true, _) => CAPABILITY_NAMES.iter().map(|name| parse_capability(name)).collect::<Result<_>>()?,
+        (false, true) => Capabilities::new(),
+        (false, false) => default_set(),
+    };
+    let named = |list: &[String]| -> Result<Vec<Capability>> {
+        list.iter().filter(|name| !name.eq_ignore_ascii_case("ALL")).map(|name| parse_capability(name)).collect()
+    };
+    let dropped = named(dropped)?;
+    set.extend(named(added)?);
+    set.retain(|capability| !dropped.contains(capability));
+    Ok(set)
+}
+
+/// A capability by its name, with `CAP_` before it or not, in any case.
+///
+/// # Errors
+///
+/// [`Error::Name`] when there is none of that name.
+pub fn parse_capability(name: &str) -> Result<Capability> {
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    serde_json::from_value(full.into()).map_err(|_| Error::Name {
+        what: "capability",
+        input: name.to_owned(),
+        why: "a name as in capabilities(7)",
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_are_added_and_dropped_as_dockers() {
+        let names = |added: &[&str], dropped: &[&str]| {
+            let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+            chosen(&list(added), &list(dropped)).unwrap()
+        };
+        assert_eq!(names(&[], &[]), default_set());
+        assert_eq!(names(&["net_admin"], &["ALL"]), [Capability::NetAdmin].into());
+        assert_eq!(names(&["ALL"], &["CAP_SYS_ADMIN"]).len(), CAPABILITY_NAMES.len() - 1);
+        assert_eq!(names(&["chown"], &["Chown"]).len(), default_set().len() - 1, "what is dropped is dropped");
+        assert!(chosen(&["nonsense".into()], &[]).is_err() && chosen(&[], &["".into()]).is_err());
+    }
 
     #[test]
     fn names_stand_where_their_numbers_say() {

@@ -6,6 +6,7 @@
 
 mod capabilities;
 mod files;
+mod limits;
 mod mounts;
 mod parse;
 mod user;
@@ -16,8 +17,8 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxResourcesBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use serde::{Deserialize, Serialize};
@@ -28,12 +29,14 @@ use crate::seccomp;
 use crate::userns::Mapping;
 use user::ResolvedUser;
 
+pub use capabilities::parse_capability;
 pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::{ETC_FILES, etc_files};
+pub use limits::{Limits, Ulimit, parse_size};
 pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
 pub(crate) use user::home;
-pub use volume::Volume;
+pub use volume::{Tmpfs, Volume};
 
 /// Where commands are looked up if nothing says otherwise.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,6 +90,33 @@ pub struct RunOptions {
     pub no_new_privileges: bool,
     /// The root filesystem cannot be written.
     pub read_only: bool,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Limits of each of its processes.
+    #[serde(default)]
+    pub ulimits: Vec<Ulimit>,
+    /// How much `/dev/shm` holds, in bytes, if not docker's 64 MiB.
+    #[serde(default)]
+    pub shm_bytes: Option<u64>,
+    /// Filesystems in memory.
+    #[serde(default)]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Capabilities beside the default ones, by name.
+    #[serde(default)]
+    pub added_capabilities: Vec<String>,
+    /// Capabilities that are taken away.
+    #[serde(default)]
+    pub dropped_capabilities: Vec<String>,
+    /// Kernel settings of its namespaces, `KEY=VALUE`.
+    #[serde(default)]
+    pub sysctls: Vec<String>,
+    /// How soon the kernel ends it for want of memory, -1000 to 1000.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
+    /// Groups beside the user's, by name or number.
+    #[serde(default)]
+    pub added_groups: Vec<String>,
     /// The user namespace this process has entered, if it has.
     #[serde(skip)]
     pub rootless: Option<Mapping>,
@@ -117,7 +147,8 @@ impl RunOptions {
 /// `root.path` is only a name: [`crate::launch::Launch`] takes the root by descriptor.
 pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &RunOptions) -> Result<Spec> {
     let user_text = options.user.as_ref().unwrap_or(&image.user);
-    let user = user::resolve(user_text, root)?;
+    let mut user = user::resolve(user_text, root)?;
+    user.groups.extend(user::resolve_groups(&options.added_groups, root)?);
     check_mapped(&user, options).map_err(|why| Error::invalid(format!("user {user_text:?}"), why))?;
     let hostname = options.hostname()?;
     let process = process(image, options, &user, &hostname)?;
@@ -153,7 +184,7 @@ fn process(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, h
         .additional_gids(groups(user, options))
         .build()
         .map_err(|error| build_error(&error))?;
-    let allowed = capabilities::default_set();
+    let allowed = capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?;
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(allowed.clone())
         .effective(allowed.clone())
@@ -162,17 +193,19 @@ fn process(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, h
         .ambient(HashSet::new())
         .build()
         .map_err(|error| build_error(&error))?;
-    ProcessBuilder::default()
+    let mut process = ProcessBuilder::default()
         .terminal(options.tty)
         .user(runtime_user)
         .args(command(image, options)?)
         .env(environment(image, options, user, hostname))
         .cwd(working_directory(image, options)?)
         .capabilities(capabilities)
-        .rlimits(Vec::new())
+        .rlimits(options.ulimits.iter().map(Ulimit::rlimit).collect::<Result<Vec<_>>>()?)
         .no_new_privileges(options.no_new_privileges)
         .build()
-        .map_err(|error| build_error(&error))
+        .map_err(|error| build_error(&error))?;
+    process.set_oom_score_adj(options.oom_score_adj);
+    Ok(process)
 }
 
 /// An ordinary user's container has the ids mapped for it and no others.
@@ -266,7 +299,8 @@ fn working_directory(image: &ContainerConfig, options: &RunOptions) -> Result<Pa
 
 fn linux(options: &RunOptions) -> Result<Linux> {
     let deny_all = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().map_err(|error| build_error(&error))?;
-    let resources = LinuxResourcesBuilder::default().devices(vec![deny_all]).build().map_err(|error| build_error(&error))?;
+    let mut resources = options.limits.resources();
+    resources.set_devices(Some(vec![deny_all]));
     let mut kinds = vec![
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Ipc,
@@ -283,12 +317,19 @@ fn linux(options: &RunOptions) -> Result<Linux> {
             sysctl.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
         }
     }
+    for setting in &options.sysctls {
+        let (key, value) = setting
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or_else(|| Error::invalid(format!("sysctl {setting:?}"), "it must be KEY=VALUE"))?;
+        sysctl.insert(key.to_owned(), value.to_owned());
+    }
     let namespace = |kind| LinuxNamespaceBuilder::default().typ(kind).build().map_err(|error| build_error(&error));
     LinuxBuilder::default()
         .namespaces(kinds.into_iter().map(namespace).collect::<Result<Vec<_>>>()?)
         .resources(resources)
         .sysctl(sysctl)
-        .seccomp(seccomp::default_profile(&capabilities::default_set())?)
+        .seccomp(seccomp::default_profile(&capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?)?)
         .masked_paths(mounts::masked_paths())
         .readonly_paths(mounts::read_only_paths())
         .build()

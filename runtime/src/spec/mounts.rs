@@ -52,6 +52,9 @@ pub(super) fn mounts(options: &RunOptions) -> Result<Vec<Mount>> {
             mounts.push(bind(directory.join(name), Path::new("/etc").join(name), &["bind", "rprivate"])?);
         }
     }
+    for tmpfs in &options.tmpfs {
+        mounts.push(tmpfs.mount()?);
+    }
     // A volume over another's parent must not hide it: shortest destination first, as Docker sorts.
     let mut volumes: Vec<_> = options.volumes.iter().collect();
     volumes.sort_by_key(|volume| volume.destination.components().count());
@@ -80,12 +83,15 @@ fn kernel_mounts(options: &RunOptions) -> Result<Vec<Mount>> {
         Some(Mapping::Single { .. }) => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620",
         _ => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
     };
+    /// Docker's.
+    const SHM_BYTES: u64 = 64 << 20;
+    let shm = format!("nosuid,noexec,nodev,mode=1777,size={}", options.shm_bytes.unwrap_or(SHM_BYTES));
     let mut list = vec![
         ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
         ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
         ("/dev/pts", "devpts", "devpts", devpts),
         ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-        ("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+        ("/dev/shm", "tmpfs", "shm", &shm),
     ];
     if options.rootless.is_some() && options.network == Network::Host {
         // sysfs shows a network namespace, and only its owner may mount it.

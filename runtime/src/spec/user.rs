@@ -97,6 +97,18 @@ fn split(text: &str) -> Result<(&str, Option<&str>)> {
 }
 
 /// Digits only, no sign, within the limit.
+/// Groups by name or number, looked up in the root filesystem `root`.
+pub(super) fn resolve_groups(names: &[String], root: BorrowedFd<'_>) -> Result<Vec<u32>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let file = read(root, c"etc/group")?;
+    let resolve = |name: &String| {
+        group_id(name, &file).ok_or_else(|| invalid(name, format!("there is no group {name:?} in the image's /etc/group")))
+    };
+    names.iter().map(resolve).collect()
+}
+
 fn id(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&number| digits && number <= ID_LIMIT)

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use oci_spec::runtime::{Mount, MountBuilder};
+
 use crate::error::{Error, Result};
 
 /// A directory or file of the host that the container sees.
@@ -42,6 +44,42 @@ impl FromStr for Volume {
             _ => return Err(invalid("named volumes are not supported; a host path starts with / or .")),
         };
         Ok(Self { source, destination: Path::new(destination).to_owned(), read_only })
+    }
+}
+
+/// A filesystem in memory that the container has for itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Tmpfs {
+    /// In the container, absolute.
+    destination: PathBuf,
+    /// Beside docker's `nosuid,nodev,noexec`, or against them.
+    options: Vec<String>,
+}
+
+impl Tmpfs {
+    pub(super) fn mount(&self) -> Result<Mount> {
+        let defaults = ["nosuid", "nodev", "noexec"].map(str::to_owned);
+        MountBuilder::default()
+            .destination(self.destination.clone())
+            .typ("tmpfs")
+            .source("tmpfs")
+            .options(defaults.into_iter().chain(self.options.iter().cloned()).collect::<Vec<_>>())
+            .build()
+            .map_err(|error| super::build_error(&error))
+    }
+}
+
+impl FromStr for Tmpfs {
+    type Err = Error;
+
+    /// `PATH[:OPTIONS]`, as docker has it.
+    fn from_str(text: &str) -> Result<Self> {
+        let (destination, options) = text.split_once(':').unwrap_or((text, ""));
+        if !destination.starts_with('/') || destination == "/" {
+            return Err(Error::invalid(format!("tmpfs {text:?}"), "it must be PATH or PATH:OPTIONS, and the path absolute"));
+        }
+        let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+        Ok(Self { destination: destination.into(), options })
     }
 }
 

@@ -10,6 +10,7 @@ mod detached;
 mod double;
 mod fixture;
 mod image;
+mod limits;
 mod peers;
 mod pull;
 mod push;

@@ -6,6 +6,7 @@ use clap::Args;
 use longshore_runtime::error::{Error, Result};
 use longshore_runtime::launch::Exit;
 use longshore_runtime::lifecycle::{ExecOptions, Runtime};
+use longshore_runtime::spec::parse_capability;
 
 /// Run a further process in a container; its exit code becomes ours
 #[derive(Debug, Args)]
@@ -106,12 +107,4 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
         Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
         None => Ok((number(text)?, None)),
     }
-}
-
-fn parse_capability(name: &str) -> Result<oci_spec::runtime::Capability> {
-    serde_json::from_value(serde_json::Value::from(name)).map_err(|_| Error::Name {
-        what: "capability",
-        input: name.to_owned(),
-        why: "a name as in capabilities(7)",
-    })
 }

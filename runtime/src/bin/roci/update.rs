@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use longshore_runtime::error::{Attempt, Result};
-use longshore_runtime::lifecycle::{Limits, Runtime};
+use longshore_runtime::lifecycle::Runtime;
+use longshore_runtime::spec::{Limits, parse_size};
 
 /// The most that is read of a document.
 const DOCUMENT_LIMIT_BYTES: u64 = 4 << 20;
@@ -101,17 +102,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn parse_bytes(text: &str) -> std::result::Result<i64, String> {
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (number, shift) = match lower.as_bytes().last() {
-        Some(b'k') => (&lower[..lower.len() - 1], 10),
-        Some(b'm') => (&lower[..lower.len() - 1], 20),
-        Some(b'g') => (&lower[..lower.len() - 1], 30),
-        _ => (lower, 0),
-    };
-    let number: i64 = number.parse().map_err(|_| "a number of bytes, with k, m or g behind it, or -1".to_owned())?;
-    if number == -1 && shift == 0 {
-        return Ok(-1);
-    }
-    number.checked_mul(1 << shift).filter(|bytes| *bytes >= 0).ok_or_else(|| "out of range".into())
+    let bytes = if text == "-1" { Some(-1) } else { parse_size(text).and_then(|bytes| bytes.try_into().ok()) };
+    bytes.ok_or_else(|| "a number of bytes, with k, m or g behind it, or -1".to_owned())
 }

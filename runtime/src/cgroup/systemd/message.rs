@@ -252,7 +252,7 @@ mod tests {
             n(4),
             b"name\0".to_vec(),
             vec![0; 3],
-            n(24),
+            n(20),
             n(8),
             b"Delegate\0\x01b\0".to_vec(),
             // The value of the variant is aligned to four.
@@ -280,7 +280,7 @@ mod tests {
         let decoded = Message::decode(&message).unwrap();
         assert_eq!((decoded.kind, decoded.member.as_deref()), (Kind::Other, Some("Do")));
         let mut arguments = decoded.arguments();
-        assert_eq!((arguments.text(), arguments.u32(), arguments.text()), (Some("name"), Some(24), Some("Delegate")));
+        assert_eq!((arguments.text(), arguments.u32(), arguments.text()), (Some("name"), Some(20), Some("Delegate")));
         for end in 0..message.len() {
             assert_eq!(Message::decode(&message[..end]), None, "{end}");
         }

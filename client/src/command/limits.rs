@@ -1,0 +1,175 @@
+//! What a container may use and do, as flags of `rrun`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use longshore_runtime::Error;
+use longshore_runtime::spec::{Limits, RunOptions, Tmpfs, Ulimit, parse_size};
+
+use crate::error::Result;
+
+/// The length of the periods in which `--cpus` counts, in microseconds: docker's.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// The longest file of variables.
+const ENV_FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits and privileges", allow_negative_numbers = true)]
+pub(super) struct LimitFlags {
+    /// Memory: bytes, or with k, m or g; with nothing said of swap as much of that again
+    #[arg(short, long, value_name = "SIZE", value_parser = bytes)]
+    memory: Option<i64>,
+    /// Memory and swap together; -1 for no limit
+    #[arg(long, value_name = "SIZE", value_parser = bytes_or_none, requires = "memory")]
+    memory_swap: Option<i64>,
+    /// Memory that is left to it when there is little
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    memory_reservation: Option<i64>,
+    /// How many processors it may keep busy, 1.5 for example
+    #[arg(long, value_name = "NUMBER", value_parser = processors, conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    cpus: Option<i64>,
+    /// Relative weight of processor time, 2 to 262144 [default: 1024]
+    #[arg(short, long, value_name = "WEIGHT")]
+    cpu_shares: Option<u64>,
+    /// Microseconds of processor time in a period
+    #[arg(long, value_name = "US")]
+    cpu_quota: Option<i64>,
+    /// The length of such a period
+    #[arg(long, value_name = "US")]
+    cpu_period: Option<u64>,
+    /// Processors it may run on, 0-2,4 for example
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes it may use
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Processes and threads; -1 for no limit
+    #[arg(long, value_name = "NUMBER")]
+    pids_limit: Option<i64>,
+    /// Relative weight of block I/O, 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    blkio_weight: Option<u16>,
+    /// A limit of each process, nofile=1024:2048 for example
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    ulimits: Vec<Ulimit>,
+    /// How soon it is ended when there is no memory left, -1000 to 1000
+    #[arg(long, value_name = "SCORE")]
+    oom_score_adj: Option<i32>,
+    /// How much /dev/shm holds [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    shm_size: Option<i64>,
+    /// A file system in memory, with options of mount
+    #[arg(long, value_name = "PATH[:OPTIONS]")]
+    tmpfs: Vec<Tmpfs>,
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "NAME")]
+    cap_add: Vec<String>,
+    /// Take a capability away, or ALL
+    #[arg(long, value_name = "NAME")]
+    cap_drop: Vec<String>,
+    /// A kernel setting of its own namespaces
+    #[arg(long = "sysctl", value_name = "KEY=VALUE")]
+    sysctls: Vec<String>,
+    /// A group beside the user's
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Environment variables from a file, NAME=VALUE a line
+    #[arg(long = "env-file", value_name = "FILE")]
+    env_files: Vec<PathBuf>,
+}
+
+impl LimitFlags {
+    /// Puts them into `options`; variables of files go before those given one by one.
+    pub(super) fn apply(self, options: &mut RunOptions) -> Result<()> {
+        let mut env = Vec::new();
+        for file in &self.env_files {
+            env.extend(read_env_file(file)?);
+        }
+        options.env.splice(0..0, env);
+        options.limits = Limits {
+            memory_bytes: self.memory,
+            memory_swap_bytes: self.memory_swap.or(self.memory.map(|bytes| bytes.saturating_mul(2))),
+            memory_reservation_bytes: self.memory_reservation,
+            cpu_quota_us: self.cpu_quota.or(self.cpus),
+            cpu_period_us: self.cpu_period.or(self.cpus.map(|_| CPU_PERIOD_US)),
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus,
+            cpuset_mems: self.cpuset_mems,
+            pids: self.pids_limit,
+            blkio_weight: self.blkio_weight,
+            ..Limits::default()
+        };
+        options.ulimits = self.ulimits;
+        options.oom_score_adj = self.oom_score_adj;
+        options.shm_bytes = self.shm_size.map(i64::unsigned_abs);
+        options.tmpfs = self.tmpfs;
+        options.added_capabilities = self.cap_add;
+        options.dropped_capabilities = self.cap_drop;
+        options.sysctls = self.sysctls;
+        options.added_groups = self.group_add;
+        Ok(())
+    }
+}
+
+fn bytes(text: &str) -> std::result::Result<i64, String> {
+    let bytes = parse_size(text).and_then(|bytes| i64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| "a number of bytes above 0, with k, m or g behind it".into())
+}
+
+fn bytes_or_none(text: &str) -> std::result::Result<i64, String> {
+    if text == "-1" { Ok(-1) } else { bytes(text) }
+}
+
+/// Microseconds of a period.
+fn processors(text: &str) -> std::result::Result<i64, String> {
+    /// More than any machine has.
+    const LIMIT: f64 = 65_536.0;
+    let number = text.parse::<f64>().ok().filter(|number| *number >= 0.01 && *number <= LIMIT);
+    #[expect(clippy::cast_possible_truncation, reason = "it is below the limit")]
+    #[expect(clippy::cast_precision_loss, reason = "it is a small number")]
+    number.map(|number| (number * CPU_PERIOD_US as f64) as i64).ok_or_else(|| "a number of processors, 0.01 at least".into())
+}
+
+/// Lines without a name are comments or empty; `NAME` alone takes the value it has here.
+fn read_env_file(path: &Path) -> Result<Vec<String>> {
+    let bytes = longshore_runtime::files::read_bounded(path, ENV_FILE_LIMIT_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::invalid(path.display(), "it is not UTF-8"))?;
+    let mut variables = Vec::new();
+    for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(Error::invalid(format!("{}: {line:?}", path.display()), "a variable is NAME=VALUE, or NAME").into());
+        }
+        variables.push(line.to_owned());
+    }
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_a_part_of_a_period() {
+        assert_eq!((processors("1.5"), processors("0.01"), processors("2")), (Ok(150_000), Ok(1000), Ok(200_000)));
+        for bad in ["0", "-1", "x", "", "NaN", "inf", "1e9"] {
+            assert!(processors(bad).is_err(), "{bad:?}");
+        }
+        assert!(bytes("0").is_err() && bytes("-5").is_err() && bytes_or_none("-1") == Ok(-1) && bytes_or_none("-2").is_err());
+    }
+
+    #[test]
+    fn a_file_of_variables_is_read_as_dockers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("env");
+        std::fs::write(&path, "# comment\nA=1\n\n  B=two words \nC\nD=\n").unwrap();
+        assert_eq!(read_env_file(&path).unwrap(), ["A=1", "B=two words ", "C", "D="]);
+        for bad in ["=x\n", "A B=1\n"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(read_env_file(&path).is_err(), "{bad:?}");
+        }
+        std::fs::write(&path, [0xff, b'=', b'1']).unwrap();
+        assert!(read_env_file(&path).unwrap_err().to_string().contains("UTF-8"));
+    }
+}
