@@ -17,6 +17,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let command = command(&config.image_config, &config.options).unwrap_or_default();
     let directory = containers.directory(&config.id);
     let options = &config.options;
+    let limits = &options.limits;
     let network = match options.network {
         Network::None => "none",
         Network::Host => "host",
@@ -81,6 +82,21 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "NetworkMode": network,
             "AutoRemove": config.auto_remove,
             "ReadonlyRootfs": options.read_only,
+            "Memory": limits.memory_bytes.unwrap_or(0),
+            "MemorySwap": limits.memory_swap_bytes.unwrap_or(0),
+            "MemoryReservation": limits.memory_reservation_bytes.unwrap_or(0),
+            "CpuShares": limits.cpu_shares.unwrap_or(0),
+            "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
+            "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
+            "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or(""),
+            "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or(""),
+            "PidsLimit": limits.pids,
+            "BlkioWeight": limits.blkio_weight.unwrap_or(0),
+            "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
+            "ShmSize": options.shm_bytes.unwrap_or(64 << 20),
+            "CapAdd": options.added_capabilities,
+            "CapDrop": options.dropped_capabilities,
+            "GroupAdd": options.added_groups,
             "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
         },
         "Mounts": mounts,

@@ -34,6 +34,11 @@ fn limits_are_felt_and_seen() {
     assert!(row["MemUsage"].as_str().unwrap().ends_with(" / 48MiB"), "{row}");
     let percent: f64 = row["CPUPerc"].as_str().unwrap().trim_end_matches('%').parse().unwrap();
     assert!(percent > 2.0 && percent < 60.0, "of a tenth of a processor: {row}");
+    let host = &ready.inspect("small")["HostConfig"];
+    assert_eq!(
+        (host["Memory"].as_u64(), host["MemorySwap"].as_u64(), host["CpuQuota"].as_u64()),
+        (Some(48 << 20), Some(96 << 20), Some(10_000))
+    );
     ready.rbox(&["rm", "-f", "small"]);
     no_containers(&ready, &before, &[&id]);
 }
