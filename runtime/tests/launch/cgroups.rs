@@ -401,7 +401,9 @@ fn wrong_limits_are_refused_by_name_and_leave_nothing() {
         (json!({ "unified": { "../x.y": "5" } }), "linux.resources.unified"),
     ];
     refused_by_name(&bundle, &list);
-    for (path, names) in [("system.slice:longshore:x", "cgroupfs"), ("/../x", "linux.cgroupsPath"), ("/", "linux.cgroupsPath")] {
+    for (path, names) in
+        [("system.slice:longshore:x", "--systemd-cgroup"), ("/../x", "linux.cgroupsPath"), ("/", "linux.cgroupsPath")]
+    {
         let run = bundle.run_edited(|spec| spec["linux"]["cgroupsPath"] = json!(path));
         assert!(run.code == Some(125) && run.err.contains(names), "{path}: {}", run.err);
     }
