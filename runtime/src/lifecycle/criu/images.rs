@@ -190,8 +190,20 @@ fn untied(image: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::message::Message;
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_image_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..96), length: u8) {
+            let framed = [&CORE_MAGIC[..], &u32::from(length).to_le_bytes(), &bytes].concat();
+            for image in [&bytes, &framed] {
+                let _ = (untied(image), processes(image), pages(image));
+            }
+        }
+    }
 
     fn image(tied: bool) -> Vec<u8> {
         let mut thread = Message::default();

@@ -130,7 +130,21 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_read_out_of_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..64), outer in 1..9_u64) {
+            if let Some(list) = fields(&bytes) {
+                prop_assert!(list.len() <= bytes.len());
+            }
+            if let Some(changed) = without(&bytes, outer, 8) {
+                prop_assert!(fields(changed.as_bytes()).is_some());
+            }
+        }
+    }
 
     #[test]
     fn what_is_written_is_read_back() {
