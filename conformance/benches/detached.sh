@@ -1,6 +1,7 @@
 #!/bin/bash
 # What a container in the background costs, next to podman in the same run: the private memory of what stays
-# beside its own processes (our monitor, podman's conmon), and the time of `rrun -d` and `podman run -d`.
+# beside its own processes (our monitor, podman's conmon), and the time of `rrun -d` and `podman run -d`; and the
+# time of one in the foreground from beginning to end (`rrun --rm IMAGE true`).
 #
 #     detached.sh [LAYOUT:TAG] [ROUNDS]
 #
@@ -43,8 +44,9 @@ until grep -q listens "$work/log"; do sleep 0.1; done
 "$bin/rpull" -q "$address/bench/image:1" > /dev/null
 "${podman[@]}" pull -q --tls-verify=false "$address/bench/image:1" > /dev/null
 
-start_ours() { "$bin/rrun" -d --network none "$address/bench/image:1" sleep 1000; }
-start_podman() { "${podman[@]}" run -d --network none --ulimit nofile=1024:4096 --ulimit nproc=4096:4096 "$address/bench/image:1" sleep 1000; }
+run_ours() { "$bin/rrun" --network none "$@"; }
+run_podman() { "${podman[@]}" run --network none --ulimit nofile=1024:4096 --ulimit nproc=4096:4096 "$@"; }
+start() { "run_$1" -d "$address/bench/image:1" sleep 1000; }
 
 # The process that stays for container $1: podman's and ours have its ID as an argument.
 watcher() {
@@ -63,7 +65,7 @@ private() {
 
 memory() {
     local ids=() pids=() id
-    for _ in $(seq "$2"); do ids+=("$("start_$1")"); done
+    for _ in $(seq "$2"); do ids+=("$(start "$1")"); done
     # Programs just built are dirty in memory until they are written.
     sync
     sleep 3
@@ -87,10 +89,15 @@ done
 for ((round = 0; round < rounds; round++)); do
     for who in ours podman; do
         began=${EPOCHREALTIME/./}
-        id=$("start_$who")
-        echo $((${EPOCHREALTIME/./} - began)) >> "$work/$who.us"
+        id=$(start "$who")
+        echo $((${EPOCHREALTIME/./} - began)) >> "$work/$who.start"
         remove "$who" "$id"
+        began=${EPOCHREALTIME/./}
+        "run_$who" --rm "$address/bench/image:1" true
+        echo $((${EPOCHREALTIME/./} - began)) >> "$work/$who.run"
     done
 done
-median() { sort -n "$work/$1.us" | awk '{ all[NR] = $1 } END { printf "%.1f", all[int((NR + 1) / 2)] / 1000 }'; }
-printf '%-38s %10s %10s\n' "start, ms, median of $rounds" "$(median ours)" "$(median podman)"
+median() { sort -n "$work/$1" | awk '{ all[NR] = $1 } END { printf "%.1f", all[int((NR + 1) / 2)] / 1000 }'; }
+for what in start run; do
+    printf '%-38s %10s %10s\n' "$what, ms, median of $rounds" "$(median "ours.$what")" "$(median "podman.$what")"
+done
