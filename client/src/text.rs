@@ -15,32 +15,30 @@ pub fn printable(text: &str) -> String {
 
 /// A size as docker prints it: decimal units, three significant digits.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
-    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let decimals = if unit == 0 || value >= 99.95 { 0 } else { usize::from(value < 9.995) + 1 };
-    format!("{value:.decimals$}{}", UNITS[unit])
+    let (value, unit) = scaled(bytes, 1000.0, 999.5, ["B", "kB", "MB", "GB", "TB", "PB"]);
+    let decimals = if unit == "B" || value >= 99.95 { 0 } else { usize::from(value < 9.995) + 1 };
+    format!("{value:.decimals$}{unit}")
 }
 
 /// A size of memory as docker prints it: binary units, four significant digits, no trailing zeros.
 pub fn binary_size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    #[expect(clippy::cast_precision_loss, reason = "shown with four digits")]
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
+    let (value, unit) = scaled(bytes, 1024.0, 1024.0, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]);
     let decimals = [1000.0, 100.0, 10.0].iter().position(|limit| value >= *limit).unwrap_or(3);
     let text = format!("{value:.decimals$}");
     let text = if decimals == 0 { &text } else { text.trim_end_matches('0').trim_end_matches('.') };
-    format!("{text}{}", UNITS[unit])
+    format!("{text}{unit}")
+}
+
+/// Divides by `step` until it is below `limit`, or there is no larger unit.
+fn scaled(bytes: u64, step: f64, limit: f64, units: [&'static str; 6]) -> (f64, &'static str) {
+    #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= limit && unit + 1 < units.len() {
+        value /= step;
+        unit += 1;
+    }
+    (value, units[unit])
 }
 
 /// How long ago an RFC 3339 time was, as docker prints it; `N/A` for what is no time.

@@ -93,7 +93,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "PidsLimit": limits.pids,
             "BlkioWeight": limits.blkio_weight.unwrap_or(0),
             "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
-            "ShmSize": options.shm_bytes.unwrap_or(64 << 20),
+            "ShmSize": options.shm_bytes(),
             "CapAdd": options.added_capabilities,
             "CapDrop": options.dropped_capabilities,
             "GroupAdd": options.added_groups,

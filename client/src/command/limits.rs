@@ -15,7 +15,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 const ENV_FILE_LIMIT_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Limits and privileges", allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct LimitFlags {
     /// Memory: bytes, or with k, m or g; with nothing said of swap as much of that again
     #[arg(short, long, value_name = "SIZE", value_parser = bytes)]
@@ -89,7 +89,7 @@ impl LimitFlags {
         options.env.splice(0..0, env);
         options.limits = Limits {
             memory_bytes: self.memory,
-            memory_swap_bytes: self.memory_swap.or(self.memory.map(|bytes| bytes.saturating_mul(2))),
+            memory_swap_bytes: self.memory_swap,
             memory_reservation_bytes: self.memory_reservation,
             cpu_quota_us: self.cpu_quota.or(self.cpus),
             cpu_period_us: self.cpu_period.or(self.cpus.map(|_| CPU_PERIOD_US)),
@@ -99,7 +99,8 @@ impl LimitFlags {
             pids: self.pids_limit,
             blkio_weight: self.blkio_weight,
             ..Limits::default()
-        };
+        }
+        .with_default_swap();
         options.ulimits = self.ulimits;
         options.oom_score_adj = self.oom_score_adj;
         options.shm_bytes = self.shm_size.map(i64::unsigned_abs);

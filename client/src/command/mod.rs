@@ -132,8 +132,10 @@ enum Verb {
     Wait(wait::Wait),
     Start(start::Start),
     Restart(restart::Restart),
+    /// Freeze all processes of running containers
     Pause(pause::Pause),
-    Unpause(pause::Unpause),
+    /// Let paused containers go on
+    Unpause(pause::Pause),
     Rename(rename::Rename),
     Top(top::Top),
     Stats(stats::Stats),
@@ -173,8 +175,8 @@ pub fn rbox() -> ExitCode {
         Verb::Wait(verb) => verb.execute(&global),
         Verb::Start(verb) => verb.execute(&global),
         Verb::Restart(verb) => verb.execute(&global),
-        Verb::Pause(verb) => verb.execute(&global),
-        Verb::Unpause(verb) => verb.execute(&global),
+        Verb::Pause(verb) => verb.execute(&global, Containers::pause),
+        Verb::Unpause(verb) => verb.execute(&global, Containers::unpause),
         Verb::Rename(verb) => verb.execute(&global),
         Verb::Top(verb) => verb.execute(&global),
         Verb::Stats(verb) => verb.execute(&global),

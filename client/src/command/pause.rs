@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use longshore_runtime::container::{Container, Containers};
 
 use super::{Global, for_each};
 use crate::error::Result;
 
-/// Freeze all processes of running containers
 #[derive(Debug, Args)]
 pub(super) struct Pause {
     /// Names or IDs
@@ -15,29 +15,16 @@ pub(super) struct Pause {
     containers: Vec<String>,
 }
 
-/// Let paused containers go on
-#[derive(Debug, Args)]
-pub(super) struct Unpause {
-    /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
-    containers: Vec<String>,
-}
-
 impl Pause {
-    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+    /// `act` is [`Containers::pause`] or [`Containers::unpause`].
+    pub(super) fn execute(
+        self,
+        global: &Global,
+        act: fn(&Containers, &Container) -> longshore_runtime::Result<()>,
+    ) -> Result<ExitCode> {
         let containers = global.containers()?;
         for_each(self.containers, |name| {
-            containers.pause(&containers.get(&name)?)?;
-            Ok(name)
-        })
-    }
-}
-
-impl Unpause {
-    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let containers = global.containers()?;
-        for_each(self.containers, |name| {
-            containers.unpause(&containers.get(&name)?)?;
+            act(&containers, &containers.get(&name)?)?;
             Ok(name)
         })
     }

@@ -42,7 +42,7 @@ pub(super) struct Ps {
 const COMMAND_LIMIT: usize = 20;
 
 /// Digits of an ID that are shown.
-const ID_DIGITS: usize = 12;
+pub(super) const ID_DIGITS: usize = 12;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Filter {

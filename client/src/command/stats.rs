@@ -10,6 +10,7 @@ use longshore_runtime::Error;
 use longshore_runtime::container::{Container, Containers, Phase, Sample};
 use serde_json::json;
 
+use super::ps::ID_DIGITS;
 use super::{Format, Global, json_lines};
 use crate::error::Result;
 use crate::text::{self, printable};
@@ -19,9 +20,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Between the first two: the use of processors is the difference of both.
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Digits of an ID that are shown.
-const ID_DIGITS: usize = 12;
 
 /// Clears a terminal and goes to its first line.
 const CLEAR: &str = "\x1b[H\x1b[2J";

@@ -131,7 +131,11 @@ pub(crate) fn place_scope(path: &Path, privileged: bool) -> Result<Vec<Member>> 
     let unified = unified_mount();
     let mut members: Vec<Member> = unified.map(|mount| Member::below(mount, mount, "", path)).into_iter().collect();
     if unified == Some(Path::new(UNIFIED_ONLY)) || !privileged {
-        return Ok(members);
+        return if members.is_empty() {
+            Err(Error::invalid("--systemd-cgroup", "on cgroup v1 alone only root's systemd makes cgroups; leave that flag out"))
+        } else {
+            Ok(members)
+        };
     }
     // By the first of these systemd knows its processes, where there is no cgroup2.
     for controllers in std::iter::once("name=systemd".to_owned()).chain(v1_hierarchies()?) {

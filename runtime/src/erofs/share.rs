@@ -85,9 +85,11 @@ impl Shared {
     fn take(&self, image: &Image) -> Option<OwnedFd> {
         let directory = self.directory.as_ref()?.join(&image.0);
         for entry in std::fs::read_dir(directory).ok()?.flatten() {
-            match entry.file_name().to_str().and_then(Holder::parse).and_then(|holder| holder.process()?.mount(holder.fd)) {
-                Some(taken) => return Some(taken),
-                None => drop(std::fs::remove_file(entry.path())),
+            match entry.file_name().to_str().and_then(Holder::parse).map_or(Taken::Nothing, |holder| holder.mount()) {
+                Taken::Mount(taken) => return Some(taken),
+                // Others may.
+                Taken::Refused => {}
+                Taken::Nothing => drop(std::fs::remove_file(entry.path())),
             }
         }
         None
@@ -95,22 +97,20 @@ impl Shared {
 
     /// Lets others take what this process has mounted, until this is dropped.
     pub(crate) fn enter(&mut self) {
-        let numbers: Vec<_> = self.mounts.iter().map(|(image, root)| (image.clone(), root.as_raw_fd())).collect();
-        numbers.iter().for_each(|(image, fd)| self.enter_one(image, *fd));
+        self.entries = self.mounts.iter().filter_map(|(image, root)| self.entry(image, root.as_raw_fd())).collect();
     }
 
-    fn enter_one(&mut self, image: &Image, fd: i32) {
+    /// Makes an entry for a descriptor of this process's.
+    fn entry(&self, image: &Image, fd: i32) -> Option<PathBuf> {
         let pid = std::process::id();
-        let (Some(directory), Some(began)) = (&self.directory, process_start_ticks(pid.cast_signed())) else { return };
-        let directory = directory.join(&image.0);
+        let began = process_start_ticks(pid.cast_signed())?;
+        let directory = self.directory.as_ref()?.join(&image.0);
         let entry = directory.join(format!("{pid}-{began}-{fd}"));
         let make = || File::create_new(&entry);
         // The directory may go with the last entry of another at any moment.
         let made =
             make().or_else(|_| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).and_then(|()| make()));
-        if made.is_ok() {
-            self.entries.push(entry);
-        }
+        made.is_ok().then_some(entry)
     }
 
     /// Lets others take the mounts from the program that this process executes next, which keeps them open until
@@ -118,11 +118,10 @@ impl Shared {
     pub(crate) fn leave_to_program(mut self) {
         for (image, root) in std::mem::take(&mut self.mounts) {
             if rustix::io::fcntl_setfd(&root, rustix::io::FdFlags::empty()).is_ok() {
-                self.enter_one(&image, root.as_raw_fd());
+                let _ = self.entry(&image, root.as_raw_fd());
                 std::mem::forget(root);
             }
         }
-        self.entries.clear();
     }
 
     /// What a program that was left mounts does before it ends: these layers cannot be taken from it any more.
@@ -167,8 +166,14 @@ struct Holder {
     fd: i32,
 }
 
-/// A process that is there.
-struct Process(OwnedFd);
+/// What could be taken from a holder.
+enum Taken {
+    Mount(OwnedFd),
+    /// It is there, and not for this process to look into.
+    Refused,
+    /// The process has gone, or has no such mount.
+    Nothing,
+}
 
 impl Holder {
     fn parse(name: &str) -> Option<Self> {
@@ -178,17 +183,20 @@ impl Holder {
         numbers.next().is_none().then_some(holder)
     }
 
-    fn process(&self) -> Option<Process> {
-        let pidfd = rustix::process::pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+    fn mount(&self) -> Taken {
+        let pid = Pid::from_raw(self.pid);
+        let Some(pidfd) = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+            return Taken::Nothing;
+        };
         // Only now: the number cannot be given to another process while this one is looked at.
-        (process_start_ticks(self.pid) == Some(self.began)).then_some(Process(pidfd))
-    }
-}
-
-impl Process {
-    fn mount(&self, fd: i32) -> Option<OwnedFd> {
-        let taken = rustix::process::pidfd_getfd(&self.0, fd, PidfdGetfdFlags::empty()).ok()?;
-        is_image(taken.as_fd()).then_some(taken)
+        if process_start_ticks(self.pid) != Some(self.began) {
+            return Taken::Nothing;
+        }
+        match rustix::process::pidfd_getfd(&pidfd, self.fd, PidfdGetfdFlags::empty()) {
+            Ok(taken) if is_image(taken.as_fd()) => Taken::Mount(taken),
+            Err(rustix::io::Errno::PERM) => Taken::Refused,
+            _ => Taken::Nothing,
+        }
     }
 }
 

@@ -2,9 +2,15 @@
 //! bundle.md).
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
 
+use super::clock::rfc3339;
+use super::create::has_terminal;
+use super::handover::standard_descriptors;
+use super::state::{Record, process_stat};
+use crate::cgroup::{Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::files::read_bounded;
 use crate::spec::parse_spec;
@@ -42,6 +48,24 @@ impl Bundle {
             userns::enter_rootless_for(&mut self.spec)?;
         }
         Ok(self)
+    }
+
+    /// What is remembered of a container made of it, whose first process is `pid`: a child of this process, whose
+    /// entry stays until it is waited for.
+    pub(super) fn record(&self, id: &str, pid: i32, cgroups: Vec<Member>, unit: Option<Unit>) -> Record {
+        Record {
+            id: id.to_owned(),
+            pid,
+            start_time_ticks: process_stat(pid).map_or(0, |stat| stat.start_time_ticks),
+            bundle: self.path.clone(),
+            rootfs: self.rootfs.clone(),
+            created: rfc3339(SystemTime::now()),
+            owner: rustix::process::getuid().as_raw(),
+            annotations: self.spec.annotations().clone().unwrap_or_default(),
+            cgroups,
+            unit,
+            descriptors: if has_terminal(&self.spec) { Vec::new() } else { standard_descriptors() },
+        }
     }
 }
 

@@ -2,17 +2,15 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
 use rustix::process::Pid;
 
 use super::Runtime;
 use super::bundle::Bundle;
-use super::clock::rfc3339;
-use super::handover::{Inherited, Receivers, check_terminal, standard_descriptors, write_pid_file};
+use super::handover::{Inherited, Receivers, check_terminal, write_pid_file};
 use super::helper::{apart, enter_namespaces};
-use super::state::{Container, Directory, Record, Status, process_stat};
+use super::state::{Container, Directory, Record, Status};
 use crate::cgroup::{Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
@@ -196,20 +194,7 @@ impl<'g> Making<'_, 'g> {
     }
 
     fn record(&self, pid: i32, cgroups: Vec<Member>) -> Record {
-        Record {
-            id: self.options.id.clone(),
-            pid,
-            // The process is this one's child: its entry stays until it is waited for.
-            start_time_ticks: process_stat(pid).map_or(0, |stat| stat.start_time_ticks),
-            bundle: self.bundle.path.clone(),
-            rootfs: self.bundle.rootfs.clone(),
-            created: rfc3339(SystemTime::now()),
-            owner: rustix::process::getuid().as_raw(),
-            annotations: self.bundle.spec.annotations().clone().unwrap_or_default(),
-            cgroups,
-            unit: self.unit.clone(),
-            descriptors: if has_terminal(&self.bundle.spec) { Vec::new() } else { standard_descriptors() },
-        }
+        self.bundle.record(&self.options.id, pid, cgroups, self.unit.clone())
     }
 
     /// Gives the caller what it wants of the process.

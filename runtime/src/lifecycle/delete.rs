@@ -77,7 +77,10 @@ impl Runtime {
     pub(super) fn destroy(&self, container: &Container, spec: &Spec) -> Result<()> {
         end_processes(container)?;
         processes::destroy(&container.record.cgroups)?;
-        container.record.unit.as_ref().map_or(Ok(()), Unit::stop)?;
+        if let Some(Err(error)) = container.record.unit.as_ref().map(Unit::stop) {
+            // Nobody is in it any more: systemd finds that by itself, later.
+            warn(&error.to_string());
+        }
         container.directory.remove()?;
         self.after_deletion(&container.record, spec);
         Ok(())

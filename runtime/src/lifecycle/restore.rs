@@ -4,7 +4,6 @@ use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -13,14 +12,13 @@ use rustix::process::Pid;
 use super::Runtime;
 use super::bundle::Bundle;
 use super::checkpoint::{known, only_root};
-use super::clock::rfc3339;
 use super::create::{has_terminal, hook_state};
 use super::criu::{
     Criu, CriuOptions, Images, ManageCgroups, Notice, Outside, Request, Task, check, make_targets, name_namespaces,
 };
-use super::handover::{Receivers, check_terminal, standard_descriptors, write_pid_file};
+use super::handover::{Receivers, check_terminal, write_pid_file};
 use super::helper::apart;
-use super::state::{Directory, Record, Status, process_stat};
+use super::state::{Directory, Record, Status};
 use crate::cgroup::{Cgroup, Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
@@ -223,19 +221,7 @@ impl<'g> Restoring<'_, 'g> {
     }
 
     fn record(&self, pid: i32, cgroups: Vec<Member>) -> Record {
-        Record {
-            id: self.options.id.clone(),
-            pid,
-            start_time_ticks: process_stat(pid).map_or(0, |stat| stat.start_time_ticks),
-            bundle: self.bundle.path.clone(),
-            rootfs: self.bundle.rootfs.clone(),
-            created: rfc3339(SystemTime::now()),
-            owner: rustix::process::getuid().as_raw(),
-            annotations: self.bundle.spec.annotations().clone().unwrap_or_default(),
-            cgroups,
-            unit: self.unit.clone(),
-            descriptors: if has_terminal(&self.bundle.spec) { Vec::new() } else { standard_descriptors() },
-        }
+        self.bundle.record(&self.options.id, pid, cgroups, self.unit.clone())
     }
 
     fn never_was(&self, born: bool) {

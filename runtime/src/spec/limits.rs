@@ -1,5 +1,7 @@
 //! Limits of a container, as flags give them.
 
+use std::path::Path;
+
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
 };
@@ -42,6 +44,17 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// With docker's default for swap, as much as there is memory, where swap can be limited: cgroup v1 may have been
+    /// told at boot not to count it.
+    #[must_use]
+    pub fn with_default_swap(mut self) -> Self {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        if self.memory_swap_bytes.is_none() && (!v1.exists() || v1.join("memory.memsw.limit_in_bytes").exists()) {
+            self.memory_swap_bytes = self.memory_bytes.map(|bytes| bytes.saturating_mul(2));
+        }
+        self
+    }
+
     /// The same as the specification's document.
     #[must_use]
     pub fn resources(&self) -> LinuxResources {

@@ -17,8 +17,8 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Capabilities, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use serde::{Deserialize, Serialize};
@@ -126,6 +126,13 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
+    /// How much `/dev/shm` holds, in bytes.
+    pub fn shm_bytes(&self) -> u64 {
+        /// Docker's.
+        const DEFAULT_BYTES: u64 = 64 << 20;
+        self.shm_bytes.unwrap_or(DEFAULT_BYTES)
+    }
+
     /// The container's host name.
     pub fn hostname(&self) -> Result<String> {
         let name = match (&self.hostname, self.network) {
@@ -151,7 +158,8 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
     user.groups.extend(user::resolve_groups(&options.added_groups, root)?);
     check_mapped(&user, options).map_err(|why| Error::invalid(format!("user {user_text:?}"), why))?;
     let hostname = options.hostname()?;
-    let process = process(image, options, &user, &hostname)?;
+    let capabilities = capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?;
+    let process = process(image, options, &user, &hostname, &capabilities)?;
     let root = RootBuilder::default().path("rootfs").readonly(options.read_only).build().map_err(|error| build_error(&error))?;
     let mut spec = SpecBuilder::default()
         .version(OCI_VERSION)
@@ -159,7 +167,7 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
         .hostname(hostname)
         .mounts(mounts::mounts(options)?)
         .process(process)
-        .linux(linux(options)?)
+        .linux(linux(options, &capabilities)?)
         .build()
         .map_err(|error| build_error(&error))?;
     spec.set_annotations(None);
@@ -176,7 +184,13 @@ fn build_error(error: &oci_spec::OciSpecError) -> Error {
     Error::invalid("container configuration", error)
 }
 
-fn process(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, hostname: &str) -> Result<Process> {
+fn process(
+    image: &ContainerConfig,
+    options: &RunOptions,
+    user: &ResolvedUser,
+    hostname: &str,
+    allowed: &Capabilities,
+) -> Result<Process> {
     let runtime_user = UserBuilder::default()
         .uid(user.uid)
         .gid(user.gid)
@@ -184,11 +198,10 @@ fn process(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, h
         .additional_gids(groups(user, options))
         .build()
         .map_err(|error| build_error(&error))?;
-    let allowed = capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?;
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(allowed.clone())
         .effective(allowed.clone())
-        .permitted(allowed)
+        .permitted(allowed.clone())
         .inheritable(HashSet::new())
         .ambient(HashSet::new())
         .build()
@@ -211,6 +224,9 @@ fn process(image: &ContainerConfig, options: &RunOptions, user: &ResolvedUser, h
 /// An ordinary user's container has the ids mapped for it and no others.
 fn check_mapped(user: &ResolvedUser, options: &RunOptions) -> std::result::Result<(), String> {
     match options.rootless {
+        Some(Mapping::Single { advice }) if !options.added_groups.is_empty() => {
+            Err(format!("it cannot have further groups, your containers have a single one: {advice}"))
+        }
         Some(Mapping::Single { advice }) if (user.uid, user.gid) != (0, 0) => {
             Err(format!("only user 0 exists in your containers: {advice}"))
         }
@@ -297,7 +313,7 @@ fn working_directory(image: &ContainerConfig, options: &RunOptions) -> Result<Pa
     Ok(directory.into())
 }
 
-fn linux(options: &RunOptions) -> Result<Linux> {
+fn linux(options: &RunOptions, capabilities: &Capabilities) -> Result<Linux> {
     let deny_all = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().map_err(|error| build_error(&error))?;
     let mut resources = options.limits.resources();
     resources.set_devices(Some(vec![deny_all]));
@@ -329,7 +345,7 @@ fn linux(options: &RunOptions) -> Result<Linux> {
         .namespaces(kinds.into_iter().map(namespace).collect::<Result<Vec<_>>>()?)
         .resources(resources)
         .sysctl(sysctl)
-        .seccomp(seccomp::default_profile(&capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?)?)
+        .seccomp(seccomp::default_profile(capabilities)?)
         .masked_paths(mounts::masked_paths())
         .readonly_paths(mounts::read_only_paths())
         .build()
@@ -380,6 +396,25 @@ mod tests {
         .unwrap();
         let env = spec.process().as_ref().unwrap().env().clone().unwrap();
         assert_eq!(env, ["PATH=/image", "HOSTNAME=0123456789ab", "TERM=xterm", "A=2", "B=3", "HOME=/"]);
+    }
+
+    #[test]
+    fn volumes_and_tmpfs_do_not_hide_each_other_whichever_is_inside() {
+        for (volume, tmpfs) in [("/x:/a", "/a/b"), ("/x:/a/b", "/a")] {
+            let options =
+                RunOptions { volumes: vec![volume.parse().unwrap()], tmpfs: vec![tmpfs.parse().unwrap()], ..Default::default() };
+            let mounts = spec(&options).unwrap().mounts().clone().unwrap();
+            let last: Vec<_> = mounts[mounts.len() - 2..].iter().map(|mount| mount.destination().to_str().unwrap()).collect();
+            assert_eq!(last, ["/a", "/a/b"], "{volume} {tmpfs}");
+        }
+    }
+
+    #[test]
+    fn further_groups_are_refused_where_there_is_only_one() {
+        let added_groups = vec!["7".to_owned()];
+        let rootless = Some(Mapping::Single { advice: "" });
+        let error = spec(&RunOptions { added_groups, rootless, ..Default::default() }).unwrap_err().to_string();
+        assert!(error.contains("further groups"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{ETC_FILES, Network, RunOptions, build_error};
+use super::{ETC_FILES, Network, RunOptions, Tmpfs, Volume, build_error};
 use crate::error::Result;
 use crate::userns::Mapping;
 
@@ -52,16 +52,15 @@ pub(super) fn mounts(options: &RunOptions) -> Result<Vec<Mount>> {
             mounts.push(bind(directory.join(name), Path::new("/etc").join(name), &["bind", "rprivate"])?);
         }
     }
-    for tmpfs in &options.tmpfs {
-        mounts.push(tmpfs.mount()?);
-    }
-    // A volume over another's parent must not hide it: shortest destination first, as Docker sorts.
-    let mut volumes: Vec<_> = options.volumes.iter().collect();
-    volumes.sort_by_key(|volume| volume.destination.components().count());
-    for volume in volumes {
+    let volume = |volume: &Volume| {
         let mode: &[&str] = if volume.read_only { &["rbind", "rprivate", "ro", "rro"] } else { &["rbind", "rprivate", "rw"] };
-        mounts.push(bind(volume.source.clone(), volume.destination.clone(), mode)?);
-    }
+        bind(volume.source.clone(), volume.destination.clone(), mode)
+    };
+    let mut own: Vec<Mount> = options.volumes.iter().map(volume).collect::<Result<_>>()?;
+    own.extend(options.tmpfs.iter().map(Tmpfs::mount).collect::<Result<Vec<_>>>()?);
+    // One over another's parent must not hide it: shortest destination first, as Docker sorts.
+    own.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(own);
     Ok(mounts)
 }
 
@@ -83,9 +82,7 @@ fn kernel_mounts(options: &RunOptions) -> Result<Vec<Mount>> {
         Some(Mapping::Single { .. }) => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620",
         _ => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
     };
-    /// Docker's.
-    const SHM_BYTES: u64 = 64 << 20;
-    let shm = format!("nosuid,noexec,nodev,mode=1777,size={}", options.shm_bytes.unwrap_or(SHM_BYTES));
+    let shm = format!("nosuid,noexec,nodev,mode=1777,size={}", options.shm_bytes());
     let mut list = vec![
         ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
         ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),

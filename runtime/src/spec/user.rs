@@ -96,7 +96,6 @@ fn split(text: &str) -> Result<(&str, Option<&str>)> {
     Ok((user, group))
 }
 
-/// Digits only, no sign, within the limit.
 /// Groups by name or number, looked up in the root filesystem `root`.
 pub(super) fn resolve_groups(names: &[String], root: BorrowedFd<'_>) -> Result<Vec<u32>> {
     if names.is_empty() {
@@ -104,11 +103,13 @@ pub(super) fn resolve_groups(names: &[String], root: BorrowedFd<'_>) -> Result<V
     }
     let file = read(root, c"etc/group")?;
     let resolve = |name: &String| {
-        group_id(name, &file).ok_or_else(|| invalid(name, format!("there is no group {name:?} in the image's /etc/group")))
+        let missing = || Error::invalid(format!("group {name:?}"), "it is not in the image's /etc/group");
+        group_id(name, &file).ok_or_else(missing)
     };
     names.iter().map(resolve).collect()
 }
 
+/// Digits only, no sign, within the limit.
 fn id(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&number| digits && number <= ID_LIMIT)

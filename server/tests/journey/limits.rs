@@ -49,7 +49,7 @@ fn privileges_and_settings_are_what_the_flags_say() {
     std::fs::write(ready.user.home().join("env"), "# two\nFROM_FILE=1\nBOTH=file\n").unwrap();
     let env_file = ready.user.home().join("env").display().to_string();
     let effective = "grep CapEff /proc/self/status | cut -f2";
-    let cases: [(&[&str], &str, &str); 12] = [
+    let cases: [(&[&str], &str, &str); 14] = [
         (&["--ulimit", "nofile=77:88"], "ulimit -n; ulimit -Hn", "77\n88\n"),
         (&["--ulimit", "core=0"], "ulimit -c", "0\n"),
         (&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj", "500\n"),
@@ -59,6 +59,8 @@ fn privileges_and_settings_are_what_the_flags_say() {
             "stat -c %a /scratch; grep -c ' /scratch tmpfs .*noexec' /proc/mounts",
             "700\n1\n",
         ),
+        (&["--tmpfs", "/t:exec"], "grep ' /t ' /proc/mounts | grep -c noexec", "0\n"),
+        (&["--memory", "64m", "--memory-swap", "-1", "--pids-limit", "-1"], "echo up", "up\n"),
         (&["--cap-drop", "ALL"], effective, "0000000000000000\n"),
         (&["--cap-drop", "all", "--cap-add", "net_admin"], effective, "0000000000001000\n"),
         (&["--cap-add", "CAP_SYS_NICE"], effective, "00000000a88425fb\n"),

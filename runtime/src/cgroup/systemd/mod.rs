@@ -18,17 +18,21 @@ use super::devices::Rules;
 use super::settings::Setting;
 use crate::error::{Attempt, Error, Result};
 use crate::sys;
+use crate::warning::warn;
 use bus::{Answer, Connection};
 use message::Writer;
 use unit::{Property, Value};
 
 pub(crate) use unit::Unit;
 
+/// The name of the error for a property that is not there, or cannot be set.
+const UNKNOWN_PROPERTY: &str = "org.freedesktop.DBus.Error.PropertyReadOnly";
+
 /// A scope that has been started for a container that is not in it yet.
 #[derive(Debug)]
 pub(crate) struct Scope {
     unit: Unit,
-    /// Only until it is settled: systemd tells of everything there is on one, whether it is heard or not.
+    /// Until the limits are told: systemd tells of everything there is on one, whether it is heard or not.
     connection: Option<Connection>,
     path: PathBuf,
     placeholder: Option<Placeholder>,
@@ -98,20 +102,17 @@ impl Scope {
         std::fs::write(path.join("cgroup.procs"), pid).attempt(|| format!("put a process into cgroup {path:?}"))
     }
 
-    /// Tells systemd of limits that were written to the cgroup.
+    /// Tells systemd, once, of limits that were written to the cgroup.
     pub(super) fn set(&mut self, settings: &[Setting], v1_devices: Option<&Rules>) -> Result<()> {
+        let Some(mut connection) = self.connection.take() else { return Ok(()) };
         let mut properties = unit::properties(settings);
         properties.extend(v1_devices.into_iter().flat_map(device_properties));
-        match &mut self.connection {
-            Some(connection) => set(connection, &self.unit, &properties),
-            None => set(&mut Connection::open(self.unit.user)?, &self.unit, &properties),
-        }
+        set(&mut connection, &self.unit, &properties)
     }
 
     /// The container is in it, and needs nobody else to be.
     pub(super) fn settle(&mut self) {
         self.placeholder = None;
-        self.connection = None;
     }
 
     /// Ends it, with all that is in it.
@@ -147,14 +148,18 @@ fn set(connection: &mut Connection, unit: &Unit, properties: &[Property]) -> Res
         connection.call("SetUnitProperties", "sba(sv)", body)
     };
     match call(properties)? {
-        // An older systemd does not know all; what is in the cgroup stays there.
-        Answer::Error(..) if properties.len() > 1 => {
-            properties.iter().try_for_each(|property| call(std::slice::from_ref(property)).map(drop))
+        // One of them an older systemd does not know.
+        Answer::Error(name, _) if name == UNKNOWN_PROPERTY => {
+            properties.iter().try_for_each(|property| match call(std::slice::from_ref(property))? {
+                Answer::Error(name, _) if name == UNKNOWN_PROPERTY => {
+                    let left = "what was written to the cgroup holds until systemd reloads its configuration";
+                    warn(&format!("this systemd does not know {}: {left}", property.name));
+                    Ok(())
+                }
+                answer => answer.or_error(&attempted).map(drop),
+            })
         }
-        Answer::Error(name, text) if name != "org.freedesktop.DBus.Error.PropertyReadOnly" => {
-            Answer::Error(name, text).or_error(&attempted).map(drop)
-        }
-        _ => Ok(()),
+        answer => answer.or_error(&attempted).map(drop),
     }
 }
 
