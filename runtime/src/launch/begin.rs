@@ -2,6 +2,7 @@
 //! be told to.
 
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -233,6 +234,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     let linux = begin.spec.linux().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"linux\""))?;
     let process = begin.spec.process().as_ref().ok_or_else(|| Error::invalid("configuration", "it has no \"process\""))?;
     let timing = Timing::new();
+    let scoped = begin.unit.is_some();
     let lease = CgroupLease::new(begin.id, linux, begin.guard, begin.unit.take())?;
     timing.done("make and limit the cgroup");
     let mut plan = Plan::new(begin.spec, begin.root, Some(&lease.shown))?;
@@ -264,7 +266,14 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     let spawned = spawn(&mut plan, &stdio, lease.cgroup.as_ref(), &begin.channel, agent.as_ref(), (numbers, floor), manner);
     // The slave and the writing end must be closed here, or neither ever reports its end.
     let report = begin.channel.into_reader();
-    let (pid, pidfd) = spawned?;
+    let (pid, pidfd) = spawned.map_err(|error| match error {
+        // The kernel lets a process be born only where its parent's own cgroup could be changed, too.
+        Error::Io { attempted, source } if scoped && source.kind() == ErrorKind::PermissionDenied => Error::io(
+            format!("{attempted} (roci must be in a cgroup of your own systemd: systemd-run --user --scope roci ...)"),
+            source,
+        ),
+        other => other,
+    })?;
     timing.done("start the first process");
     let mut running = Running { pid, pidfd, master: stdio.release(), lease: Some(lease) };
     let listen = || {
@@ -285,7 +294,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
         match report::decode(&message, &plan, &command_name(process)) {
             Some(error) => Err(error),
             None if message.is_empty() && numbers.wait.is_some() => {
-                Err(Error::Launch { step: "wait to be started".into(), source: std::io::ErrorKind::BrokenPipe.into() })
+                Err(Error::Launch { step: "wait to be started".into(), source: ErrorKind::BrokenPipe.into() })
             }
             None => Ok(()),
         }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::bundle::Run;
+use crate::bundle::{ROCI, Run};
 use crate::container::{Container, SERVICE, wait_until};
 
 #[test]
@@ -281,4 +281,18 @@ fn the_version_is_printed_as_engines_read_it() {
     let output = std::process::Command::new(crate::bundle::ROCI).arg("--version").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("roci version 0.") && text.contains("\nspec: 1."), "{text}");
+}
+
+#[test]
+fn spec_writes_runc_s_example_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let roci = || Run::of(Command::new(ROCI).args(["spec", "--bundle"]).arg(directory.path()).output().unwrap());
+    roci().ok();
+    let text = fs::read(directory.path().join("config.json")).unwrap();
+    let spec: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((spec["process"]["args"][0].as_str(), spec["process"]["user"]["uid"].as_u64()), (Some("sh"), Some(0)));
+    assert!(spec["process"]["user"]["additionalGids"].is_null() && spec["linux"]["seccomp"].is_null(), "{spec}");
+    let again = roci();
+    assert!(again.code == Some(1) && again.err.contains("not overwritten"), "{again:?}");
+    assert_eq!(fs::read(directory.path().join("config.json")).unwrap(), text);
 }

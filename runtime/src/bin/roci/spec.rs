@@ -46,8 +46,8 @@ impl WriteSpec {
     }
 }
 
-/// runc's example, on which scripts that change it rely: three capabilities, no filter, no sysctls, and a cgroup
-/// namespace on cgroup v2 alone.
+/// runc's example, on which scripts that change it rely: three capabilities, no filter, no sysctls, no further
+/// groups (an ordinary user with a single id cannot have any), and a cgroup namespace on cgroup v2 alone.
 fn like_runc(spec: &mut Spec) -> Result<()> {
     let few: Capabilities = [Capability::AuditWrite, Capability::Kill, Capability::NetBindService].into();
     if let Some(process) = spec.process_mut() {
@@ -57,6 +57,7 @@ fn like_runc(spec: &mut Spec) -> Result<()> {
         sets.set_inheritable(None).set_ambient(None);
         let limit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(1024u64).hard(1024u64).build();
         let limit = limit.map_err(|error| Error::invalid("config.json", error))?;
+        process.user_mut().set_additional_gids(None);
         process.set_capabilities(Some(sets)).set_rlimits(Some(vec![limit]));
     }
     let cgroups = rustix::fs::statfs("/sys/fs/cgroup").attempt(|| "look at /sys/fs/cgroup")?;
