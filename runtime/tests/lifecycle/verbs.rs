@@ -75,7 +75,7 @@ fn what_becomes_of_the_creator_is_nothing_to_the_container() {
     // A session of its own, killed as a whole once the container is there.
     let script = "\"$@\" || exit 1; kill -9 0";
     let mut command = Command::new("setsid");
-    command.args(["sh", "-c", script, "sh"]).arg(crate::bundle::ROCI).arg("--root").arg(container.state.path());
+    command.args(["sh", "-c", script, "sh"]).arg(ROCI).arg("--root").arg(container.state.path());
     command.args(["create", "--bundle"]).arg(container.bundle.directory.path()).arg(container.id());
     let output = fs::File::create(container.file("out")).unwrap();
     command.stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).status().unwrap();
@@ -143,11 +143,10 @@ fn list_shows_all_containers_in_columns_as_json_and_by_name() {
     let two = Container { state: tempfile::tempdir().unwrap(), bundle: crate::bundle::Bundle::sh(SERVICE).unwrap() };
     two.write(|_| {});
     let root = one.state.path().to_str().unwrap();
-    let in_one = |args: &[&str]| {
-        Run::of(Command::new(crate::bundle::ROCI).args(["--root", root]).args(args).stdout(Stdio::piped()).output().unwrap())
-    };
+    let in_one =
+        |args: &[&str]| Run::of(Command::new(ROCI).args(["--root", root]).args(args).stdout(Stdio::piped()).output().unwrap());
     // Closed output: the second container's own is nobody's to wait for.
-    let mut create = Command::new(crate::bundle::ROCI);
+    let mut create = Command::new(ROCI);
     create.args(["--root", root, "create", "--bundle"]).arg(two.bundle.directory.path()).arg(two.id());
     assert!(create.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
 
@@ -261,7 +260,7 @@ fn events_give_an_account_once_or_until_the_end() {
 
 #[test]
 fn features_name_what_is_offered() {
-    let output = Command::new(crate::bundle::ROCI).arg("features").output().unwrap();
+    let output = Command::new(ROCI).arg("features").output().unwrap();
     let features: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
     assert_eq!(features["linux"]["capabilities"][40], "CAP_CHECKPOINT_RESTORE");
@@ -271,7 +270,7 @@ fn features_name_what_is_offered() {
 
 #[test]
 fn the_version_is_printed_as_engines_read_it() {
-    let output = Command::new(crate::bundle::ROCI).arg("--version").output().unwrap();
+    let output = Command::new(ROCI).arg("--version").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("roci version 0.") && text.contains("\nspec: 1."), "{text}");
 }
