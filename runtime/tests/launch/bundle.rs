@@ -5,13 +5,14 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use longshore_runtime::spec::{RunOptions, default_spec};
+use rustix::pty::OpenptFlags;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -114,6 +115,16 @@ impl Run {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
         self.out
     }
+}
+
+/// A terminal: its master side, and the one programs have.
+pub(crate) fn open_terminal() -> (File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
+    (master.into(), slave)
 }
 
 /// Reads from the terminal until `text` has been seen.

@@ -5,10 +5,9 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
 
-use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
-use crate::bundle::{Bundle, Run, read_until};
+use crate::bundle::{Bundle, Run, open_terminal, read_until};
 
 #[test]
 fn a_terminal_is_the_container_s_own_and_its_console() {
@@ -35,15 +34,12 @@ fn all_output_arrives_before_the_exit_code_does() {
 
 /// `roci` on a terminal of this test's making: the master side.
 fn on_terminal(bundle: &Bundle, size: Winsize) -> (Child, File, OwnedFd) {
-    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    rustix::pty::grantpt(&master).unwrap();
-    rustix::pty::unlockpt(&master).unwrap();
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    let (master, slave) = open_terminal();
     rustix::termios::tcsetwinsize(&master, size).unwrap();
     bundle.write(|_| {});
     let stdio = || Stdio::from(slave.try_clone().unwrap());
     let child = bundle.command().stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
-    (child, master.into(), slave)
+    (child, master, slave)
 }
 
 #[test]

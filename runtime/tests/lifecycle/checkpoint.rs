@@ -7,10 +7,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use rustix::pty::OpenptFlags;
 use serde_json::{Value, json};
 
-use crate::bundle::{Run, read_until};
+use crate::bundle::{Run, open_terminal, read_until};
 use crate::container::{Container, wait_until};
 use crate::descriptors::receive;
 use crate::needs::{installed, useful};
@@ -382,15 +381,10 @@ fn a_terminal_is_handed_over_again() {
 
     // In the foreground it is relayed between the container and a terminal of this test's.
     checkpoint(&container, &[]).ok();
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let outer = rustix::pty::openpt(flags).unwrap();
-    rustix::pty::grantpt(&outer).unwrap();
-    rustix::pty::unlockpt(&outer).unwrap();
-    let slave = rustix::pty::ioctl_tiocgptpeer(&outer, flags).unwrap();
+    let (mut outer, slave) = open_terminal();
     let stdio = || Stdio::from(slave.try_clone().unwrap());
     let mut command = restore_command(&container, &[], container.id());
     let mut child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
-    let mut outer = File::from(outer);
     outer.write_all(b"again\r").unwrap();
     read_until(&mut outer, "got again");
     outer.write_all(b"\x04").unwrap();

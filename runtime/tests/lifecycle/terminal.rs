@@ -5,9 +5,7 @@ use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
-use rustix::pty::OpenptFlags;
-
-use crate::bundle::{Run, read_until};
+use crate::bundle::{Run, open_terminal, read_until};
 use crate::container::Container;
 use crate::descriptors::receive;
 
@@ -58,15 +56,10 @@ fn a_terminal_without_anybody_to_take_it_is_refused_and_a_socket_without_termina
 fn exec_relays_a_terminal_and_hands_one_over() {
     let Some(container) = Container::service() else { return };
     // Relayed: between a terminal of this test's and the container's.
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let outer = rustix::pty::openpt(flags).unwrap();
-    rustix::pty::grantpt(&outer).unwrap();
-    rustix::pty::unlockpt(&outer).unwrap();
-    let slave = rustix::pty::ioctl_tiocgptpeer(&outer, flags).unwrap();
+    let (mut outer, slave) = open_terminal();
     let stdio = || Stdio::from(slave.try_clone().unwrap());
     let mut command = container.command(&["exec", "--tty", container.id(), "sh", "-c", TALK]);
     let mut child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
-    let mut outer = File::from(outer);
     assert!(read_until(&mut outer, "name").contains("/dev/pts/"));
     outer.write_all(b"typed\r").unwrap();
     read_until(&mut outer, "got typed");
