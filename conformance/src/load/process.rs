@@ -45,16 +45,17 @@ impl Process {
         Ok(std::iter::once(first).chain(self.family()[1..].iter().filter_map(|pid| measure(*pid).ok())).sum())
     }
 
-    /// User and system time of all threads.
+    /// User and system time of all threads, and of the children that are over and waited for: what a worker
+    /// used stays counted when it ends.
     pub(super) fn cpu_seconds(self) -> anyhow::Result<f64> {
         self.sum(|pid| {
             let stat = read(pid, "stat")?;
-            // The name before may have blanks; fields 14 and 15 are utime and stime (proc_pid_stat(5)).
-            let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2)).into_iter().flatten();
+            // The name before may have blanks; fields 14 to 17 are utime, stime, cutime and cstime (proc_pid_stat(5)).
+            let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(4)).into_iter().flatten();
             let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
-            anyhow::ensure!(ticks.len() == 2, "/proc/{pid}/stat cannot be read");
+            anyhow::ensure!(ticks.len() == 4, "/proc/{pid}/stat cannot be read");
             // USER_HZ, which is 100 on every architecture there is a registry for.
-            Ok((ticks[0] + ticks[1]) / 100.0)
+            Ok(ticks.iter().sum::<f64>() / 100.0)
         })
     }
 
@@ -127,11 +128,11 @@ mod tests {
         assert!(seen.into_inner());
     }
 
-    #[test]
-    fn the_workers_of_a_server_count() {
-        let busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo; read end <&3";
+    /// What a shell and the worker it starts have used, once `script`, which runs it as `$busy`, has written a line.
+    fn used_by(script: &str) -> f64 {
+        let busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
         let mut shell = std::process::Command::new("sh")
-            .args(["-c", &format!("exec 3<&0; ({busy}) & wait")])
+            .args(["-c", &format!("exec 3<&0; busy='{busy}'; {script}")])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
@@ -141,6 +142,14 @@ mod tests {
         let cpu = Process::of(shell.id()).cpu_seconds().unwrap();
         drop(shell.stdin.take());
         shell.wait().unwrap();
-        assert!(cpu >= 0.02, "{cpu}");
+        cpu
+    }
+
+    #[test]
+    fn the_workers_of_a_server_count() {
+        let running = used_by("(eval \"$busy\"; echo; read end <&3) & wait");
+        assert!(running >= 0.02, "{running}");
+        let over = used_by("(eval \"$busy\"); echo; read end <&3");
+        assert!(over >= 0.02, "{over}");
     }
 }
