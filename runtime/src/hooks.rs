@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::error::{Attempt, Error, Result};
+use crate::warning::warn;
 
 /// How much of what a failed hook printed is repeated.
 const OUTPUT_LIMIT_BYTES: u64 = 4096;
@@ -80,8 +81,17 @@ pub fn run(kind: Kind, spec: &Spec, state: &[u8]) -> Result<()> {
     of(spec, kind).iter().try_for_each(|hook| run_one(kind, hook, state))
 }
 
+/// The same, where one that fails changes nothing: it is warned of, and the next one runs.
+pub(crate) fn run_all(kind: Kind, spec: &Spec, state: &[u8]) {
+    for hook in of(spec, kind) {
+        if let Err(error) = run_one(kind, hook, state) {
+            warn(&error.to_string());
+        }
+    }
+}
+
 /// Runs one hook.
-pub(crate) fn run_one(kind: Kind, hook: &Hook, state: &[u8]) -> Result<()> {
+fn run_one(kind: Kind, hook: &Hook, state: &[u8]) -> Result<()> {
     check(kind, hook)?;
     let mut output = File::from(memory_file(c"longshore-hook-output")?);
     let share = |file: &File| file.try_clone().map(Stdio::from).attempt(|| "duplicate a file descriptor");

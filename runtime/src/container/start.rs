@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::WaitOptions;
 use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +16,10 @@ use super::monitor::{Becoming, HIGH_FD};
 use super::prepare;
 use super::record::{Config, End, Phase, Status, boot};
 use super::store::Containers;
-use crate::cgroup::Member;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
-use crate::launch::{Begin, Channel, begin};
+use crate::launch::{Begin, Born, Channel, begin};
 use crate::lifecycle::{Directory, Record, process_start_ticks, rfc3339};
 use crate::spec::default_spec;
 use crate::sys;
@@ -185,7 +184,7 @@ impl Launching<'_> {
         let text = serde_json::to_vec(&spec).map_err(std::io::Error::from).attempt(|| "describe a container")?;
         directory.write("config.json", &text)?;
         let mut ends = connect(config)?;
-        let record = |pid: Pid, cgroups: Vec<Member>| Record {
+        let record = |Born { pid, cgroups, mount }: Born| Record {
             id: id.clone(),
             pid: pid.as_raw_nonzero().get(),
             start_time_ticks: process_start_ticks(pid.as_raw_nonzero().get()).unwrap_or(0),
@@ -196,11 +195,13 @@ impl Launching<'_> {
             annotations: std::collections::HashMap::new(),
             cgroups,
             unit: None,
+            mount,
             descriptors: Vec::new(),
         };
         let running = begin(Begin {
             id,
             bundle: Path::new(""),
+            rootfs: Path::new(""),
             spec: &spec,
             root,
             stdin: true,
@@ -213,7 +214,7 @@ impl Launching<'_> {
             channel: Channel::pipe()?,
             // Known before it is complete: should this process be killed, the next command can end it.
             unit: None,
-            born: &mut |pid, cgroups| directory.save(&record(pid, cgroups)),
+            born: &mut |born| directory.save(&record(born)),
             hooks: None,
         })?;
         let (pid, pidfd, master) = running.into_parts();

@@ -1,7 +1,6 @@
 //! Starting a container's first process, and hearing from it until it executes the command or waits to
 //! be told to.
 
-use std::ffi::CString;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -16,7 +15,7 @@ use super::child::{self, Descriptors, HookStop, Manner};
 use super::mounts;
 use super::plan::Plan;
 use super::report;
-use super::rootfs::{c_string, host_views};
+use super::rootfs::{HostMount, c_string, host_views};
 use super::stdio::{self, Stdio, high};
 use super::supervise::{self, Signals};
 use super::timing::Timing;
@@ -36,6 +35,8 @@ pub(crate) struct Begin<'a, 'g> {
     pub(crate) id: &'a str,
     /// Absolute; empty if there is none.
     pub(crate) bundle: &'a Path,
+    /// The root filesystem's path on the host; empty if it has none.
+    pub(crate) rootfs: &'a Path,
     pub(crate) spec: &'a Spec,
     /// From [`super::Rootfs::mount`].
     pub(crate) root: OwnedFd,
@@ -54,18 +55,21 @@ pub(crate) struct Begin<'a, 'g> {
     pub(crate) channel: Channel,
     /// Where systemd makes its cgroup, if it does.
     pub(crate) unit: Option<Unit>,
-    /// Called with the cgroups it has once the process exists, before it is heard from.
-    pub(crate) born: &'a mut dyn FnMut(Pid, Vec<Member>) -> Result<()>,
+    /// Called once the process exists, before it is heard from.
+    pub(crate) born: &'a mut dyn FnMut(Born) -> Result<()>,
     /// Called with the process stopped before it leaves the host's filesystem, if there is one.
     pub(crate) hooks: Option<HookRun<'a>>,
 }
 
-/// The hooks that run while the container is being made.
-pub(crate) struct HookRun<'a> {
-    /// The root filesystem's path on the host.
-    pub(crate) rootfs: &'a Path,
-    pub(crate) run: &'a mut dyn FnMut(Pid, BorrowedFd<'_>) -> Result<()>,
+/// What is to be remembered of a container, for who has to end it.
+pub(crate) struct Born {
+    pub(crate) pid: Pid,
+    pub(crate) cgroups: Vec<Member>,
+    pub(crate) mount: Option<HostMount>,
 }
+
+/// Runs the hooks there are while the container is being made.
+pub(crate) type HookRun<'a> = &'a mut dyn FnMut(Pid, BorrowedFd<'_>) -> Result<()>;
 
 /// How the first process is heard from, and told to start.
 #[derive(Debug)]
@@ -254,13 +258,25 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
     if let (Some(slave), Some(mappings)) = (stdio.slave(), &plan.namespaces.mappings) {
         stdio::give(slave, mappings.host_uid(plan.uid))?;
     }
-    let stop = begin.hooks.as_ref().map(|hooks| Stop::new(hooks.rootfs, floor)).transpose()?;
+    let stop = begin.hooks.as_ref().map(|_| Stop::new(floor)).transpose()?;
+    let root_point = match begin.hooks.is_some() || !plan.namespaces.separates(libc::CLONE_NEWNS) {
+        true if begin.rootfs.as_os_str().is_empty() => {
+            return Err(Error::invalid("configuration", "linux.namespaces: a mount namespace is needed: the root has no path"));
+        }
+        true => c_string("root filesystem", begin.rootfs.as_os_str().as_encoded_bytes())?,
+        false => c"/".to_owned(),
+    };
+    let mount = if plan.namespaces.separates(libc::CLONE_NEWNS) { None } else { Some(HostMount::of(&plan.root)?) };
+    if let (Some(guard), Some(mount)) = (begin.guard, mount) {
+        guard.watch_mount(mount, begin.rootfs)?;
+    }
     let host_views = if begin.pivot { Vec::new() } else { host_views()? };
     let manner = Manner {
         tied: begin.tied,
         new_keyring: begin.new_keyring,
         pivot: begin.pivot,
         host_views: &host_views,
+        root_point: &root_point,
         hooks: stop.as_ref().map(Stop::for_child),
     };
     let spawned = spawn(&mut plan, &stdio, lease.cgroup.as_ref(), &begin.channel, agent.as_ref(), (numbers, floor), manner);
@@ -281,7 +297,7 @@ pub(crate) fn begin<'g>(mut begin: Begin<'_, 'g>) -> Result<Running<'g>> {
             guard.watch_process(running.pidfd.as_fd())?;
         }
         let cgroup = running.lease.as_ref().and_then(CgroupLease::cgroup);
-        (begin.born)(pid, cgroup.into_iter().flat_map(Cgroup::members).cloned().collect())?;
+        (begin.born)(Born { pid, cgroups: cgroup.into_iter().flat_map(Cgroup::members).cloned().collect(), mount })?;
         let message = match stopped(&report, stop, begin.hooks.as_mut(), &running)? {
             Some(message) => message,
             None => {
@@ -324,7 +340,7 @@ fn stopped(
     if message != [child::HOOKS_PLEASE] {
         return Ok(Some(message));
     }
-    (hooks.run)(running.pid, running.pidfd.as_fd())?;
+    hooks(running.pid, running.pidfd.as_fd())?;
     rustix::io::write(&stop.go_in, &[1]).attempt(|| "go on after the hooks")?;
     Ok(None)
 }
@@ -419,22 +435,20 @@ fn delegated_to(spec: &Spec, linux: &Linux, plan: &Plan) -> Option<u32> {
     (own && writable).then_some(mapped)
 }
 
-/// The pipe a launch stops at, and the root filesystem's path.
+/// The pipe a launch stops at.
 struct Stop {
     go: OwnedFd,
     go_in: OwnedFd,
-    rootfs: CString,
 }
 
 impl Stop {
-    fn new(rootfs: &Path, floor: i32) -> Result<Self> {
+    fn new(floor: i32) -> Result<Self> {
         let (go, go_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create the pipe for hooks")?;
-        let rootfs = c_string("root filesystem", rootfs.as_os_str().as_encoded_bytes())?;
-        Ok(Self { go: high(&go, floor)?, go_in, rootfs })
+        Ok(Self { go: high(&go, floor)?, go_in })
     }
 
     fn for_child(&self) -> HookStop<'_> {
-        HookStop { go: self.go.as_fd(), go_in: self.go_in.as_fd(), rootfs: &self.rootfs }
+        HookStop { go: self.go.as_fd(), go_in: self.go_in.as_fd() }
     }
 }
 

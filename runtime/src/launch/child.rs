@@ -56,6 +56,9 @@ pub(super) struct Manner<'a> {
     pub(super) pivot: bool,
     /// Without `pivot_root` the host's mounts stay: these, which show a whole system, must not.
     pub(super) host_views: &'a [CString],
+    /// Where the root filesystem is attached: its path on the host if hooks expect it there, or the container is
+    /// in the host's mount namespace; else `/`.
+    pub(super) root_point: &'a CStr,
     /// Hooks run before the host's filesystem is left.
     pub(super) hooks: Option<HookStop<'a>>,
 }
@@ -67,8 +70,6 @@ pub(super) struct HookStop<'a> {
     pub(super) go: BorrowedFd<'a>,
     /// The launcher's end of that pipe, inherited.
     pub(super) go_in: BorrowedFd<'a>,
-    /// The root filesystem's path on the host, where hooks expect it.
-    pub(super) rootfs: &'a CStr,
 }
 
 /// What the child writes on the report pipe to have the hooks run.
@@ -98,15 +99,14 @@ pub(super) fn report(descriptors: &Descriptors<'_>, fault: Fault) {
 fn set_up(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<std::convert::Infallible, Fault> {
     prepare(plan, descriptors)?;
     make_mounts(plan, descriptors)?;
+    place_root(plan, descriptors.manner.root_point)?;
     if let Some(hooks) = &descriptors.manner.hooks {
         // Hooks are promised the container's mounts at the path they know, and the host's files.
-        place_root(plan, hooks.rootfs)?;
         filesystem::fill(plan)?;
         stop_for_hooks(descriptors, hooks)?;
-        leave_host(descriptors)?;
+        leave_host(plan, descriptors)?;
     } else {
-        place_root(plan, c"/")?;
-        leave_host(descriptors)?;
+        leave_host(plan, descriptors)?;
         filesystem::fill(plan)?;
     }
     filesystem::finish(plan, descriptors.terminal)?;
@@ -208,7 +208,10 @@ fn make_mounts(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<(), Fau
         // The namespace's root is the cgroup one is in: so only now.
         sys::unshare(libc::CLONE_NEWCGROUP).at(Step::JoinCgroup, usize::from(u16::MAX))?;
     }
-    rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::PrivateMounts, 0)?;
+    if plan.namespaces.separates(libc::CLONE_NEWNS) {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", private).at(Step::PrivateMounts, 0)?;
+    }
     for (index, mount) in plan.mounts.iter_mut().enumerate() {
         if let Source::ToMake(filesystem) = &mount.source {
             // In a user namespace this needs the host's own procfs and sysfs still in sight.
@@ -226,6 +229,11 @@ fn make_mounts(plan: &mut Plan, descriptors: &Descriptors<'_>) -> Result<(), Fau
 fn place_root(plan: &Plan, path: &CStr) -> Result<(), Fault> {
     rustix::mount::move_mount(plan.root.as_fd(), c"", rustix::fs::CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .at(Step::EnterRoot, 0)?;
+    if !plan.namespaces.separates(libc::CLONE_NEWNS) {
+        // On a shared mount of the host's it has become one of its kind.
+        let attributes = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+        sys::mount_setattr(plan.root.as_fd(), attributes, true).at(Step::PrivateMounts, 0)?;
+    }
     rustix::process::fchdir(plan.root.as_fd()).at(Step::EnterRoot, 1)
 }
 
@@ -242,9 +250,12 @@ fn stop_for_hooks(descriptors: &Descriptors<'_>, hooks: &HookStop<'_>) -> Result
 }
 
 /// From the host's filesystem to the container's, which is the working directory and becomes `/`.
-fn leave_host(descriptors: &Descriptors<'_>) -> Result<(), Fault> {
-    if !descriptors.manner.pivot {
-        descriptors.manner.host_views.iter().try_for_each(|path| hide(path)).at(Step::LeaveHost, 3)?;
+fn leave_host(plan: &Plan, descriptors: &Descriptors<'_>) -> Result<(), Fault> {
+    let has_mounts = plan.namespaces.separates(libc::CLONE_NEWNS);
+    if !descriptors.manner.pivot || !has_mounts {
+        if has_mounts {
+            descriptors.manner.host_views.iter().try_for_each(|path| hide(path)).at(Step::LeaveHost, 3)?;
+        }
         return rustix::process::chroot(c".").and_then(|()| rustix::process::chdir(c"/")).at(Step::LeaveHost, 2);
     }
     rustix::process::pivot_root(c".", c".").at(Step::EnterRoot, 2)?;

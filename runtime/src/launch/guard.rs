@@ -20,11 +20,12 @@ use rustix::net::{
 use rustix::process::{Pid, WaitIdOptions, WaitOptions};
 
 use super::remove::remove_tree;
+use super::rootfs::HostMount;
 use crate::error::{Attempt, Result};
 use crate::{cgroup, sys};
 
-/// The longest message: one letter and a path.
-const MESSAGE_LIMIT_BYTES: usize = 1 + libc::PATH_MAX as usize;
+/// The longest message: one letter, a mount's number and a path.
+const MESSAGE_LIMIT_BYTES: usize = 1 + 8 + libc::PATH_MAX as usize;
 
 /// How long the container's first process may take to die.
 const KILL_TIMEOUT_S: i64 = 10;
@@ -76,10 +77,15 @@ impl Guard {
         self.tell(b"f", Path::new(""))
     }
 
+    /// Says that the container's root filesystem is about to be attached at `path` in the host's mount namespace.
+    pub(super) fn watch_mount(&self, mount: HostMount, path: &Path) -> Result<()> {
+        self.tell(&[b"m", &mount.0.to_ne_bytes()[..]].concat(), path)
+    }
+
     fn tell(&self, what: &[u8], path: &Path) -> Result<()> {
         self.expect_ready()?;
         let message = [what, path.as_os_str().as_bytes()].concat();
-        rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL).attempt(|| "tell the guard of the cgroup").map(drop)
+        rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL).attempt(|| "tell the guard what to clean up").map(drop)
     }
 
     /// Has the guard kill this process too, and all in its pid namespace with it.
@@ -108,6 +114,7 @@ struct Watched {
     process: Option<OwnedFd>,
     /// Where the cgroup's directories are or will be, and whether they are known to be ours.
     cgroups: Vec<(PathBuf, bool)>,
+    mount: Option<(HostMount, PathBuf)>,
 }
 
 /// The guard's whole life; what it returns is its exit code.
@@ -160,6 +167,11 @@ fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
                 watched.cgroups.push((path, *kind == b'c'));
             }
             Some((b'f', _)) => watched.cgroups.clear(),
+            Some((b'm', rest)) => {
+                watched.mount = rest
+                    .split_first_chunk()
+                    .map(|(number, path)| (HostMount(u64::from_ne_bytes(*number)), PathBuf::from(OsStr::from_bytes(path))));
+            }
             Some((b'p', _)) => {
                 let fds = ancillary.drain().filter_map(|message| match message {
                     RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -186,7 +198,8 @@ fn clean_up(watched: &Watched, directories: &[PathBuf]) -> u8 {
         .cgroups
         .iter()
         .map(|(path, ours)| if *ours { cgroup::destroy(path).is_ok() } else { rustix::fs::rmdir(path).is_ok() });
+    let mounts = watched.mount.iter().map(|(mount, path)| mount.detach(path).is_ok());
     let trees = directories.iter().map(|path| remove_tree(path).is_ok());
-    let all = cgroups.chain(trees).fold(true, |all, done| all & done);
+    let all = cgroups.chain(mounts).chain(trees).fold(true, |all, done| all & done);
     u8::from(!all)
 }

@@ -275,7 +275,7 @@ fn spawn(
         trampoline: trampoline.as_fd(),
         wait: None,
         numbers,
-        manner: Manner { tied: false, new_keyring: true, pivot: true, host_views: &[], hooks: None },
+        manner: Manner { tied: false, new_keyring: true, pivot: true, host_views: &[], root_point: c"/", hooks: None },
     };
     sys::spawn(0, cgroups.born_in.as_ref().map(AsFd::as_fd), &mut || {
         let fault = match enter(plan, target, &descriptors) {

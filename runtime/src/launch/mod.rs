@@ -48,7 +48,7 @@ use crate::cgroup::{self, Cgroup, Scope, Shown, Unit};
 use crate::error::{Error, Result};
 use crate::warning::warn;
 
-pub(crate) use begin::{Begin, Channel, HookRun, Running, StartFifos, begin};
+pub(crate) use begin::{Begin, Born, Channel, Running, StartFifos, begin};
 pub use guard::Guard;
 pub(crate) use idmap::Mappings;
 pub(crate) use join::{Join, Target, join};
@@ -57,6 +57,7 @@ pub(crate) use path::{InRoot, open_in};
 pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
 pub(crate) use report::exec_error;
+pub(crate) use rootfs::HostMount;
 pub use rootfs::Rootfs;
 pub(crate) use supervise::{Signals, reap};
 
@@ -111,6 +112,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
     let running = begin(Begin {
         id: launch.id,
         bundle: launch.bundle,
+        rootfs: Path::new(""),
         spec: launch.spec,
         root: launch.root,
         stdin: launch.stdin,
@@ -122,7 +124,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         relayed: true,
         channel: Channel::pipe()?,
         unit: None,
-        born: &mut |_, _| Ok(()),
+        born: &mut |_| Ok(()),
         hooks: None,
     })?;
     running.wait(&signals)

@@ -56,8 +56,9 @@ impl Namespaces {
                 None => new |= kind,
             }
         }
-        if new & libc::CLONE_NEWNS == 0 && !joins.iter().any(|join| join.kind == libc::CLONE_NEWNS) {
-            return Err(invalid("a mount namespace is required"));
+        let has = |kind| new & kind != 0 || joins.iter().any(|join: &Join| join.kind == kind);
+        if has(libc::CLONE_NEWUSER) && !has(libc::CLONE_NEWNS) {
+            return Err(invalid("with a user namespace a mount namespace is needed: the host's belongs to the host's users"));
         }
         let given = Mappings::new("linux", linux.uid_mappings().as_deref(), linux.gid_mappings().as_deref())?;
         let joined = joins.iter().find(|join| join.kind == libc::CLONE_NEWUSER);
@@ -249,9 +250,8 @@ fn own_file(kind: i32) -> &'static str {
     }
 }
 
-/// Opens a namespace's file. The kernel says whether it is one of that kind when it is joined; that the
-/// host's own mount namespace is not taken apart is seen to here. Nothing is to be joined where the
-/// launcher is already.
+/// Opens a namespace's file. The kernel says whether it is one of that kind when it is joined. Nothing is to
+/// be joined where the launcher is already.
 fn open(kind: i32, path: &Path) -> Result<Option<Join>> {
     let what = || format!("{} namespace {path:?}", name_of(kind));
     if !path.is_absolute() {
@@ -266,9 +266,6 @@ fn open(kind: i32, path: &Path) -> Result<Option<Join>> {
     let found = rustix::fs::fstat(&fd).attempt(|| format!("look at {}", what()))?;
     let own = rustix::fs::stat(own_file(kind)).attempt(|| format!("look at {}", own_file(kind)))?;
     if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) {
-        if kind == libc::CLONE_NEWNS {
-            return Err(Error::invalid(what(), "it is the host's own: its filesystem would become the container's"));
-        }
         return Ok(None);
     }
     Ok(Some(Join { kind, name: format!("{path:?}"), fd }))

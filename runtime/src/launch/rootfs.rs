@@ -5,12 +5,13 @@
 
 use std::ffi::CString;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::erofs;
 use crate::error::{Attempt, Error, Result};
@@ -35,6 +36,33 @@ pub enum Rootfs {
         /// would wait for everything else that file system has to write.
         ephemeral: bool,
     },
+}
+
+/// A root filesystem that is attached in the host's mount namespace, because its container has none of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostMount(pub(super) u64);
+
+impl HostMount {
+    /// The mount [`Rootfs::mount`] made.
+    pub(super) fn of(root: &OwnedFd) -> Result<Self> {
+        mount_id(root.as_fd(), c"", AtFlags::EMPTY_PATH).map(Self).attempt(|| "look at the root filesystem")
+    }
+
+    /// Detaches it from `path`, with all that is mounted in it, if it is what is mounted there.
+    pub(crate) fn detach(self, path: &Path) -> Result<()> {
+        match mount_id(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(id) if id == self.0 => rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+                .attempt(|| format!("detach the container's root filesystem {path:?}")),
+            // It never was, or somebody was there first.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A mount's number, which no other gets as long as the machine is up (before Linux 6.8: while it exists).
+fn mount_id(directory: BorrowedFd<'_>, path: impl rustix::path::Arg, flags: AtFlags) -> rustix::io::Result<u64> {
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    rustix::fs::statx(directory, path, flags, StatxFlags::MNT_ID | UNIQUE).map(|found| found.stx_mnt_id)
 }
 
 /// Where the host's procfs and sysfs are mounted. A namespace in which they can be seen whole lets who has a user

@@ -64,6 +64,7 @@ impl Bundle {
             annotations: self.spec.annotations().clone().unwrap_or_default(),
             cgroups,
             unit,
+            mount: None,
             descriptors: if has_terminal(&self.spec) { Vec::new() } else { standard_descriptors() },
         }
     }

@@ -54,6 +54,12 @@ impl Runtime {
             }
         };
         only_root("checkpoint")?;
+        if container.record.mount.is_some() {
+            return Err(Error::invalid(
+                format!("container {id:?}"),
+                "it is in the host's mount namespace: criu would take the host's mounts for its own",
+            ));
+        }
         let criu = Criu::find(options.criu.program.as_deref())?;
         let images = Images::make(&options.criu.images)?;
         let was_paused = processes::frozen(&container.record.cgroups);

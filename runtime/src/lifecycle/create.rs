@@ -1,5 +1,6 @@
 //! `create` and `run`: a container from a bundle.
 
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use super::state::{Container, Directory, Record, Status};
 use crate::cgroup::{Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
-use crate::launch::{Begin, Channel, Exit, Guard, HookRun, Rootfs, Running, Signals, StartFifos, begin};
+use crate::launch::{Begin, Born, Channel, Exit, Guard, HostMount, Rootfs, Running, Signals, StartFifos, begin};
 
 /// What the caller of `create` and `run` chooses.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +49,8 @@ struct Making<'a, 'g> {
     /// It ends with this process.
     tied: bool,
     unit: Option<Unit>,
+    /// Its root filesystem, once it may be in the host's mount namespace.
+    mount: Cell<Option<HostMount>>,
 }
 
 impl Runtime {
@@ -61,7 +64,8 @@ impl Runtime {
         let receivers = Receivers::connect(options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
         let unit = self.unit(&options.id, &bundle.spec)?;
         let directory = Directory::create(&self.root, &options.id)?;
-        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false, unit };
+        let mount = Cell::default();
+        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false, unit, mount };
         making.wait_to_be_started(&receivers).map(drop)
     }
 
@@ -77,7 +81,8 @@ impl Runtime {
         let unit = self.unit(&options.id, &bundle.spec)?;
         let directory = Directory::create(&self.root, &options.id)?;
         let state = directory.path().to_owned();
-        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false, unit };
+        let mount = Cell::default();
+        let making = Making { runtime: self, options, bundle, directory, inherited, guard: None, tied: false, unit, mount };
         if detach {
             return making.in_background(&receivers).map(|()| None);
         }
@@ -140,6 +145,7 @@ impl<'g> Making<'_, 'g> {
         let ended = running.wait(&signals);
         if !keep {
             self.directory.lock()?;
+            self.detach_root()?;
             self.directory.remove()?;
             self.after_end();
         }
@@ -174,6 +180,7 @@ impl<'g> Making<'_, 'g> {
         let running = begin(Begin {
             id: &self.options.id,
             bundle: &bundle.path,
+            rootfs: &bundle.rootfs,
             spec: &spec,
             root,
             stdin: true,
@@ -186,15 +193,18 @@ impl<'g> Making<'_, 'g> {
             channel,
             unit: self.unit.clone(),
             // Known before it is complete: should this process be killed, the container can be deleted.
-            born: &mut |pid, cgroups| self.directory.save(saved.insert(self.record(pid.as_raw_nonzero().get(), cgroups))),
-            hooks: hooked.then_some(HookRun { rootfs: &bundle.rootfs, run: &mut run_hooks }),
+            born: &mut |Born { pid, cgroups, mount }| {
+                self.mount.set(mount);
+                self.directory.save(saved.insert(self.record(pid.as_raw_nonzero().get(), cgroups)))
+            },
+            hooks: if hooked { Some(&mut run_hooks) } else { None },
         })?;
         let record = saved.ok_or_else(|| Error::invalid("container", "it has no process"))?;
         Ok((running, record))
     }
 
     fn record(&self, pid: i32, cgroups: Vec<Member>) -> Record {
-        self.bundle.record(&self.options.id, pid, cgroups, self.unit.clone())
+        Record { mount: self.mount.get(), ..self.bundle.record(&self.options.id, pid, cgroups, self.unit.clone()) }
     }
 
     /// Gives the caller what it wants of the process.
@@ -207,9 +217,7 @@ impl<'g> Making<'_, 'g> {
     fn while_creating(&self, pid: Pid, pidfd: std::os::fd::BorrowedFd<'_>) -> Result<()> {
         let spec = &self.bundle.spec;
         let record = self.record(pid.as_raw_nonzero().get(), Vec::new());
-        let state = hook_state(&record, Status::Creating, record.pid)?;
-        hooks::run(Kind::Prestart, spec, &state)?;
-        hooks::run(Kind::CreateRuntime, spec, &state)?;
+        hooks_of_creation(&record, spec)?;
         if hooks::of(spec, Kind::CreateContainer).is_empty() {
             return Ok(());
         }
@@ -251,7 +259,11 @@ impl<'g> Making<'_, 'g> {
 
     fn remove(&self) {
         // What stopped the creation is what is reported.
-        let _ = self.directory.remove();
+        let _ = self.detach_root().and_then(|()| self.directory.remove());
+    }
+
+    fn detach_root(&self) -> Result<()> {
+        self.mount.get().map_or(Ok(()), |mount| mount.detach(&self.bundle.rootfs))
     }
 }
 
@@ -259,12 +271,35 @@ pub(super) fn has_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false)
 }
 
-/// Runs the hooks of a container whose command is executed.
+/// Runs the hooks that come first, in this process's namespaces.
+pub(super) fn hooks_of_creation(record: &Record, spec: &Spec) -> Result<()> {
+    // Older than the word "creating": who wrote a prestart hook expects the one there was before.
+    for (kind, status) in [(Kind::Prestart, Status::Created), (Kind::CreateRuntime, Status::Creating)] {
+        hooks::run(kind, spec, &hook_state(record, status, record.pid)?)?;
+    }
+    Ok(())
+}
+
+/// Runs the hooks of a container whose command is executed. That one failed ends the container since version 1.2.1
+/// of the specification; before, it was to go on "as if the hook had succeeded".
 pub(super) fn poststart(record: &Record, spec: &Spec) -> Result<()> {
     if hooks::of(spec, Kind::Poststart).is_empty() {
         return Ok(());
     }
-    hooks::run(Kind::Poststart, spec, &hook_state(record, Status::Running, record.pid)?)
+    let state = hook_state(record, Status::Running, record.pid)?;
+    if is_older(spec.version(), [1, 2, 1]) {
+        hooks::run_all(Kind::Poststart, spec, &state);
+        return Ok(());
+    }
+    hooks::run(Kind::Poststart, spec, &state)
+}
+
+/// Whether a version as `ociVersion` has it, what stands behind its numbers aside, comes before `other`.
+fn is_older(version: &str, other: [u32; 3]) -> bool {
+    let numbers = version.split(['-', '+']).next().unwrap_or_default();
+    let mut own = [0; 3];
+    own.iter_mut().zip(numbers.split('.')).for_each(|(own, number)| *own = number.parse().unwrap_or(0));
+    own < other
 }
 
 /// The state as hooks get it.

@@ -81,6 +81,7 @@ impl Runtime {
             // Nobody is in it any more: systemd finds that by itself, later.
             warn(&error.to_string());
         }
+        container.record.mount.map_or(Ok(()), |mount| mount.detach(&container.record.rootfs))?;
         container.directory.remove()?;
         self.after_deletion(&container.record, spec);
         Ok(())
@@ -88,11 +89,9 @@ impl Runtime {
 
     /// Hooks that fail now change nothing any more.
     pub(super) fn after_deletion(&self, record: &Record, spec: &Spec) {
-        for hook in hooks::of(spec, Kind::Poststop) {
-            let run = hook_state(record, Status::Stopped, 0).and_then(|state| hooks::run_one(Kind::Poststop, hook, &state));
-            if let Err(error) = run {
-                warn(&error.to_string());
-            }
+        match hook_state(record, Status::Stopped, 0) {
+            Ok(state) => hooks::run_all(Kind::Poststop, spec, &state),
+            Err(error) => warn(&error.to_string()),
         }
     }
 }

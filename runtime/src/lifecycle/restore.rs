@@ -12,16 +12,15 @@ use rustix::process::Pid;
 use super::Runtime;
 use super::bundle::Bundle;
 use super::checkpoint::{known, only_root};
-use super::create::{has_terminal, hook_state};
+use super::create::{has_terminal, hooks_of_creation};
 use super::criu::{
     Criu, CriuOptions, Images, ManageCgroups, Notice, Outside, Request, Task, check, make_targets, name_namespaces,
 };
 use super::handover::{Receivers, check_terminal, write_pid_file};
 use super::helper::apart;
-use super::state::{Directory, Record, Status};
+use super::state::{Directory, Record};
 use crate::cgroup::{Cgroup, Member, Unit};
 use crate::error::{Attempt, Error, Result};
-use crate::hooks::{self, Kind};
 use crate::launch::{CgroupLease, Exit, Guard, Running, Signals};
 use crate::sys;
 
@@ -207,9 +206,7 @@ impl<'g> Restoring<'_, 'g> {
             apart("bring the container's loopback interface up", &mut || loopback_up(pid))?;
         }
         let record = self.record(pid.as_raw_nonzero().get(), Vec::new());
-        let state = hook_state(&record, Status::Creating, record.pid)?;
-        hooks::run(Kind::Prestart, spec, &state)?;
-        hooks::run(Kind::CreateRuntime, spec, &state)
+        hooks_of_creation(&record, spec)
     }
 
     /// Its processes are there and do not run yet: what others need to find it.

@@ -21,7 +21,7 @@ use crate::cgroup::processes;
 use crate::cgroup::{Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::files::{make_private_dir, read_bounded};
-use crate::launch::{StartFifos, check_id, remove_tree};
+use crate::launch::{HostMount, StartFifos, check_id, remove_tree};
 use crate::spec::OCI_VERSION;
 
 /// The largest `state.json` or `config.json` that is read back.
@@ -101,6 +101,9 @@ pub(crate) struct Record {
     /// The systemd unit they are of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<Unit>,
+    /// Its root filesystem, if that is the host's to detach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mount: Option<HostMount>,
     /// What it was given as standard input, output and error, as links of `/proc/PID/fd` name them.
     #[serde(default)]
     pub(crate) descriptors: Vec<String>,
@@ -397,6 +400,7 @@ mod tests {
             annotations: HashMap::new(),
             cgroups: Vec::new(),
             unit: None,
+            mount: None,
             descriptors: Vec::new(),
         };
         directory.save(&record).unwrap();

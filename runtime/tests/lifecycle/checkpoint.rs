@@ -454,7 +454,7 @@ fn a_network_that_was_given_is_kept_and_hooks_run_before_its_processes_do() {
     restore(&container, &[]);
     assert_eq!(network(&container), before);
     counts_on(&container);
-    assert_eq!(fs::read_to_string(&log).unwrap(), "prestart \"status\":\"creating\"\ncreateRuntime \"status\":\"creating\"\n");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "prestart \"status\":\"created\"\ncreateRuntime \"status\":\"creating\"\n");
 
     // One that fails ends the restore.
     checkpoint(&container, &[]).ok();

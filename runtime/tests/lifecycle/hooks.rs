@@ -47,7 +47,7 @@ fn all_six_run_in_their_order_place_and_state() {
     let expected = |kind: &str, pid: &str, status: &str, namespace: &str| {
         [kind, pid, status, namespace, "value", "zero"].map(str::to_owned).to_vec()
     };
-    assert_eq!(seen[0], expected("prestart", &pid, "creating", &own));
+    assert_eq!(seen[0], expected("prestart", &pid, "created", &own));
     assert_eq!(seen[1], expected("createRuntime", &pid, "creating", &own));
     assert_eq!(seen[2], expected("createContainer", "1", "creating", &theirs));
     assert_eq!(seen.len(), 3);
@@ -139,7 +139,10 @@ fn a_hook_that_fails_while_creating_ends_the_container_and_says_what_it_printed(
 fn a_hook_that_fails_at_the_start_ends_the_container_too() {
     for (kind, path) in [("startContainer", "/bin/false"), ("poststart", "/bin/false"), ("startContainer", "/no/such/hook")] {
         let Some(container) = Container::sh(SERVICE) else { return };
-        container.write(|spec| spec["hooks"][kind] = json!([{ "path": path }]));
+        container.write(|spec| {
+            spec["ociVersion"] = json!("1.2.1");
+            spec["hooks"][kind] = json!([{ "path": path }]);
+        });
         container.create(&[]).ok();
         let run = container.roci(&["start", container.id()]);
         assert!(run.code == Some(1) && run.err.contains(kind), "{run:?}");
@@ -148,6 +151,20 @@ fn a_hook_that_fails_at_the_start_ends_the_container_too() {
             assert_eq!(container.out(), "", "the command has not run");
         }
     }
+}
+
+#[test]
+fn a_poststart_hook_that_fails_ends_no_container_of_a_version_that_says_so() {
+    let Some(container) = Container::sh(SERVICE) else { return };
+    container.write(|spec| {
+        spec["ociVersion"] = json!("1.2.0-rc.1");
+        spec["hooks"]["poststart"] = json!([{ "path": "/bin/false" }, { "path": "/bin/touch", "args": ["touch", container.file("second").to_str().unwrap()] }]);
+    });
+    container.create(&[]).ok();
+    let run = container.roci(&["start", container.id()]);
+    assert!(run.code == Some(0) && run.err.contains("warning") && run.err.contains("poststart"), "{run:?}");
+    assert!(container.file("second").exists(), "the remaining hooks run");
+    assert_eq!(container.state()["status"], "running");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod dockerd;
 mod engines;
 mod exec;
 mod hooks;
+mod host_mounts;
 mod hostile;
 mod limits;
 mod rootless;

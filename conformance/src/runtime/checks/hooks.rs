@@ -52,7 +52,12 @@ pub(super) const TABLE: &[Requirement] = &[
     must("hooks-fail-start-container", LIFECYCLE, "a startContainer hook that fails keeps the program from running", |cx| {
         fails(cx, &START_CONTAINER)
     }),
-    must("hooks-fail-poststart", LIFECYCLE, "a poststart hook that fails is an error, and ends the container", fail_poststart),
+    must(
+        "hooks-fail-poststart",
+        LIFECYCLE,
+        "a poststart hook that fails ends the container, or is warned of, as up to 1.2.0",
+        fail_poststart,
+    ),
     must("hooks-fail-poststop", LIFECYCLE, "a poststop hook that fails does not keep delete from its work", fail_poststop),
 ];
 
@@ -66,14 +71,16 @@ struct Kind {
     inside: bool,
     /// The status of the container meanwhile (runtime.md, State).
     status: &'static str,
+    /// Another one a runtime may call it: version 1.0.0 had no `creating`, and runc and crun differ on it.
+    also: Option<&'static str>,
 }
 
-const PRESTART: Kind = Kind { name: "prestart", operation: "create", inside: false, status: "creating" };
-const CREATE_RUNTIME: Kind = Kind { name: "createRuntime", ..PRESTART };
-const CREATE_CONTAINER: Kind = Kind { name: "createContainer", inside: true, ..PRESTART };
-const START_CONTAINER: Kind = Kind { name: "startContainer", operation: "start", inside: true, status: "created" };
-const POSTSTART: Kind = Kind { name: "poststart", operation: "start", inside: false, status: "running" };
-const POSTSTOP: Kind = Kind { name: "poststop", operation: "delete", inside: false, status: "stopped" };
+const PRESTART: Kind = Kind { name: "prestart", operation: "create", inside: false, status: "creating", also: Some("created") };
+const CREATE_RUNTIME: Kind = Kind { name: "createRuntime", also: None, ..PRESTART };
+const CREATE_CONTAINER: Kind = Kind { name: "createContainer", inside: true, ..CREATE_RUNTIME };
+const START_CONTAINER: Kind = Kind { name: "startContainer", operation: "start", status: "created", ..CREATE_CONTAINER };
+const POSTSTART: Kind = Kind { name: "poststart", operation: "start", status: "running", ..CREATE_RUNTIME };
+const POSTSTOP: Kind = Kind { name: "poststop", operation: "delete", status: "stopped", ..CREATE_RUNTIME };
 const KINDS: [&Kind; 6] = [&PRESTART, &CREATE_RUNTIME, &CREATE_CONTAINER, &START_CONTAINER, &POSTSTART, &POSTSTOP];
 
 /// A bundle for hooks, and the directory they write to.
@@ -238,7 +245,8 @@ fn state(cx: &Context) -> Outcome {
 fn state_status(cx: &Context) -> Outcome {
     let States { by_kind, .. } = states(cx)?;
     let wrong = |(kind, state): &(&'static Kind, Value)| {
-        (state["status"] != kind.status).then(|| format!("{} for {}, not {}", kind.status, kind.name, state["status"]))
+        let named = state["status"] == kind.status || kind.also.is_some_and(|also| state["status"] == also);
+        (!named).then(|| format!("{} for {}, not {}", kind.status, kind.name, state["status"]))
     };
     let wrong: Vec<_> = by_kind.iter().filter_map(wrong).collect();
     require(wrong.is_empty(), format_args!("status {}", wrong.join("; ")))
@@ -278,9 +286,8 @@ fn fail_poststart(cx: &Context) -> Outcome {
     let container = cx.create(&hooked.bundle)?;
     let started: Step = container.start()?;
     if started.end == End::Code(0) {
-        // Up to version 1.2.0 a warning was asked for, and the container to run on.
-        container.must_be("running")?;
-        return Err(Finding::Differs("the container runs on, as runtime-spec 1.0 to 1.2.0 say".into()));
+        // The version the bundle names asks for a warning, and that the container runs on; 1.2.1 for its end.
+        return container.must_be("running");
     }
     must_not_live(&container)
 }
