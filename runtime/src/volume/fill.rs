@@ -114,12 +114,15 @@ fn settle(filled: &Path, data: &Path) -> std::io::Result<()> {
         other => other?,
     };
     let to = File::open(data)?;
+    let modified = from.metadata()?.modified()?;
     for name in names(&from)? {
         match rustix::fs::renameat_with(&from, &*name, &to, &*name, RenameFlags::NOREPLACE) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
+    // Moving has changed it.
+    from.set_modified(modified)?;
     adopt_directory(&[from.as_fd()], Path::new(""), to.as_fd()).map_err(std::io::Error::other)?;
     remove_tree(filled).map_err(std::io::Error::other)
 }

@@ -371,7 +371,7 @@ mod tests {
         let volumes = Volumes::of(&store);
         volumes.create(Some("data"), BTreeMap::new()).unwrap();
         let lease = store.lease().unwrap();
-        lease.add_claims([super::super::claim("data")]).unwrap();
+        lease.add_claims([claim("data")]).unwrap();
         let said = volumes.remove("data").unwrap_err().to_string();
         assert!(said.contains("in use") && said.contains(&lease.id()[..12]), "{said}");
         assert_eq!(volumes.prune(&|_| true).unwrap().0, Vec::<String>::new());
