@@ -17,7 +17,8 @@ use crate::text;
 /// a directory; a directory that is not there is made, one that is there gets the source in it.
 #[derive(Debug, Args)]
 pub(super) struct Cp {
-    /// Keep owners and groups; else what is made in a container belongs to its root, and here to you
+    /// Keep owners and groups, else what is made in a container belongs to its root, and here to you; and here keep
+    /// set-id bits, capabilities and device nodes
     #[arg(short, long)]
     archive: bool,
     /// Follow a symbolic link as the source

@@ -16,6 +16,9 @@
 //! A symbolic link among an entry's parents is resolved here, component by component, inside the
 //! layer, as `umoci` and `docker` do.
 //!
+//! Archives that are no layers, as volumes are filled with and `cp` takes them, are read by the same code
+//! ([`plain`]), and written by [`pack`].
+//!
 //! ## What a layer means without the layers below it
 //!
 //! Layers are unpacked independently of each other. Three things follow:

@@ -19,6 +19,7 @@ use super::header::BLOCK_BYTES;
 use super::metadata::Metadata;
 use super::target::join;
 use crate::error::{Attempt, Error, Result};
+use crate::warning::warn;
 
 /// The deepest tree that is read: each level keeps a directory open.
 const DEPTH_LIMIT: usize = 256;
@@ -32,6 +33,12 @@ const FIELD_BYTES: usize = 100;
 /// Extended attributes in `pax` records, as GNU tar, libarchive and Go name them.
 const XATTR: &str = "SCHILY.xattr.";
 
+/// The attribute that gives a program capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// The bits of a mode that give a program another user or group.
+const SET_ID: u32 = 0o6000;
+
 /// `f_type` of file systems that show the kernel's state and hold nothing: proc, sysfs, cgroup, cgroup2, mqueue,
 /// devpts, tracefs, debugfs, securityfs.
 const STATE: [i64; 9] =
@@ -43,11 +50,17 @@ pub(crate) struct Packer<W> {
     /// Where a file with several names was written first, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     bytes: u64,
+    harmless: bool,
 }
 
 impl<W: Write> Packer<W> {
     pub(crate) fn new(out: W) -> Self {
-        Self { out, links: HashMap::new(), bytes: 0 }
+        Self { out, links: HashMap::new(), bytes: 0, harmless: false }
+    }
+
+    /// Leaves out what would give others rights where it is unpacked: set-id bits, capabilities, device nodes.
+    pub(crate) fn harmless(self) -> Self {
+        Self { harmless: true, ..self }
     }
 
     /// Adds what `name` in `parent` is as `path`, with all that is in it.
@@ -55,12 +68,11 @@ impl<W: Write> Packer<W> {
     /// # Errors
     ///
     /// [`Error::Invalid`] when it shows the kernel's state: `/proc` and the like.
-    pub(crate) fn add(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: Vec<u8>) -> Result<()> {
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).attempt(|| attempted("look at", &path))?;
+    pub(crate) fn add(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<()> {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).attempt(|| attempted("look at", path))?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Socket => Err(Error::invalid(shown(&path), "it is a socket")),
             FileType::Directory | FileType::RegularFile => {
-                let fd = open(parent, name).attempt(|| attempted("open", &path))?;
+                let fd = open(parent, name).attempt(|| attempted("open", path))?;
                 self.add_open(fd, path)
             }
             _ => self.entry(parent, name, path, 0),
@@ -68,16 +80,16 @@ impl<W: Write> Packer<W> {
     }
 
     /// The same for a file or directory that is open for reading; of a directory with an empty path its content.
-    pub(crate) fn add_open(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<()> {
-        if shows_state(&fd).attempt(|| attempted("look at", &path))? {
+    pub(crate) fn add_open(&mut self, fd: OwnedFd, path: &[u8]) -> Result<()> {
+        if shows_state(&fd).attempt(|| attempted("look at", path))? {
             let why = "it shows the kernel's state and is no file; `rbox exec CONTAINER cat` reads it";
-            return Err(Error::invalid(shown(&path), why));
+            return Err(Error::invalid(shown(path), why));
         }
-        let stat = rustix::fs::fstat(&fd).attempt(|| attempted("look at", &path))?;
+        let stat = rustix::fs::fstat(&fd).attempt(|| attempted("look at", path))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => self.directory(&fd, &stat, path, 0),
             FileType::RegularFile => self.file(fd, &stat, path),
-            _ => Err(Error::invalid(shown(&path), "it is neither a file nor a directory any more")),
+            _ => Err(Error::invalid(shown(path), "it is neither a file nor a directory any more")),
         }
     }
 
@@ -88,28 +100,28 @@ impl<W: Write> Packer<W> {
         Ok(self.bytes)
     }
 
-    fn directory(&mut self, fd: &OwnedFd, stat: &Stat, path: Vec<u8>, depth: usize) -> Result<()> {
-        let metadata = adopt::read(fd.as_fd()).attempt(|| attempted("read the attributes of", &path))?;
-        let own = if path.is_empty() { b"./".to_vec() } else { [&path, &b"/"[..]].concat() };
+    fn directory(&mut self, fd: &OwnedFd, stat: &Stat, path: &[u8], depth: usize) -> Result<()> {
+        let metadata = adopt::read(fd.as_fd()).attempt(|| attempted("read the attributes of", path))?;
+        let own = if path.is_empty() { b"./".to_vec() } else { [path, &b"/"[..]].concat() };
         self.header(EntryType::Directory, &own, &metadata, 0, b"", None)?;
         if depth == DEPTH_LIMIT {
-            return Err(Error::invalid(shown(&path), format!("it is more than {DEPTH_LIMIT} directories deep")));
+            return Err(Error::invalid(shown(path), format!("it is more than {DEPTH_LIMIT} directories deep")));
         }
-        for entry in Dir::read_from(fd).attempt(|| attempted("read", &path))? {
-            let entry = entry.attempt(|| attempted("read", &path))?;
+        for entry in Dir::read_from(fd).attempt(|| attempted("read", path))? {
+            let entry = entry.attempt(|| attempted("read", path))?;
             let name = entry.file_name();
             if !matches!(name.to_bytes(), b"." | b"..") {
-                self.child(fd, stat, name, join(&path, name.to_bytes()), depth + 1)?;
+                self.child(fd, stat, name, &join(path, name.to_bytes()), depth + 1)?;
             }
         }
         Ok(())
     }
 
-    fn child(&mut self, parent: &OwnedFd, above: &Stat, name: &CStr, path: Vec<u8>, depth: usize) -> Result<()> {
+    fn child(&mut self, parent: &OwnedFd, above: &Stat, name: &CStr, path: &[u8], depth: usize) -> Result<()> {
         match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             // It went while the directory was read.
             Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(errno).attempt(|| attempted("look at", &path)),
+            Err(errno) => return Err(errno).attempt(|| attempted("look at", path)),
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory | FileType::RegularFile => {}
                 _ => return self.entry(parent.as_fd(), name, path, depth),
@@ -118,14 +130,14 @@ impl<W: Write> Packer<W> {
         let fd = match open(parent.as_fd(), name) {
             // It went, or became a link.
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
-            other => other.attempt(|| attempted("open", &path))?,
+            other => other.attempt(|| attempted("open", path))?,
         };
-        let stat = rustix::fs::fstat(&fd).attempt(|| attempted("look at", &path))?;
-        let foreign = stat.st_dev != above.st_dev && shows_state(&fd).attempt(|| attempted("look at", &path))?;
+        let stat = rustix::fs::fstat(&fd).attempt(|| attempted("look at", path))?;
+        let foreign = stat.st_dev != above.st_dev && shows_state(&fd).attempt(|| attempted("look at", path))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if foreign => {
                 let metadata = plain(&stat);
-                self.header(EntryType::Directory, &[&path, &b"/"[..]].concat(), &metadata, 0, b"", None)
+                self.header(EntryType::Directory, &[path, &b"/"[..]].concat(), &metadata, 0, b"", None)
             }
             FileType::Directory => self.directory(&fd, &stat, path, depth),
             FileType::RegularFile if !foreign => self.file(fd, &stat, path),
@@ -133,41 +145,44 @@ impl<W: Write> Packer<W> {
         }
     }
 
-    /// What is neither a file nor a directory; a socket is left out.
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: Vec<u8>, depth: usize) -> Result<()> {
+    /// What is neither a file nor a directory. A socket is left out, and so are devices from what is to be harmless.
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &[u8], depth: usize) -> Result<()> {
         let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) if depth > 0 => return Ok(()),
-            other => other.attempt(|| attempted("look at", &path))?,
+            other => other.attempt(|| attempted("look at", path))?,
         };
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => EntryType::Symlink,
             FileType::Fifo => EntryType::Fifo,
-            FileType::CharacterDevice => EntryType::Char,
-            FileType::BlockDevice => EntryType::Block,
-            _ => return Ok(()),
+            FileType::CharacterDevice if !self.harmless => EntryType::Char,
+            FileType::BlockDevice if !self.harmless => EntryType::Block,
+            _ => {
+                warn(&format!("{} is left out", shown(path)));
+                return Ok(());
+            }
         };
         let target = if kind == EntryType::Symlink {
-            let target = rustix::fs::readlinkat(parent, name, Vec::new()).attempt(|| attempted("read link", &path))?;
+            let target = rustix::fs::readlinkat(parent, name, Vec::new()).attempt(|| attempted("read link", path))?;
             target.into_bytes()
         } else {
             Vec::new()
         };
         let device = matches!(kind, EntryType::Char | EntryType::Block)
             .then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)));
-        self.header(kind, &path, &plain(&stat), 0, &target, device)
+        self.header(kind, path, &plain(&stat), 0, &target, device)
     }
 
-    fn file(&mut self, fd: OwnedFd, stat: &Stat, path: Vec<u8>) -> Result<()> {
-        let metadata = adopt::read(fd.as_fd()).attempt(|| attempted("read the attributes of", &path))?;
+    fn file(&mut self, fd: OwnedFd, stat: &Stat, path: &[u8]) -> Result<()> {
+        let metadata = adopt::read(fd.as_fd()).attempt(|| attempted("read the attributes of", path))?;
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
                 let first = first.clone();
-                return self.header(EntryType::Link, &path, &metadata, 0, &first, None);
+                return self.header(EntryType::Link, path, &metadata, 0, &first, None);
             }
-            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
         }
         let size_bytes = u64::try_from(stat.st_size).unwrap_or_default();
-        self.header(EntryType::Regular, &path, &metadata, size_bytes, b"", None)?;
+        self.header(EntryType::Regular, path, &metadata, size_bytes, b"", None)?;
         let mut file = File::from(fd).take(size_bytes);
         let (mut buffer, mut left) = (vec![0; READ_BYTES], size_bytes);
         while left > 0 {
@@ -184,7 +199,7 @@ impl<W: Write> Packer<W> {
                     left -= read as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io(attempted("read", &path), error)),
+                Err(error) => return Err(Error::io(attempted("read", path), error)),
             }
         }
         let padding = size_bytes.wrapping_neg() % BLOCK_BYTES as u64;
@@ -211,8 +226,11 @@ impl<W: Write> Packer<W> {
             record(&mut records, "mtime", decimal(&metadata.mtime).as_bytes());
         }
         for (name, value) in &metadata.xattrs {
+            let grants = name == CAPABILITY;
             // Records are keyed by text.
-            if let Ok(name) = str::from_utf8(name) {
+            if let Ok(name) = str::from_utf8(name)
+                && !(self.harmless && grants)
+            {
                 record(&mut records, &format!("{XATTR}{name}"), value);
             }
         }
@@ -227,7 +245,7 @@ impl<W: Write> Packer<W> {
         let mut header = Header::new_ustar();
         fill(&mut header, kind, path, link);
         header.set_size(size_bytes);
-        header.set_mode(metadata.mode);
+        header.set_mode(if self.harmless { metadata.mode & !SET_ID } else { metadata.mode });
         header.set_uid(metadata.uid.into());
         header.set_gid(metadata.gid.into());
         header.set_mtime(u64::try_from(metadata.mtime.tv_sec).unwrap_or_default());
@@ -315,7 +333,7 @@ mod tests {
 
     fn packed(fd: OwnedFd, path: &[u8], out: &mut dyn Write) -> Result<()> {
         let mut packer = Packer::new(out);
-        packer.add_open(fd, path.to_vec())?;
+        packer.add_open(fd, path)?;
         packer.finish().map(drop)
     }
 

@@ -97,7 +97,7 @@ fn fill(dir: &Path, volume: &Volume, mounting: &Mounting<'_>) -> Result<()> {
     hand_over(
         |out| {
             let mut packer = Packer::new(out);
-            packer.add_open(source, Vec::new())?;
+            packer.add_open(source, b"")?;
             packer.finish().map(drop)
         },
         |input| unpack_tree(input, target.as_fd(), &options),

@@ -27,5 +27,4 @@ pub(crate) use fill::Mounting;
 pub use mount::{Propagation, Source, Tmpfs, Volume};
 pub use mount_flag::{Mounted, parse_mount};
 pub use store::{Info, Volumes, complete};
-pub use users::User;
 pub(crate) use users::claim;

@@ -14,11 +14,11 @@ const RECORD_LIMIT_BYTES: u64 = 8 << 20;
 
 /// Who has a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub(super) struct User {
     /// The container's ID.
-    pub container: String,
+    pub(super) container: String,
     /// The volume's name.
-    pub volume: String,
+    pub(super) volume: String,
 }
 
 /// The claim to a volume, without the end of its line.

@@ -146,7 +146,7 @@ fn volumes_are_bound_and_read_only_ones_cannot_be_written_at_any_depth() {
     bundle.options.volumes = vec![
         volume("/data", false),
         volume("/ro", true),
-        Volume { source: host.path().join("in"), destination: "/new/file".into(), read_only: true, ..Volume::default() },
+        Volume { source: host.path().join("in").into(), destination: "/new/file".into(), read_only: true, ..Volume::default() },
     ];
     let run = bundle.run();
     assert_eq!((run.code, run.out.as_str()), (Some(0), "in\nin"));

@@ -232,7 +232,7 @@ fn cve_2024_45310_nothing_is_made_outside_where_a_mount_s_target_is_missing() {
         symlink(format!("../../../../../../..{}", outside.path().display()), bundle.root().join("deep/link")).unwrap();
         symlink(outside.path().join("made"), bundle.root().join("dangling")).unwrap();
         let volume =
-            Volume { source: host.path().join(source), destination: target.into(), read_only: true, ..Volume::default() };
+            Volume { source: host.path().join(source).into(), destination: target.into(), read_only: true, ..Volume::default() };
         bundle.options.volumes = vec![volume];
         let _ = bundle.run();
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{source} {target}");

@@ -304,6 +304,11 @@ fn files_are_copied_in_and_out_whether_the_container_runs_or_not() {
             assert_eq!(fs::read_link(home.join(&back).join("link")).unwrap(), Path::new("sub/file"));
             let status = file.metadata().unwrap();
             assert_eq!((status.mode() & 0o7777, status.uid(), status.gid()), (0o751, 0, 0), "{state} {place}");
+            // What gives rights is not brought along unasked.
+            for (options, mode) in [(&["-q"][..], 0o755), (&["-q", "-a"], 0o4755)] {
+                ready.rbox(&[&["cp"], options, &[&at("/bin/su"), &here("su")]].concat());
+                assert_eq!(home.join("su").metadata().unwrap().mode() & 0o7777, mode, "{state}");
+            }
             fs::remove_dir_all(home.join(back)).unwrap();
         }
         ready.rbox(&["cp", "-q", "-a", &here("tree/."), &at("data")]);
