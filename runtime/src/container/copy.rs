@@ -57,7 +57,7 @@ pub fn copy(from: &Side<'_>, to: &Side<'_>, options: CopyOptions) -> Result<u64>
         (None, Some(to)) => {
             let target = to.directory()?;
             let mut input = Counted { inner: std::io::stdin(), bytes: 0 };
-            merge_stream(&mut input, target.as_fd(), &unpack)?;
+            merge_stream(&mut input, target.as_fd(), &unpack).map_err(of_stream)?;
             return Ok(input.bytes);
         }
         (Some(from), None) => {
@@ -86,6 +86,14 @@ pub fn copy(from: &Side<'_>, to: &Side<'_>, options: CopyOptions) -> Result<u64>
         |input| merge(input, target.as_fd(), &unpack),
     )?;
     Ok(bytes)
+}
+
+/// Archives are called layers where they are read; this one is none.
+fn of_stream(error: Error) -> Error {
+    match error {
+        Error::Invalid { what, why } if what == "layer" => Error::invalid("the tar stream on standard input", why),
+        other => other,
+    }
 }
 
 /// A path on one of the sides.

@@ -31,7 +31,7 @@ impl<'a> Directory<'a> {
 
     /// In a directory that has something in it, which stays where the archive has nothing.
     pub(super) fn existing(root: BorrowedFd<'a>, options: &'a Options) -> Self {
-        Self { tree: Tree::existing(root, options), writer: Writer::new(options), options, dropped_devices: 0 }
+        Self { tree: Tree::existing(root, options), writer: Writer::thorough(options), options, dropped_devices: 0 }
     }
 
     /// Writes what comes last. Gives the implied directories, and how many attributes were left out.

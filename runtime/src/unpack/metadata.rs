@@ -57,6 +57,11 @@ impl<'a> Writer<'a> {
         Self { options, uid, gid, umask: umask(), dropped_xattrs: 0 }
     }
 
+    /// One that takes nothing for granted: what is written to was there before, whosever it was.
+    pub(super) fn thorough(options: &'a Options) -> Self {
+        Self { options, uid: u32::MAX, gid: u32::MAX, umask: 0o777, dropped_xattrs: 0 }
+    }
+
     /// The mode to create something with that shall end up with `metadata`. Set-id and sticky bits come
     /// last: writing and changing the owner clear them.
     pub(super) fn creation_mode(metadata: &Metadata) -> Mode {

@@ -382,6 +382,8 @@ mod tests {
             std::fs::write(base.join("d/both"), text).unwrap();
             std::fs::write(base.join(format!("d/{text}")), text).unwrap();
         }
+        std::fs::set_permissions(to.path().join("d"), PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(from.path().join("d"), PermissionsExt::from_mode(0o755)).unwrap();
         let mode = to.path().metadata().unwrap().mode();
         let options = Options::default();
         let copy = || {
@@ -392,6 +394,7 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(to.path().join(name)).unwrap();
         assert_eq!((read("d/both"), read("d/old"), read("d/new")), ("new".into(), "old".into(), "new".into()));
         assert_eq!(to.path().metadata().unwrap().mode(), mode);
+        assert_eq!(to.path().join("d").metadata().unwrap().mode() & 0o7777, 0o755, "the archive has it");
         std::fs::create_dir(to.path().join("file")).unwrap();
         std::fs::write(from.path().join("file"), "").unwrap();
         assert!(copy().unwrap_err().to_string().contains("cannot take the place"));

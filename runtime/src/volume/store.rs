@@ -169,7 +169,7 @@ impl Volumes {
 
     fn make(&self, name: &str, labels: BTreeMap<String, String>, lease: &Lease) -> Result<()> {
         files::make_private_dir(&self.store.root().join("volumes"))?;
-        let dir = lease.scratch().join(format!("volume-{name}"));
+        let dir = lease.scratch().join("new-volumes").join(name);
         make_data(&dir)?;
         let record = Record { created: rfc3339(SystemTime::now()), labels };
         let attempted = || format!("make volume {name}");
@@ -251,7 +251,7 @@ impl Volumes {
             self.list()?.into_iter().flatten().filter(|info| unused(info) && wanted(info)).map(|info| info.name).collect();
         names.iter().try_for_each(|name| self.take_away(name, &lease))?;
         drop(lock);
-        let bytes = names.iter().map(|name| bytes_in(&lease.scratch().join(format!("gone-{name}")))).sum();
+        let bytes = names.iter().map(|name| bytes_in(&gone(&lease).join(name))).sum();
         Ok((names, bytes))
     }
 
@@ -269,7 +269,8 @@ impl Volumes {
 
     /// Moves a volume, if it is there, to where it goes with the lease.
     fn take_away(&self, name: &str, lease: &Lease) -> Result<()> {
-        match std::fs::rename(self.directory(name), lease.scratch().join(format!("gone-{name}"))) {
+        files::make_private_dir(&gone(lease))?;
+        match std::fs::rename(self.directory(name), gone(lease).join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other.attempt(|| format!("remove volume {name}")),
         }
@@ -293,6 +294,11 @@ pub(super) fn make_data(dir: &Path) -> Result<()> {
     std::fs::create_dir(&data)
         .and_then(|()| std::fs::set_permissions(&data, PermissionsExt::from_mode(0o755)))
         .attempt(|| format!("create directory {}", data.display()))
+}
+
+/// Where volumes are that go with a lease.
+fn gone(lease: &Lease) -> PathBuf {
+    lease.scratch().join("old-volumes")
 }
 
 fn bytes_in(dir: &Path) -> u64 {
@@ -352,6 +358,9 @@ mod tests {
         assert_eq!(volumes.create(Some("data"), BTreeMap::new()).unwrap(), made, "it stays as it is");
         let unnamed = volumes.create(None, BTreeMap::new()).unwrap();
         assert!(unnamed.is_anonymous() && !made.is_anonymous());
+        let longest = "v".repeat(255);
+        volumes.create(Some(&longest), BTreeMap::new()).unwrap();
+        volumes.remove(&longest).unwrap();
         std::fs::write(volumes.data_path("data").join("x"), vec![0; 10_000]).unwrap();
         assert!(volumes.disk_bytes("data") >= 10_000);
         assert_eq!(volumes.list().unwrap().len(), 2);

@@ -219,6 +219,20 @@ fn who_is_killed_while_filling_leaves_nothing_half() {
 }
 
 #[test]
+fn containers_that_begin_at_once_fill_a_volume_once() {
+    let Some(ready) = Ready::new() else { return };
+    let plain = ready.sh(&[], SURVEY);
+    let start = || ready.command(&["-v", "race:/srv/links"], &["sh", "-c", SURVEY]).stdout(Stdio::piped()).spawn().unwrap();
+    let children: Vec<_> = (0..8).map(|_| start()).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), plain);
+    }
+    ready.rbox(&["volume", "rm", "race"]);
+    ready.user.check_store();
+}
+
+#[test]
 fn flags_that_make_no_sense_are_refused_and_leave_nothing() {
     let Some(ready) = Ready::new() else { return };
     for (options, part) in [
@@ -269,7 +283,7 @@ fn mounts_travel_as_far_as_was_asked_for() {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", script]).env("BASE", &base).env("IMAGE", &ready.image).env("PATH", path);
     let like = ready.user.command("rrun", &[]);
-    like.get_envs().for_each(|(name, value)| drop(value.map(|value| command.env(name, value))));
+    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = command.output().unwrap();
     let said = stderr(&output);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "rprivate\nrslave host\nown\n", "{said}");
@@ -349,6 +363,8 @@ fn files_are_copied_in_and_out_whether_the_container_runs_or_not() {
             (here("a"), here("b"), "CONTAINER:PATH"),
             ("-".into(), at("/etc/passwd"), "directory only"),
             ("nobody:/x".into(), here("x"), "not found"),
+            // What is on standard input is nothing.
+            ("-".into(), at("/gone"), "No such file"),
         ] {
             let said = ready.user.fail("rbox", &["cp", &from, &target]);
             assert!(said.contains(part), "{state}: {from} {target}: {said}");
