@@ -4,6 +4,7 @@
 //! ROOT/oci-layout index.json blobs/ALGORITHM/HEX    an image layout other tools can read
 //! ROOT/layers/ALGORITHM/HEX/{fs,layer.json}         unpacked layers, named by DiffID: a directory,
 //! ROOT/layers/ALGORITHM/HEX.erofs                   or an image
+//! ROOT/volumes/NAME/                              what outlives containers, see `volume`
 //! ROOT/partial/HEX                                  downloads that can be resumed, locked while running
 //! ROOT/leases/ID ROOT/scratch/ID/                   who is working, and its private directory
 //! ROOT/containers/ID/ ROOT/names/                    containers that are kept, see `container`

@@ -17,7 +17,7 @@
 //! layer, as `umoci` and `docker` do.
 //!
 //! Archives that are no layers, as volumes are filled with and `cp` takes them, are read by the same code
-//! ([`plain`]), and written by [`pack`].
+//! (`plain`), and written by `pack`.
 //!
 //! ## What a layer means without the layers below it
 //!

@@ -67,3 +67,56 @@ pub(crate) fn hand_over<T>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::symlink;
+
+    use tar::{Builder, EntryType, Header};
+
+    #[test]
+    fn no_link_of_an_archive_or_of_what_was_there_leads_out() {
+        let (base, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(outside.path().join("secret"), "secret").unwrap();
+        symlink(outside.path(), base.path().join("there")).unwrap();
+        let mut archive = Builder::new(Vec::new());
+        let mut add = |kind, path: &str, link: &str| {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_mode(0o777);
+            header.set_size(if kind == EntryType::Regular { 1 } else { 0 });
+            let old = header.as_old_mut();
+            old.name[..path.len()].copy_from_slice(path.as_bytes());
+            old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+            header.set_cksum();
+            archive.append(&header, &b"x"[..usize::from(kind == EntryType::Regular)]).unwrap();
+        };
+        let far = outside.path().to_str().unwrap();
+        add(EntryType::Symlink, "link", far);
+        for path in ["link/new", "there/new", "../up", "/absolute", "there/secret"] {
+            add(EntryType::Regular, path, "");
+        }
+        add(EntryType::Symlink, "climb", "../../../..");
+        add(EntryType::Regular, "climb/climbed", "");
+        let bytes = archive.into_inner().unwrap();
+        let dest = std::fs::File::open(base.path()).unwrap();
+        merge(&bytes[..], dest.as_fd(), &Options::default()).unwrap();
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_to_string(outside.path().join("secret")).unwrap(), "secret");
+        for path in ["up", "absolute", "climbed"] {
+            assert!(base.path().join(path).is_file(), "{path}");
+        }
+    }
+
+    #[test]
+    fn whoever_fails_is_who_is_told_of() {
+        let failed = |who: &str| Error::invalid(who, "it fails");
+        let long = |out: &mut dyn Write| out.write_all(&vec![0; 1 << 20]).attempt(|| "write");
+        let said = hand_over(long, |_| Err::<(), _>(failed("the taker"))).unwrap_err().to_string();
+        assert!(said.contains("the taker"), "{said}");
+        let said = hand_over(|_| Err(failed("the maker")), |_| Ok(())).unwrap_err().to_string();
+        assert!(said.contains("the maker"), "{said}");
+    }
+}

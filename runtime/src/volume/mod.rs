@@ -10,7 +10,7 @@
 //!
 //! A volume appears whole, by a `rename`, at the first use of its name. **Invariant: who uses a volume is said by
 //! the containers' own records** (`claims`, or the lease of one in the foreground), never by a counter. A volume is
-//! [provided](Volumes::provide) before its container is known, under the same lock under which it is looked at
+//! provided before its container is known, under the same lock under which it is looked at
 //! who has it before it is removed.
 //!
 //! A container in the foreground keeps its volumes without a name in its own directory, so that they go with it

@@ -99,20 +99,6 @@ impl User {
     }
 }
 
-impl Drop for User {
-    /// A test that failed leaves no container running.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let ids = self.output("rbox", &["ps", "-aq"]).stdout;
-            let ids = String::from_utf8_lossy(&ids).into_owned();
-            let ids: Vec<&str> = ids.lines().collect();
-            if !ids.is_empty() {
-                self.output("rbox", &[&["rm", "-f"], &ids[..]].concat());
-            }
-        }
-    }
-}
-
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
