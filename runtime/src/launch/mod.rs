@@ -152,14 +152,10 @@ impl<'a> CgroupLease<'a> {
             let asked = linux.resources().as_ref();
             return asked.map_or(Ok(()), cgroup::none_needed).map(|()| lease);
         }
-        let paths: Vec<_> = members.iter().map(|member| member.path.clone()).collect();
-        let tell = |tell: fn(&Guard, &Path) -> Result<()>| {
-            paths.iter().try_for_each(|path| guard.map_or(Ok(()), |guard| tell(guard, path)))
-        };
-        tell(Guard::expect_cgroup)?;
+        guard.map_or(Ok(()), |guard| guard.expect_cgroup(members.iter().map(|member| member.path.as_path())))?;
         // Should the name be taken, the guard must not touch that container's cgroup.
         lease.cgroup = Some(Cgroup::create(members, scope, linux.resources().as_ref(), privileged)?);
-        tell(Guard::watch_cgroup)?;
+        guard.map_or(Ok(()), Guard::watch_cgroup)?;
         Ok(lease)
     }
 
