@@ -77,14 +77,7 @@ impl Runtime {
         let state = directory.path().to_owned();
         // Should this process be killed, so is what criu has made by then.
         let guard = Guard::start(std::slice::from_ref(&state)).inspect_err(|_| drop(directory.remove()))?;
-        let restoring = Restoring {
-            options,
-            bundle: &bundle,
-            directory: &directory,
-            receivers: &receivers,
-            guard: &guard,
-            unit,
-        };
+        let restoring = Restoring { options, bundle: &bundle, directory: &directory, receivers: &receivers, guard: &guard, unit };
         let ended = if options.detach {
             restoring.bring_back(&criu, &images, &descriptors).map(Running::detach).map(|()| None)
         } else {
