@@ -3,6 +3,8 @@
 //! **Invariant: a document is never re-serialised.** These types are views for reading; what is
 //! stored and sent on are the bytes as received.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -219,6 +221,20 @@ pub struct ContainerConfig {
     /// The signal that asks the command to end; SIGTERM if empty.
     #[serde(deserialize_with = "null_is_default")]
     pub stop_signal: String,
+    /// Where data is that is not to be kept in the container's own changes: the keys of an object whose values mean
+    /// nothing.
+    #[serde(deserialize_with = "null_is_default")]
+    pub volumes: BTreeMap<String, Declared>,
+}
+
+/// That something is declared; what stands there means nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Declared {}
+
+impl<'de> Deserialize<'de> for Declared {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self {})
+    }
 }
 
 fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {

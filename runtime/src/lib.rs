@@ -25,6 +25,7 @@ pub mod store;
 mod sys;
 pub mod unpack;
 pub mod userns;
+pub mod volume;
 pub mod warning;
 
 pub use error::{Error, Result};

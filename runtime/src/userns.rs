@@ -72,6 +72,18 @@ pub fn enter_rootless() -> Result<Mapping> {
     }
 }
 
+/// Which ids exist in the user namespace this process is in, which is one of [`enter_rootless`].
+pub(crate) fn mapping() -> Result<Mapping> {
+    let count = |path: &str| -> Result<u64> {
+        let text = fs::read_to_string(path).attempt(|| format!("read {path}"))?;
+        Ok(text.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum())
+    };
+    Ok(match (count("/proc/self/uid_map")?, count("/proc/self/gid_map")?) {
+        (1, _) => Mapping::Single { advice: "it was started with a single one" },
+        (uids, gids) => Mapping::Full { uids, gids },
+    })
+}
+
 /// Moves the calling process into the user namespace that `spec` asks for, or without one into that of
 /// [`enter_rootless`]; `spec` is then what is left to be done inside.
 ///

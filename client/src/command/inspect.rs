@@ -4,20 +4,21 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use longshore_runtime::Store;
 use longshore_runtime::container::Containers;
 use longshore_runtime::image::CONFIG_LIMIT_BYTES;
 use longshore_runtime::name::Reference;
 use longshore_runtime::store::Image;
+use longshore_runtime::volume::Volumes;
+use longshore_runtime::{Error, Store};
 use serde_json::{Value, json};
 
-use super::{Global, inspect_container, print};
+use super::{Global, inspect_container, print, volume};
 use crate::error::Result;
 
-/// Show everything about containers and images, as JSON
+/// Show everything about containers, images and volumes, as JSON
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// Which of the two is meant; without it a container, or else an image
+    /// Which of the three is meant; without it a container, or else an image, or else a volume
     #[arg(long = "type", value_enum, value_name = "KIND")]
     kind: Option<Kind>,
     /// Names or IDs
@@ -29,18 +30,25 @@ pub(super) struct Inspect {
 enum Kind {
     Container,
     Image,
+    Volume,
 }
 
 impl Inspect {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let store = global.store()?;
         let containers = Containers::open(&store)?;
+        let volumes = Volumes::of(&store);
         let describe = |name: &String| match self.kind {
             Some(Kind::Image) => describe(&store, &store.get(name)?),
+            Some(Kind::Volume) => Ok(volume::describe(&volumes, &volumes.get(name)?)),
             Some(Kind::Container) => Ok(inspect_container::describe(&containers, &containers.get(name)?)),
             None => match containers.look_up(name)? {
                 Some(container) => Ok(inspect_container::describe(&containers, &container)),
-                None => describe(&store, &store.get(name)?),
+                None => match (store.get(name), volumes.get(name)) {
+                    (Ok(image), _) => describe(&store, &image),
+                    (Err(Error::NotFound { .. }), Ok(info)) => Ok(volume::describe(&volumes, &info)),
+                    (Err(error), _) => Err(error.into()),
+                },
             },
         };
         let described: Vec<Value> = self.names.iter().map(describe).collect::<Result<_>>()?;

@@ -1,7 +1,11 @@
 //! A container as `rbox inspect` shows it.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use longshore_runtime::container::{Container, Containers, LogDriver, Phase};
 use longshore_runtime::spec::{Network, command};
+use longshore_runtime::volume::{Source, Volume};
 use serde_json::{Value, json};
 
 use super::ps::state;
@@ -22,20 +26,10 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
         Network::None => "none",
         Network::Host => "host",
     };
-    let mode = |read_only: bool| if read_only { ":ro" } else { "" };
-    let binds: Vec<String> = options
-        .volumes
-        .iter()
-        .map(|v| format!("{}:{}{}", v.source.display(), v.destination.display(), mode(v.read_only)))
-        .collect();
-    let mounts: Vec<Value> = options
-        .volumes
-        .iter()
-        .map(|v| {
-            let mode = if v.read_only { "ro" } else { "" };
-            json!({ "Type": "bind", "Source": v.source, "Destination": v.destination, "Mode": mode, "RW": !v.read_only })
-        })
-        .collect();
+    // Those without a name are not what somebody asked for by one.
+    let binds: Vec<String> = options.volumes.iter().filter(|volume| !volume.is_anonymous()).map(Volume::describe).collect();
+    let mounts: Vec<Value> = options.volumes.iter().map(|volume| mount(containers, volume)).collect();
+    let tmpfs: BTreeMap<&Path, String> = options.tmpfs.iter().map(|one| (one.destination(), one.options())).collect();
     let mut log_config = serde_json::Map::new();
     if let Some(bytes) = config.log.max_bytes {
         log_config.insert("max-size".into(), bytes.to_string().into());
@@ -93,6 +87,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "PidsLimit": limits.pids,
             "BlkioWeight": limits.blkio_weight.unwrap_or(0),
             "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
+            "Tmpfs": tmpfs,
             "ShmSize": options.shm_bytes(),
             "CapAdd": options.added_capabilities,
             "CapDrop": options.dropped_capabilities,
@@ -110,8 +105,34 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "Image": config.image,
             "WorkingDir": options.workdir.as_deref().unwrap_or(&config.image_config.working_dir),
             "Entrypoint": entrypoint,
+            "Volumes": (!config.image_config.volumes.is_empty()).then_some(&config.image_config.volumes),
             "StopSignal": config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal),
             "StopTimeout": config.stop_timeout_s,
         },
     })
+}
+
+/// A mount as docker shows it.
+fn mount(containers: &Containers, volume: &Volume) -> Value {
+    let (destination, mode, rw) = (&volume.destination, volume.mode(), !volume.read_only);
+    match &volume.source {
+        Source::Host(source) => json!({
+            "Type": "bind",
+            "Source": source,
+            "Destination": destination,
+            "Mode": mode,
+            "RW": rw,
+            "Propagation": volume.propagation.as_str(),
+        }),
+        Source::Volume { volume: name, .. } => json!({
+            "Type": "volume",
+            "Name": name,
+            "Source": containers.volumes().data_path(name),
+            "Destination": destination,
+            "Driver": "local",
+            "Mode": mode,
+            "RW": rw,
+            "Propagation": "",
+        }),
+    }
 }

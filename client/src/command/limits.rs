@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use longshore_runtime::Error;
-use longshore_runtime::spec::{Limits, RunOptions, Tmpfs, Ulimit, parse_size};
+use longshore_runtime::spec::{Limits, RunOptions, Ulimit, parse_size};
 
 use crate::error::Result;
 
@@ -59,9 +59,6 @@ pub(super) struct LimitFlags {
     /// How much /dev/shm holds [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     shm_size: Option<i64>,
-    /// A file system in memory, with options of mount
-    #[arg(long, value_name = "PATH[:OPTIONS]")]
-    tmpfs: Vec<Tmpfs>,
     /// Add a capability, or ALL
     #[arg(long, value_name = "NAME")]
     cap_add: Vec<String>,
@@ -104,7 +101,6 @@ impl LimitFlags {
         options.ulimits = self.ulimits;
         options.oom_score_adj = self.oom_score_adj;
         options.shm_bytes = self.shm_size.map(i64::unsigned_abs);
-        options.tmpfs = self.tmpfs;
         options.added_capabilities = self.cap_add;
         options.dropped_capabilities = self.cap_drop;
         options.sysctls = self.sysctls;

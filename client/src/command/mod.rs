@@ -2,6 +2,7 @@
 //!
 //! `rbox VERB` has them all; `rpull`, `rpush` and `rrun` are its three daily verbs by short names.
 
+mod cp;
 mod exec;
 mod images;
 mod inspect;
@@ -9,6 +10,7 @@ mod inspect_container;
 mod kill;
 mod limits;
 mod logs;
+mod mount_flags;
 mod pause;
 mod ps;
 mod pull;
@@ -24,6 +26,7 @@ mod stop;
 mod system;
 mod tag;
 mod top;
+mod volume;
 mod wait;
 
 use std::io::{self, Write};
@@ -32,7 +35,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore_runtime::container::{self, Containers};
-use longshore_runtime::unpack::Owners;
 use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::{Store, unpack};
 
@@ -66,12 +68,7 @@ impl Global {
     fn own_store(&self) -> Result<Own> {
         let root = self.root.clone().map_or_else(Store::default_root, Ok)?;
         let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_rootless()?) };
-        let unpack = unpack::Options {
-            userxattr: rootless.is_some(),
-            owners: if matches!(rootless, Some(Mapping::Single { .. })) { Owners::Squash } else { Owners::Keep },
-            ..unpack::Options::default()
-        };
-        Ok(Own { store: Store::open(root)?, unpack, rootless })
+        Ok(Own { store: Store::open(root)?, unpack: unpack::Options::within(rootless), rootless })
     }
 }
 
@@ -127,6 +124,7 @@ enum Verb {
     Ps(ps::Ps),
     Logs(logs::Logs),
     Exec(exec::Exec),
+    Cp(cp::Cp),
     Stop(stop::Stop),
     Kill(kill::Kill),
     Wait(wait::Wait),
@@ -145,6 +143,7 @@ enum Verb {
     Tag(tag::Tag),
     Inspect(inspect::Inspect),
     System(system::System),
+    Volume(volume::Volume),
 }
 
 // A verb by its own name. Its help begins with what the verb says of itself: a doc comment would win.
@@ -170,6 +169,7 @@ pub fn rbox() -> ExitCode {
         Verb::Ps(verb) => verb.execute(&global),
         Verb::Logs(verb) => verb.execute(&global),
         Verb::Exec(verb) => verb.execute(&global),
+        Verb::Cp(verb) => verb.execute(&global),
         Verb::Stop(verb) => verb.execute(&global),
         Verb::Kill(verb) => verb.execute(&global),
         Verb::Wait(verb) => verb.execute(&global),
@@ -186,6 +186,7 @@ pub fn rbox() -> ExitCode {
         Verb::Tag(verb) => verb.execute(&global),
         Verb::Inspect(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
+        Verb::Volume(verb) => verb.execute(&global),
     })
 }
 

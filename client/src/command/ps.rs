@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use longshore_runtime::container::{Container, Phase};
 use longshore_runtime::spec::command;
+use longshore_runtime::volume::{Source, Volume};
 use serde_json::json;
 
 use super::{Format, Global, json_lines, print};
@@ -157,8 +158,8 @@ impl Ps {
             "ID": self.id(container),
             "Image": config.image,
             "Labels": "",
-            "LocalVolumes": "0",
-            "Mounts": config.options.volumes.iter().map(|volume| volume.source.to_string_lossy()).collect::<Vec<_>>().join(","),
+            "LocalVolumes": config.options.volumes.iter().filter_map(Volume::volume).count().to_string(),
+            "Mounts": config.options.volumes.iter().map(mounted).collect::<Vec<_>>().join(","),
             "Names": config.name,
             "Networks": config.options.network,
             "Ports": "",
@@ -167,6 +168,14 @@ impl Ps {
             "State": state(container, paused),
             "Status": status(container, paused),
         })
+    }
+}
+
+/// What is mounted: a volume's name, or a path of this machine.
+fn mounted(volume: &Volume) -> String {
+    match &volume.source {
+        Source::Host(path) => path.display().to_string(),
+        Source::Volume { volume, .. } => volume.clone(),
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Rm {
     /// Kill those that run first; one that is not there is no error
     #[arg(short, long)]
     force: bool,
-    /// Remove volumes without a name, too, which no container has yet
+    /// Remove their volumes without a name, too, as far as no other container has them
     #[arg(short, long)]
     volumes: bool,
     /// Names or IDs
@@ -38,7 +38,7 @@ impl Rm {
         let found: Vec<Result<_>> = self.containers.iter().map(find).collect();
         let containers = Containers::open(&global.own_store()?.store)?;
         for_each(self.containers.into_iter().zip(found), |(name, id)| {
-            match id?.map_or(Ok(()), |id| containers.remove(&id)) {
+            match id?.map_or(Ok(()), |id| containers.remove(&id, self.volumes)) {
                 // Somebody else has removed it.
                 Err(Error::NotFound { .. }) if self.force => {}
                 other => other?,

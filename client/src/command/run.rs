@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use longshore_runtime::container::{self, Containers, Create, LogDriver, LogOptions};
 use longshore_runtime::lifecycle::Signal;
 use longshore_runtime::name::Reference;
-use longshore_runtime::spec::{Network, RunOptions, Volume};
+use longshore_runtime::spec::{Network, RunOptions};
 use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
 
@@ -66,9 +66,8 @@ pub(super) struct Run {
     /// The container's network
     #[arg(long, value_enum, default_value_t)]
     network: NetworkMode,
-    /// Show a directory or file of this machine inside the container
-    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
-    volumes: Vec<Volume>,
+    #[command(flatten)]
+    mounts: super::mount_flags::MountFlags,
     /// Let the container read standard input
     #[arg(short, long)]
     interactive: bool,
@@ -154,7 +153,6 @@ impl Run {
                 NetworkMode::None => Network::None,
                 NetworkMode::Host => Network::Host,
             },
-            volumes: self.volumes,
             tty: self.tty,
             no_new_privileges: self.security_opt.contains(&SecurityOption::NoNewPrivileges),
             read_only: self.read_only,
@@ -162,6 +160,7 @@ impl Run {
             ..RunOptions::default()
         };
         self.limits.apply(&mut options)?;
+        self.mounts.apply(&store, &mut options)?;
         if !self.detach {
             cidfile.as_mut().map_or(Ok(()), |file| file.write(lease.id()))?;
             return Ok(ExitCode::from(container::run(&store, &lease, &image, options, self.interactive)?.code()));

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use longshore_runtime::Store;
 use longshore_runtime::name::Digest;
 use longshore_runtime::store::LayerForm;
+use longshore_runtime::volume::Volumes;
 use serde_json::json;
 
 use super::{Format, Global, Own, json_lines, print};
@@ -142,9 +143,21 @@ fn usage(store: &Store) -> Result<Vec<Row>> {
     let (total_bytes, used_bytes): (u64, u64) = (bytes(&all), bytes(&used));
     let images_row =
         Row { kind: "Images", total: images.len(), active, bytes: total_bytes, reclaimable_bytes: total_bytes - used_bytes };
+    let volumes = Volumes::of(store);
+    let (used, mut volumes_row) =
+        (volumes.in_use()?, Row { kind: "Local Volumes", total: 0, active: 0, bytes: 0, reclaimable_bytes: 0 });
+    for info in volumes.list()?.into_iter().flatten() {
+        let bytes = volumes.disk_bytes(&info.name);
+        volumes_row.total += 1;
+        volumes_row.bytes += bytes;
+        match used.contains(&info.name) {
+            true => volumes_row.active += 1,
+            false => volumes_row.reclaimable_bytes += bytes,
+        }
+    }
     let partial = store.partial_downloads()?;
     let partial_bytes = partial.iter().sum();
     let downloads_row =
         Row { kind: "Downloads", total: partial.len(), active: 0, bytes: partial_bytes, reclaimable_bytes: partial_bytes };
-    Ok(vec![images_row, downloads_row])
+    Ok(vec![images_row, volumes_row, downloads_row])
 }

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::launch::{self, Exit, Guard, Launch};
 use crate::spec::{RunOptions, default_spec};
 use crate::store::{Image, Lease, Store};
+use crate::volume::{self, Mounting, Volumes};
 
 /// Runs a container in the foreground and removes it when it ends.
 ///
@@ -19,7 +20,7 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
     let dir = lease.scratch();
     let guard = Guard::start(std::slice::from_ref(&dir))?;
     lease.id().clone_into(&mut options.id);
-    let ended = launch(store, &dir, &guard, image, options, stdin);
+    let ended = launch(store, lease, &guard, image, options, stdin);
     let removed = launch::remove_tree(&dir);
     guard.dismiss();
     let exit = ended?;
@@ -27,7 +28,9 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
     Ok(exit)
 }
 
-fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
+fn launch(store: &Store, lease: &Lease, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
+    let dir = &lease.scratch();
+    volume::complete(&mut options, &image.config.config)?;
     prepare::write_etc(&dir.join("etc"), &options)?;
     options.etc_directory = Some(dir.join("etc"));
     let mut layers = Shared::new();
@@ -35,6 +38,13 @@ fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: 
     let overlay = prepare::overlay(store, dir, image.diff_ids(), options.rootless.is_some(), true);
     let root = overlay.mount_by(&mut |path| layers.open(path))?;
     layers.enter();
+    if !options.volumes.is_empty() {
+        let volumes = Volumes::of(store);
+        volumes.borrow(&options.volumes, lease)?;
+        let private = dir.join("volumes");
+        let mounting = Mounting { root: root.as_fd(), private: Some(&private), fill: true, rootless: options.rootless };
+        volumes.mount(&mut options.volumes, &mounting)?;
+    }
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
     launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") })
 }

@@ -20,7 +20,9 @@
 //!
 //! **Invariant: no lock of the store is held while a container runs**, and no process but the monitor lives on.
 
+mod copy;
 mod exec;
+mod files;
 mod foreground;
 mod log;
 mod log_file;
@@ -35,11 +37,14 @@ mod stats;
 mod stop;
 mod store;
 
+pub use copy::{CopyOptions, Side, copy};
 pub use exec::ExecCommand;
+pub use files::Files;
 pub use foreground::run;
 pub use log::{LogEntry, LogQuery};
 pub use log_file::{LogDriver, LogOptions};
 pub use monitor::enter as enter_monitor;
+pub(crate) use names::check_name;
 pub use record::{Config, Phase, Status};
 pub use stats::Sample;
 pub use stop::{Stop, Waiter};

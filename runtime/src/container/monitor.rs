@@ -126,7 +126,7 @@ fn run(root: &std::path::Path, id: &str) -> Result<()> {
         containers.save_status(id, &status)
     });
     if config.auto_remove {
-        return containers.discard(&config);
+        return containers.discard(&config, true);
     }
     cleared.and(finished)
 }

@@ -25,8 +25,13 @@ pub(super) fn random() -> Result<String> {
     Ok(format!("{}_{}", MANNERS[number % MANNERS.len()], THINGS[number / MANNERS.len() % THINGS.len()]))
 }
 
-/// Whether a container can be called that: docker's rule.
+/// Whether a container can be called that.
 pub(super) fn check(name: &str) -> Result<()> {
+    check_name("container name", name)
+}
+
+/// Whether something can be called that: docker's rule for containers and volumes.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     let good = name.len() > 1
         && name.len() <= NAME_LIMIT_BYTES
@@ -35,7 +40,7 @@ pub(super) fn check(name: &str) -> Result<()> {
     if good {
         return Ok(());
     }
-    Err(Error::Name { what: "container name", input: name.to_owned(), why: "it must match [a-zA-Z0-9][a-zA-Z0-9_.-]+" })
+    Err(Error::Name { what, input: name.to_owned(), why: "it must match [a-zA-Z0-9][a-zA-Z0-9_.-]+" })
 }
 
 #[cfg(test)]

@@ -7,19 +7,20 @@ use super::store::{Container, Containers};
 use crate::error::{Attempt, Error, Result};
 use crate::lifecycle::Signal;
 use crate::store::claims;
+use crate::volume::Volumes;
 
 impl Containers {
     /// Removes a container that does not run, with its log and all it wrote; its name is free then. With
-    /// `force` one that runs is killed first.
+    /// `volumes` go those of its volumes that nobody gave a name and nobody else has.
     ///
     /// An ordinary user's process must be in the user namespace of [`crate::userns::enter_rootless`]; to kill
     /// what runs, outside of it: [`Containers::kill_for_removal`].
-    pub fn remove(&self, id: &str) -> Result<()> {
+    pub fn remove(&self, id: &str, volumes: bool) -> Result<()> {
         let container = self.load(id)?;
         if container.status.is_live() {
             return Err(runs(&container));
         }
-        self.discard(&container.config)
+        self.discard(&container.config, volumes || container.config.auto_remove)
     }
 
     /// Kills a container that runs and waits until it has ended. True if that was the end of it, too, as it is
@@ -34,8 +35,9 @@ impl Containers {
         Ok(config.auto_remove && !self.directory(&config.id).exists())
     }
 
-    /// Takes a container away and its name back, and removes what it was made of.
-    pub(super) fn discard(&self, config: &Config) -> Result<()> {
+    /// Takes a container away and its name back, and removes what it was made of; with `volumes` those
+    /// that nobody gave a name.
+    pub(super) fn discard(&self, config: &Config, volumes: bool) -> Result<()> {
         // Dropped last: the slow part, removing a tree, then happens after the lock is given back.
         let lease = self.store.lease()?;
         let lock = self.store.lock(FlockOperation::LockExclusive)?;
@@ -45,6 +47,9 @@ impl Containers {
             other => other.attempt(|| format!("remove container {}", config.name))?,
         }
         self.give_names_back();
+        if volumes {
+            Volumes::of(&self.store).release(&config.options.volumes, &lease)?;
+        }
         drop(lock);
         self.store.release(claims(&gone), &lease)
     }

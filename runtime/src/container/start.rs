@@ -24,6 +24,7 @@ use crate::lifecycle::{Directory, Record, process_start_ticks, rfc3339};
 use crate::spec::default_spec;
 use crate::sys;
 use crate::userns::Mapping;
+use crate::volume::{Mounting, Volumes};
 use crate::warning;
 
 /// The caller's standard error in the monitor, as long as there is something to be said to the caller.
@@ -159,12 +160,14 @@ impl Launching<'_> {
         let status = Status { exit_code: error.exit_code(), error: error.to_string(), ..Status::new() };
         let _ = self.containers.save_status(id, &status);
         if self.config.auto_remove {
-            let _ = self.containers.discard(self.config);
+            let _ = self.containers.discard(self.config, true);
         }
     }
 
     fn start(&self, rootless: Option<Mapping>) -> Result<std::convert::Infallible> {
         let (containers, config, id) = (self.containers, self.config, &self.config.id);
+        let has_volumes = !config.options.volumes.is_empty();
+        let is_first = has_volumes && containers.status(id)?.started.is_empty();
         let mut status = Status { phase: Phase::Starting, boot: boot(), ..Status::new() };
         containers.save_status(id, &status)?;
         let lock = rustix::io::dup(self.lock).attempt(|| "duplicate a file descriptor")?;
@@ -179,6 +182,10 @@ impl Launching<'_> {
         let overlay = prepare::overlay(&containers.store, &dir, &config.layers, rootless.is_some(), config.auto_remove);
         let mut layers = Shared::new();
         let root = overlay.mount_by(&mut |path| layers.open(path))?;
+        if has_volumes {
+            let mounting = Mounting { root: root.as_fd(), private: None, fill: is_first, rootless };
+            Volumes::of(&containers.store).mount(&mut options.volumes, &mounting)?;
+        }
         let spec = default_spec(&config.image_config, root.as_fd(), &options)?;
         let directory = Directory::open(containers.store.root().join("containers").as_path(), id)?;
         let text = serde_json::to_vec(&spec).map_err(std::io::Error::from).attempt(|| "describe a container")?;

@@ -17,8 +17,10 @@ use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
+use crate::name::Digest;
 use crate::spec::RunOptions;
 use crate::store::{Image, Lease, Store};
+use crate::volume::{self, Volume, Volumes};
 
 /// The largest `container.json` or `status.json` that is read back.
 const FILE_LIMIT_BYTES: u64 = 8 << 20;
@@ -78,6 +80,11 @@ impl Containers {
         self.store.root().join("containers").join(id)
     }
 
+    /// The volumes in the same store.
+    pub fn volumes(&self) -> Volumes {
+        Volumes::of(&self.store)
+    }
+
     /// Makes a container, which is not started yet. `lease` must hold the image ([`Store::find_leased`]); its ID
     /// is the container's ID.
     ///
@@ -98,7 +105,10 @@ impl Containers {
         let dir = lease.scratch().join("container");
         files::make_private_dir(&dir)?;
         prepare::make_directories(&self.store, &dir, image.diff_ids(), &mut Shared::new())?;
-        let claims: String = image.blobs().chain(image.diff_ids()).map(|digest| format!("{digest}\n")).collect();
+        volume::complete(&mut create.options, &image.config.config)?;
+        let volumes = create.options.volumes.iter().filter_map(Volume::volume).map(volume::claim);
+        let claims = image.blobs().chain(image.diff_ids()).map(Digest::to_string).chain(volumes);
+        let claims: String = claims.map(|claim| claim + "\n").collect();
         std::fs::write(dir.join("claims"), claims).attempt(|| "write a container's claims")?;
         End::write(None, &files::open_lock(&dir.join("lock"))?)?;
         let given = create.name.clone();
@@ -134,7 +144,10 @@ impl Containers {
                 claimed => break claimed?,
             }
         }
-        let made = save(&dir, "container.json", &config)
+        let made = self
+            .volumes()
+            .provide(&config.options.volumes, lease)
+            .and_then(|()| save(&dir, "container.json", &config))
             .and_then(|()| std::fs::rename(&dir, self.directory(&config.id)).attempt(|| "put a container in its place"));
         if made.is_err() {
             let _ = std::fs::remove_file(self.name_path(&config.name));
@@ -327,7 +340,7 @@ impl Containers {
                 if !rustix::process::geteuid().is_root() {
                     crate::userns::enter_rootless()?;
                 }
-                self.discard(config)
+                self.discard(config, true)
             })?;
             return Err(unknown(id));
         }

@@ -53,7 +53,7 @@ pub use guard::Guard;
 pub(crate) use idmap::Mappings;
 pub(crate) use join::{Join, Target, join};
 pub(crate) use mounts::{in_first_user_namespace, is_bind};
-pub(crate) use path::{InRoot, open_in};
+pub(crate) use path::{InRoot, file_type, open_in};
 pub(crate) use process::cpu_list;
 pub use remove::remove_tree;
 pub(crate) use report::exec_error;

@@ -1,8 +1,8 @@
 //! The runtime-spec configuration of a container, from an image's configuration and the user's
 //! options.
 //!
-//! Of the image only command, environment, working directory and user are taken: labels, volumes and
-//! the rest never become configuration of the host (CVE-2026-53488).
+//! Of the image only command, environment, working directory, user and the paths of its volumes are taken: labels
+//! and the rest never become configuration of the host (CVE-2026-53488).
 
 mod capabilities;
 mod files;
@@ -10,7 +10,6 @@ mod limits;
 mod mounts;
 mod parse;
 mod user;
-mod volume;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
@@ -27,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::image::ContainerConfig;
 use crate::seccomp;
 use crate::userns::Mapping;
+use crate::volume::{Tmpfs, Volume};
 use user::ResolvedUser;
 
 pub use capabilities::parse_capability;
@@ -36,7 +36,6 @@ pub use limits::{Limits, Ulimit, parse_size};
 pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
 pub(crate) use user::home;
-pub use volume::{Tmpfs, Volume};
 
 /// Where commands are looked up if nothing says otherwise.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -82,7 +81,7 @@ pub struct RunOptions {
     pub hostname: Option<String>,
     /// The container's network.
     pub network: Network,
-    /// Host paths the container sees.
+    /// Volumes, and host paths the container sees.
     pub volumes: Vec<Volume>,
     /// A terminal of its own.
     pub tty: bool,

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{ETC_FILES, Network, RunOptions, Tmpfs, Volume, build_error};
-use crate::error::Result;
+use super::{ETC_FILES, Network, RunOptions, build_error};
+use crate::error::{Error, Result};
 use crate::userns::Mapping;
+use crate::volume::{Source, Tmpfs, Volume};
 
 /// What tells about, or acts on, the host rather than the container: Docker's list.
 const MASKED: [&str; 12] = [
@@ -52,16 +53,37 @@ pub(super) fn mounts(options: &RunOptions) -> Result<Vec<Mount>> {
             mounts.push(bind(directory.join(name), Path::new("/etc").join(name), &["bind", "rprivate"])?);
         }
     }
-    let volume = |volume: &Volume| {
-        let mode: &[&str] = if volume.read_only { &["rbind", "rprivate", "ro", "rro"] } else { &["rbind", "rprivate", "rw"] };
-        bind(volume.source.clone(), volume.destination.clone(), mode)
-    };
     let mut own: Vec<Mount> = options.volumes.iter().map(volume).collect::<Result<_>>()?;
-    own.extend(options.tmpfs.iter().map(Tmpfs::mount).collect::<Result<Vec<_>>>()?);
+    own.extend(options.tmpfs.iter().map(tmpfs).collect::<Result<Vec<_>>>()?);
     // One over another's parent must not hide it: shortest destination first, as Docker sorts.
     own.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(own);
     Ok(mounts)
+}
+
+fn volume(volume: &Volume) -> Result<Mount> {
+    let Source::Host(source) = &volume.source else {
+        return Err(Error::invalid(volume.describe(), "it has not been made"));
+    };
+    let mut mode = vec![if volume.non_recursive { "bind" } else { "rbind" }, volume.propagation.as_str()];
+    match (volume.read_only, volume.writable_below || volume.non_recursive) {
+        (false, _) => mode.push("rw"),
+        (true, true) => mode.push("ro"),
+        (true, false) => mode.extend(["ro", "rro"]),
+    }
+    bind(source.clone(), volume.destination.clone(), &mode)
+}
+
+/// With docker's options, unless others are given.
+fn tmpfs(tmpfs: &Tmpfs) -> Result<Mount> {
+    let defaults = ["nosuid", "nodev", "noexec"].map(str::to_owned);
+    MountBuilder::default()
+        .destination(tmpfs.destination.clone())
+        .typ("tmpfs")
+        .source("tmpfs")
+        .options(defaults.into_iter().chain(tmpfs.options.iter().cloned()).collect::<Vec<_>>())
+        .build()
+        .map_err(|error| build_error(&error))
 }
 
 fn bind(source: PathBuf, destination: PathBuf, options: &[&str]) -> Result<Mount> {

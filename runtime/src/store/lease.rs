@@ -3,7 +3,7 @@
 //! A lease is a locked file that lists digests. The kernel drops the lock when the process ends,
 //! however it ends, so a lease nobody holds is stale and anybody may clear it away.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -54,9 +54,14 @@ impl Lease {
 
     /// Claims more blobs or layers. From here on nobody removes those that exist.
     pub fn add<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
+        self.add_claims(digests)
+    }
+
+    /// The same for anything that is named by a line.
+    pub(crate) fn add_claims(&self, claims: impl IntoIterator<Item = impl Display>) -> Result<()> {
         let mut lines = String::new();
-        for digest in digests {
-            let _ = writeln!(lines, "{digest}");
+        for claim in claims {
+            let _ = writeln!(lines, "{claim}");
         }
         let _lock = self.store.lock(FlockOperation::LockShared)?;
         (&self.file).write_all(lines.as_bytes()).attempt(|| "write lease")
@@ -111,7 +116,15 @@ impl Store {
     }
 
     fn leased_but_by(&self, own: Option<&Lease>) -> Result<Vec<Digest>> {
-        let mut digests = Vec::new();
+        let claimed = self.claimed_but_by(own)?;
+        Ok(claimed.iter().flat_map(|(_, text)| text.lines()).filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// Who claims what, a line each: the IDs of running commands' leases and of containers. Only meaningful under
+    /// the exclusive lock.
+    pub(crate) fn claimed_but_by(&self, own: Option<&Lease>) -> Result<Vec<(String, String)>> {
+        let mut claimed = Vec::new();
+        let id = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let own = own.map(Lease::path);
         for path in self.lease_files()?.into_iter().filter(|path| own.as_ref() != Some(path)) {
             if lock_existing(&path)?.is_some() {
@@ -119,13 +132,13 @@ impl Store {
             }
             // A lease that ended between the two looks claims nothing any more.
             let Ok(text) = files::read_bounded(&path, LEASE_LIMIT_BYTES) else { continue };
-            digests.extend(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()));
+            claimed.push((id(&path), String::from_utf8_lossy(&text).into_owned()));
         }
         // What a container that is kept needs it needs whether it runs or not.
         for container in std::fs::read_dir(self.root.join("containers")).into_iter().flatten().flatten() {
-            digests.extend(claims(&container.path()));
+            claimed.push((id(&container.path()), claim_lines(&container.path())));
         }
-        Ok(digests)
+        Ok(claimed)
     }
 
     fn lease_files(&self) -> Result<Vec<PathBuf>> {
@@ -137,8 +150,12 @@ impl Store {
 
 /// What the container kept in `directory` claims; nothing if that has gone.
 pub(crate) fn claims(directory: &Path) -> Vec<Digest> {
+    claim_lines(directory).lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+fn claim_lines(directory: &Path) -> String {
     let text = files::read_bounded(&directory.join("claims"), LEASE_LIMIT_BYTES).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()).collect()
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The lock of a lease that nobody holds; `None` if it is held or gone.

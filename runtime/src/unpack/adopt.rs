@@ -55,7 +55,7 @@ fn open(layer: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat2(layer, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
-fn read(from: BorrowedFd<'_>) -> rustix::io::Result<Metadata> {
+pub(super) fn read(from: BorrowedFd<'_>) -> rustix::io::Result<Metadata> {
     let stat = rustix::fs::fstat(from)?;
     let mut names = vec![0; XATTR_BYTES];
     let length = match rustix::fs::flistxattr(from, &mut names[..]) {

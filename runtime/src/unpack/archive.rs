@@ -87,7 +87,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
                 };
             };
             let header =
-                Header::parse(&block).map_err(|why| Error::invalid(format_args!("layer entry {}", self.headers), why))?;
+                Header::parse(&block).map_err(|why| Error::invalid(format_args!("archive entry {}", self.headers), why))?;
             self.headers += 1;
             if self.headers > self.limits.entries {
                 return Err(Error::invalid("layer", format_args!("it has more than {} entries", self.limits.entries)));

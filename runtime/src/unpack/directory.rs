@@ -29,6 +29,11 @@ impl<'a> Directory<'a> {
         Ok(Self { tree: Tree::new(root, options)?, writer: Writer::new(options), options, dropped_devices: 0 })
     }
 
+    /// In a directory that has something in it, which stays where the archive has nothing.
+    pub(super) fn existing(root: BorrowedFd<'a>, options: &'a Options) -> Self {
+        Self { tree: Tree::existing(root, options), writer: Writer::new(options), options, dropped_devices: 0 }
+    }
+
     /// Writes what comes last. Gives the implied directories, and how many attributes were left out.
     pub(super) fn finish(mut self) -> Result<(Vec<PathBuf>, u64)> {
         let implied = self.tree.finish(&mut self.writer)?;

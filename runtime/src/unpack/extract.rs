@@ -22,9 +22,18 @@ const WHITEOUT_META: &[u8] = b".wh..wh.";
 /// The opaque marker.
 const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
 
+/// What names like `.wh.x` are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// An image's layer: they say what lower layers have and this one hides.
+    Layer,
+    /// Any archive: they are names.
+    Plain,
+}
+
 /// Reads `input` to its end and writes what is in it to `target`. Gives how many entries there were.
-pub(super) fn extract(input: impl BufRead, target: &mut impl Target, options: &Options) -> Result<u64> {
-    let mut extractor = Extractor { archive: Archive::new(input, &options.limits), target, options, file_bytes: 0 };
+pub(super) fn extract(input: impl BufRead, target: &mut impl Target, options: &Options, names: Names) -> Result<u64> {
+    let mut extractor = Extractor { archive: Archive::new(input, &options.limits), target, options, names, file_bytes: 0 };
     let mut entries = 0;
     while let Some(entry) = extractor.archive.next()? {
         extractor.take(entry)?;
@@ -38,6 +47,7 @@ struct Extractor<'a, R, T> {
     archive: Archive<'a, R>,
     target: &'a mut T,
     options: &'a Options,
+    names: Names,
     /// The sum of the files' sizes so far, holes included.
     file_bytes: u64,
 }
@@ -51,12 +61,14 @@ impl<R: BufRead, T: Target> Extractor<'_, R, T> {
             };
         };
         let (above, name) = split(&path);
-        // aufs kept hard links below such names; nothing but aufs ever reads them.
-        if components(above).any(|part| part.starts_with(WHITEOUT_META)) {
-            return Ok(());
-        }
-        if name.starts_with(WHITEOUT) {
-            return self.whiteout(above, name, &path);
+        if self.names == Names::Layer {
+            // aufs kept hard links below such names; nothing but aufs ever reads them.
+            if components(above).any(|part| part.starts_with(WHITEOUT_META)) {
+                return Ok(());
+            }
+            if name.starts_with(WHITEOUT) {
+                return self.whiteout(above, name, &path);
+            }
         }
         let place = Place { parent: self.target.parent(above)?, name: name.to_vec(), path: path.clone() };
         match std::mem::replace(&mut entry.kind, Kind::Directory) {

@@ -156,7 +156,7 @@ pub(super) fn is_foreign(name: &[u8]) -> bool {
 
 /// An attempt on an entry, its path shown escaped.
 pub(super) fn attempted(verb: &str, path: &[u8]) -> String {
-    format!("{verb} layer entry {:?}", String::from_utf8_lossy(path))
+    format!("{verb} archive entry {:?}", String::from_utf8_lossy(path))
 }
 
 /// The process' file mode creation mask, read without changing it; where it cannot be read, one that

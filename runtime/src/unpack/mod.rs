@@ -16,6 +16,9 @@
 //! A symbolic link among an entry's parents is resolved here, component by component, inside the
 //! layer, as `umoci` and `docker` do.
 //!
+//! Archives that are no layers, as volumes are filled with and `cp` takes them, are read by the same code
+//! ([`plain`]), and written by [`pack`].
+//!
 //! ## What a layer means without the layers below it
 //!
 //! Layers are unpacked independently of each other. Three things follow:
@@ -41,8 +44,10 @@ mod extract;
 mod header;
 mod image;
 mod metadata;
+mod pack;
 mod pax;
 mod pipe;
+mod plain;
 mod sparse;
 mod stream;
 mod target;
@@ -55,11 +60,15 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::name::{Algorithm, Digest};
+use crate::userns::Mapping;
 
 pub use adopt::adopt_directory;
 pub use image::PendingImage;
+pub(crate) use pack::Packer;
+pub(crate) use plain::{hand_over, merge, merge_stream, unpack_tree};
 
 use directory::Directory;
+use extract::Names;
 use image::Image;
 use pipe::Drainer;
 use stream::Streams;
@@ -75,6 +84,15 @@ pub struct Options {
     pub owners: Owners,
     /// What an archive may ask for.
     pub limits: Limits,
+}
+
+impl Options {
+    /// How files are written in the user namespace this process is in, if it is not root's.
+    #[must_use]
+    pub fn within(rootless: Option<Mapping>) -> Self {
+        let owners = if matches!(rootless, Some(Mapping::Single { .. })) { Owners::Squash } else { Owners::Keep };
+        Self { userxattr: rootless.is_some(), owners, ..Self::default() }
+    }
 }
 
 /// What becomes of the owners an archive names.
@@ -180,7 +198,7 @@ pub fn unpack_layer(
 ) -> Result<Unpacked> {
     let (written, streams) = read(compressed, algorithm, diff_algorithm, options, |input| {
         let mut directory = Directory::new(dest, options)?;
-        let entries = extract::extract(input, &mut directory, options)?;
+        let entries = extract::extract(input, &mut directory, options, Names::Layer)?;
         let dropped_devices = directory.dropped_devices;
         let (implied, dropped_xattrs) = directory.finish()?;
         Ok(Written { entries, implied, dropped_xattrs, dropped_devices })
@@ -203,7 +221,7 @@ pub fn unpack_image(
 ) -> Result<(Unpacked, PendingImage)> {
     let ((written, pending), streams) = read(compressed, algorithm, diff_algorithm, options, |input| {
         let mut image = Image::new(image, options)?;
-        let entries = extract::extract(input, &mut image, options)?;
+        let entries = extract::extract(input, &mut image, options, Names::Layer)?;
         let (pending, implied, dropped_xattrs) = image.finish();
         Ok((Written { entries, implied, dropped_xattrs, dropped_devices: 0 }, pending))
     })?;
@@ -257,5 +275,5 @@ fn read<T>(
 
 /// An [`Error::Invalid`] about one entry; its name is shown escaped.
 fn invalid_entry(path: &[u8], why: impl std::fmt::Display) -> Error {
-    Error::invalid(format_args!("layer entry {:?}", String::from_utf8_lossy(path)), why)
+    Error::invalid(format_args!("archive entry {:?}", String::from_utf8_lossy(path)), why)
 }

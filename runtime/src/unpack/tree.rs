@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use crate::error::{Attempt, Error, Result};
 
-use super::Options;
 use super::metadata::{Metadata, Writer, attempted};
 use super::target::{Found, check_path, join, split};
+use super::{Options, invalid_entry};
 
 /// Descriptors of directories kept open: enough for the working set of an archive in any sane order.
 const OPEN_DIRECTORIES: usize = 64;
@@ -59,6 +59,8 @@ struct Directory {
 pub(super) struct Tree<'a> {
     root: BorrowedFd<'a>,
     options: &'a Options,
+    /// What is there already stays: a directory is never replaced by something else, nor the other way round.
+    merge: bool,
     /// By path as archives spell it, cleaned.
     open: HashMap<Vec<u8>, Rc<Parent>>,
     /// By path free of symbolic links: children sort after their parents.
@@ -84,7 +86,12 @@ impl<'a> Tree<'a> {
         rustix::fs::fchown(root, Some(uid), Some(gid)).attempt(|| "take the directory to unpack into")?;
         rustix::fs::fchmod(root, PROVISIONAL).attempt(|| "change the mode of the directory to unpack into")?;
         let directories = BTreeMap::from([(Vec::new(), Directory::default())]);
-        Ok(Self { root, options, open: HashMap::new(), directories, held_bytes: 0 })
+        Ok(Self { root, options, merge: false, open: HashMap::new(), directories, held_bytes: 0 })
+    }
+
+    /// A tree in a directory that has something in it, mounts perhaps, and keeps its own metadata.
+    pub(super) fn existing(root: BorrowedFd<'a>, options: &'a Options) -> Self {
+        Self { root, options, merge: true, open: HashMap::new(), directories: BTreeMap::new(), held_bytes: 0 }
     }
 
     /// The directory `path` names (cleaned components joined by `/`), if nothing but directories is on the
@@ -115,7 +122,11 @@ impl<'a> Tree<'a> {
 
     fn open_strictly(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
-        rustix::fs::openat2(self.root, path, DIRECTORY, Mode::empty(), STRICT)
+        rustix::fs::openat2(self.root, path, DIRECTORY, Mode::empty(), self.resolve())
+    }
+
+    fn resolve(&self) -> ResolveFlags {
+        if self.merge { STRICT.difference(ResolveFlags::NO_XDEV) } else { STRICT }
     }
 
     pub(super) fn above(&self, directory: &Parent) -> Result<Parent> {
@@ -150,7 +161,9 @@ impl<'a> Tree<'a> {
             unlink(parent, name, AtFlags::empty(), &path)?;
         }
         rustix::fs::mkdirat(parent.fd(), name, PROVISIONAL).attempt(|| attempted("create", &path))?;
-        self.record(path.clone(), None, over_whiteout)?;
+        if !self.merge {
+            self.record(path.clone(), None, over_whiteout)?;
+        }
         let fd = rustix::fs::openat(parent.fd(), name, DIRECTORY, Mode::empty()).attempt(|| attempted("open", &path))?;
         Ok(Parent { fd, path })
     }
@@ -172,6 +185,9 @@ impl<'a> Tree<'a> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(true);
         }
+        if self.merge {
+            return Err(invalid_entry(path, "a directory cannot take the place of what is no directory"));
+        }
         self.remove(parent, name)?;
         rustix::fs::mkdirat(parent.fd(), name, PROVISIONAL).attempt(|| attempted("create", path))?;
         Ok(false)
@@ -179,7 +195,7 @@ impl<'a> Tree<'a> {
 
     /// The metadata of the layer's root.
     pub(super) fn set_root(&mut self, metadata: Metadata) -> Result<()> {
-        self.record(Vec::new(), Some(metadata), false)
+        if self.merge { Ok(()) } else { self.record(Vec::new(), Some(metadata), false) }
     }
 
     /// Marks a directory as hiding everything below it.
@@ -222,6 +238,9 @@ impl<'a> Tree<'a> {
     pub(super) fn remove(&mut self, parent: &Parent, name: &[u8]) -> Result<()> {
         let path = parent.join(name);
         let kind = FileType::from_raw_mode(stat(parent, name).attempt(|| attempted("look at", &path))?.st_mode);
+        if self.merge && kind == FileType::Directory {
+            return Err(invalid_entry(&path, "what is no directory cannot take the place of one"));
+        }
         if matches!(kind, FileType::Directory | FileType::Symlink) {
             self.open.clear(); // any of them may lead through it
         }
@@ -246,7 +265,8 @@ impl<'a> Tree<'a> {
         for (path, directory) in std::mem::take(&mut self.directories).into_iter().rev() {
             let name = if path.is_empty() { b"." } else { &path[..] };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat2(self.root, name, flags, Mode::empty(), STRICT).attempt(|| attempted("open", &path))?;
+            let fd = rustix::fs::openat2(self.root, name, flags, Mode::empty(), self.resolve())
+                .attempt(|| attempted("open", &path))?;
             if directory.opaque {
                 rustix::fs::fsetxattr(&fd, opaque, b"y", XattrFlags::empty()).attempt(|| attempted("make opaque", &path))?;
             }

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use longshore_runtime::launch::{self, Launch, Rootfs};
-use longshore_runtime::spec::{Network, Volume, default_spec};
+use longshore_runtime::spec::{Network, default_spec};
+use longshore_runtime::volume::Volume;
 use serde_json::json;
 
 use crate::bundle::Bundle;
@@ -136,11 +137,16 @@ fn volumes_are_bound_and_read_only_ones_cannot_be_written_at_any_depth() {
     };
     let host = tempfile::tempdir().unwrap();
     fs::write(host.path().join("in"), "in\n").unwrap();
-    let volume = |destination: &str, read_only| Volume { source: host.path().into(), destination: destination.into(), read_only };
+    let volume = |destination: &str, read_only| Volume {
+        source: host.path().into(),
+        destination: destination.into(),
+        read_only,
+        ..Volume::default()
+    };
     bundle.options.volumes = vec![
         volume("/data", false),
         volume("/ro", true),
-        Volume { source: host.path().join("in"), destination: "/new/file".into(), read_only: true },
+        Volume { source: host.path().join("in").into(), destination: "/new/file".into(), read_only: true, ..Volume::default() },
     ];
     let run = bundle.run();
     assert_eq!((run.code, run.out.as_str()), (Some(0), "in\nin"));
@@ -230,7 +236,8 @@ fn an_overlay_shows_all_layers_keeps_changes_in_the_upper_one_and_is_no_mount_of
 fn a_dangling_link_as_mount_target_is_an_error_that_names_it() {
     let Some(mut bundle) = Bundle::sh("true") else { return };
     symlink("/nowhere/at/all", bundle.root().join("data")).unwrap();
-    bundle.options.volumes = vec![Volume { source: "/tmp".into(), destination: "/data".into(), read_only: true }];
+    bundle.options.volumes =
+        vec![Volume { source: "/tmp".into(), destination: "/data".into(), read_only: true, ..Volume::default() }];
     let run = bundle.run();
     assert_eq!(run.code, Some(125));
     assert!(run.err.contains("/data"), "{}", run.err);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use longshore_runtime::launch::Rootfs;
-use longshore_runtime::spec::Volume;
+use longshore_runtime::volume::Volume;
 use serde_json::json;
 
 use crate::bundle::{Bundle, ROCI, Run};
@@ -81,8 +81,9 @@ fn cve_2019_19921_symlinked_proc_and_sys_are_refused() {
 #[test]
 fn cve_2023_27561_no_mount_covers_procfs() {
     let host = tempfile::tempdir().unwrap();
-    let volume =
-        |destination: &str| vec![Volume { source: host.path().into(), destination: destination.into(), read_only: false }];
+    let volume = |destination: &str| {
+        vec![Volume { source: host.path().into(), destination: destination.into(), read_only: false, ..Volume::default() }]
+    };
     for destination in ["/proc", "/proc/sys", "/x/../proc/self", "/link", "/link/sys"] {
         let Some(mut bundle) = Bundle::sh("true") else { return };
         symlink("/proc", bundle.root().join("link")).unwrap();
@@ -100,7 +101,8 @@ fn cve_2021_30465_a_target_that_is_a_link_is_followed_inside_the_root_only() {
     // Absolute and climbing links both end in the image's own /inside.
     fs::create_dir(bundle.root().join("inside")).unwrap();
     symlink("../../../../../inside", bundle.root().join("link")).unwrap();
-    bundle.options.volumes = vec![Volume { source: host.path().into(), destination: "/link".into(), read_only: true }];
+    bundle.options.volumes =
+        vec![Volume { source: host.path().into(), destination: "/link".into(), read_only: true, ..Volume::default() }];
     assert_eq!(bundle.run().ok(), "volume");
     fs::remove_file(bundle.root().join("link")).unwrap();
     symlink(outside.path(), bundle.root().join("link")).unwrap();
@@ -140,7 +142,8 @@ fn cve_2021_30465_a_target_swapped_while_containers_start_never_leads_out() {
     fs::create_dir(bundle.root().join("inside")).unwrap();
     fs::create_dir(bundle.root().join("target")).unwrap();
     symlink(outside.path(), bundle.root().join("swap")).unwrap();
-    bundle.options.volumes = vec![Volume { source: host.path().into(), destination: "/target".into(), read_only: true }];
+    bundle.options.volumes =
+        vec![Volume { source: host.path().into(), destination: "/target".into(), read_only: true, ..Volume::default() }];
     bundle.write(|_| {});
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (a, b) = (bundle.root().join("target"), bundle.root().join("swap"));
@@ -228,7 +231,8 @@ fn cve_2024_45310_nothing_is_made_outside_where_a_mount_s_target_is_missing() {
         symlink(outside.path(), bundle.root().join("link")).unwrap();
         symlink(format!("../../../../../../..{}", outside.path().display()), bundle.root().join("deep/link")).unwrap();
         symlink(outside.path().join("made"), bundle.root().join("dangling")).unwrap();
-        let volume = Volume { source: host.path().join(source), destination: target.into(), read_only: true };
+        let volume =
+            Volume { source: host.path().join(source).into(), destination: target.into(), read_only: true, ..Volume::default() };
         bundle.options.volumes = vec![volume];
         let _ = bundle.run();
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{source} {target}");

@@ -58,5 +58,5 @@ fn kept_in_a_user_namespace_of_one_id() {
     let mut layer = Layer::new();
     layer.push(&mut owned, b"");
     let error = Ground::new().unpack(&layer.tar(), &Options { userxattr: true, ..Options::default() }).unwrap_err();
-    assert!(error.to_string().contains("owner of layer entry \"owned\""), "{error}");
+    assert!(error.to_string().contains("owner of archive entry \"owned\""), "{error}");
 }

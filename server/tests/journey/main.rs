@@ -21,3 +21,4 @@ mod run;
 mod tools;
 mod tree;
 mod trust;
+mod volumes;

@@ -14,15 +14,15 @@ use super::tools::{User, program_path, stderr};
 
 /// No account of the host needs to exist: the user's name and ranges are mounted over the host's files.
 const UID: u32 = 61_235;
-const RANGE: &str = "tester:500000:65536\n";
+pub(super) const RANGE: &str = "tester:500000:65536\n";
 
 /// Says who the user is and all there is to say of what the image brought.
 const SURVEY: &str = "id; cat /usr/share/kept/file; find /bin/su /bin/ping /etc/passwd /srv /tmp /usr /var \
      -exec stat -c '%n %N %F %f %u:%g %Y %h' {} + | sort; md5sum /bin/su /srv/links/b/second";
 
 /// An ordinary user with a home and programs of their own.
-struct Ordinary {
-    user: User,
+pub(super) struct Ordinary {
+    pub(super) user: User,
     /// Holds the files mounted over the host's, and the programs: where those were built, an ordinary
     /// user may not be able to look.
     host: PathBuf,
@@ -30,7 +30,7 @@ struct Ordinary {
 
 impl Ordinary {
     /// `ranges` is their `/etc/subuid` and `/etc/subgid`.
-    fn new(ranges: &str) -> Option<Self> {
+    pub(super) fn new(ranges: &str) -> Option<Self> {
         if !["newuidmap", "setpriv", "unshare"].iter().all(|program| installed(program)) {
             return None;
         }
@@ -48,7 +48,7 @@ impl Ordinary {
         Some(Self { user, host })
     }
 
-    fn output(&self, program: &str, args: &[&str]) -> Output {
+    pub(super) fn output(&self, program: &str, args: &[&str]) -> Output {
         let script = "mount --bind $HOST/passwd /etc/passwd && mount --bind $HOST/ranges /etc/subuid && \
                       mount --bind $HOST/ranges /etc/subgid && cd / && exec setpriv --reuid $ID --regid $ID --clear-groups \"$@\"";
         let program = self.host.join(program);
@@ -65,7 +65,7 @@ impl Ordinary {
         command.env("HOST", &self.host).env("ID", UID.to_string()).output().unwrap()
     }
 
-    fn succeed(&self, program: &str, args: &[&str]) -> String {
+    pub(super) fn succeed(&self, program: &str, args: &[&str]) -> String {
         let output = self.output(program, args);
         assert!(output.status.success(), "{program} {args:?}: {}\n{}", output.status, stderr(&output));
         String::from_utf8(output.stdout).unwrap()

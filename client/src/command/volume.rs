@@ -1,0 +1,317 @@
+//! `rbox volume`
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use longshore_runtime::Error;
+use longshore_runtime::volume::{Info, Volumes};
+use serde_json::{Value, json};
+
+use super::{Format, Global, for_each, json_lines, print};
+use crate::error::Result;
+use crate::text::{self, printable};
+
+/// Manage volumes
+#[derive(Debug, Args)]
+pub(super) struct Volume {
+    #[command(subcommand)]
+    verb: VolumeVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeVerb {
+    Create(Create),
+    Inspect(Inspect),
+    #[command(visible_alias = "list")]
+    Ls(Ls),
+    Prune(Prune),
+    #[command(visible_alias = "remove")]
+    Rm(Rm),
+}
+
+/// Make a volume
+///
+/// One that is there already stays as it is. Its name, or the one that is made up, is printed.
+#[derive(Debug, Args)]
+struct Create {
+    /// The driver; there is one
+    #[arg(short, long, default_value = "local", value_parser = ["local"])]
+    driver: String,
+    /// Say something about it
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    labels: Vec<String>,
+    /// What it is called
+    #[arg(value_name = "VOLUME")]
+    name: Option<String>,
+}
+
+/// Show everything about volumes, as JSON
+#[derive(Debug, Args)]
+struct Inspect {
+    /// Their names
+    #[arg(value_name = "VOLUME", required = true)]
+    names: Vec<String>,
+}
+
+/// List volumes
+#[derive(Debug, Args)]
+struct Ls {
+    /// Only those that fit: name=PART, label=KEY[=VALUE], driver=NAME, or dangling=true for those no container has;
+    /// of one kind any, of several all
+    #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
+    filter: Vec<Filter>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Print only names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Remove volumes no container has
+///
+/// Those without a name; with --all the others, too.
+#[derive(Debug, Args)]
+struct Prune {
+    /// Those with a name, too
+    #[arg(short, long)]
+    all: bool,
+    /// Only those that fit: label=KEY[=VALUE] or label!=KEY[=VALUE]
+    #[arg(long, value_name = "KIND=VALUE", value_parser = Filter::parse_for_prune)]
+    filter: Vec<Filter>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Remove volumes, with all that is in them
+///
+/// One that a container has, whether it runs or not, stays.
+#[derive(Debug, Args)]
+struct Rm {
+    /// One that is not there is no error
+    #[arg(short, long)]
+    force: bool,
+    /// Their names
+    #[arg(value_name = "VOLUME", required = true)]
+    names: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Filter {
+    Name(String),
+    Driver(String),
+    Label(String, Option<String>),
+    NoLabel(String, Option<String>),
+    Dangling(bool),
+}
+
+impl Filter {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        let (kind, value) = text.split_once('=').ok_or("KIND=VALUE")?;
+        Ok(match kind {
+            "name" => Self::Name(value.into()),
+            "driver" => Self::Driver(value.into()),
+            "dangling" => Self::Dangling(match value {
+                "true" | "1" => true,
+                "false" | "0" => false,
+                _ => return Err("dangling is true or false".into()),
+            }),
+            "label" | "label!" => {
+                let (key, value) = value.split_once('=').map_or((value, None), |(key, value)| (key, Some(value.to_owned())));
+                if kind == "label" { Self::Label(key.into(), value) } else { Self::NoLabel(key.into(), value) }
+            }
+            _ => return Err("the kinds are name, label, driver and dangling".into()),
+        })
+    }
+
+    fn parse_for_prune(text: &str) -> std::result::Result<Self, String> {
+        match Self::parse(text) {
+            Ok(filter @ (Self::Label(..) | Self::NoLabel(..))) => Ok(filter),
+            _ => Err("label=KEY[=VALUE] or label!=KEY[=VALUE]".into()),
+        }
+    }
+
+    fn fits(&self, info: &Info, in_use: &BTreeSet<String>) -> bool {
+        let has = |key: &String, value: &Option<String>| {
+            info.labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+        };
+        match self {
+            Self::Name(part) => info.name.contains(part.as_str()),
+            Self::Driver(driver) => driver == "local",
+            Self::Label(key, value) => has(key, value),
+            Self::NoLabel(key, value) => !has(key, value),
+            Self::Dangling(dangling) => in_use.contains(&info.name) != *dangling,
+        }
+    }
+}
+
+/// Of each kind of filter that was given one must fit, but all of those about labels.
+fn wanted(filters: &[Filter], info: &Info, in_use: &BTreeSet<String>) -> bool {
+    let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
+    filters.iter().all(|one| match one {
+        Filter::Label(..) | Filter::NoLabel(..) => one.fits(info, in_use),
+        _ => filters.iter().any(|other| same(one, other) && other.fits(info, in_use)),
+    })
+}
+
+impl Volume {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        match self.verb {
+            VolumeVerb::Create(verb) => verb.execute(global),
+            VolumeVerb::Inspect(verb) => verb.execute(global),
+            VolumeVerb::Ls(verb) => verb.execute(global),
+            VolumeVerb::Prune(verb) => verb.execute(global),
+            VolumeVerb::Rm(verb) => verb.execute(global),
+        }
+    }
+}
+
+impl Create {
+    fn execute(self, global: &Global) -> Result<ExitCode> {
+        let label = |label: String| match label.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (label, String::new()),
+        };
+        let labels: BTreeMap<String, String> = self.labels.into_iter().map(label).collect();
+        let made = Volumes::of(&global.store()?).create(self.name.as_deref(), labels)?;
+        print(|out| writeln!(out, "{}", made.name))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Inspect {
+    fn execute(self, global: &Global) -> Result<ExitCode> {
+        let volumes = Volumes::of(&global.store()?);
+        let described: Vec<Value> =
+            self.names.iter().map(|name| Ok(describe(&volumes, &volumes.get(name)?))).collect::<Result<_>>()?;
+        print(|out| {
+            serde_json::to_writer_pretty(&mut *out, &described)?;
+            writeln!(out)
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// docker's keys.
+pub(super) fn describe(volumes: &Volumes, info: &Info) -> Value {
+    json!({
+        "CreatedAt": info.created,
+        "Driver": "local",
+        "Labels": if info.labels.is_empty() { Value::Null } else { json!(info.labels) },
+        "Mountpoint": volumes.data_path(&info.name),
+        "Name": info.name,
+        "Options": null,
+        "Scope": "local",
+    })
+}
+
+impl Ls {
+    fn execute(self, global: &Global) -> Result<ExitCode> {
+        let volumes = Volumes::of(&global.store()?);
+        let asked = self.filter.iter().any(|filter| matches!(filter, Filter::Dangling(_)));
+        let in_use = if asked { volumes.in_use()? } else { BTreeSet::new() };
+        let mut rows = Vec::new();
+        for volume in volumes.list()? {
+            match volume {
+                Ok(info) => rows.extend(wanted(&self.filter, &info, &in_use).then_some(info)),
+                Err(e) => eprintln!("rbox: skipped a damaged volume: {}", printable(&e.to_string())),
+            }
+        }
+        print(|out| match (self.quiet, self.format) {
+            (true, _) => rows.iter().try_for_each(|info| writeln!(out, "{}", info.name)),
+            (_, Format::Json) => json_lines(out, rows.iter().map(|info| row(&volumes, info))),
+            (_, Format::Table) => {
+                let cells: Vec<Vec<String>> = rows.iter().map(|info| vec!["local".into(), info.name.clone()]).collect();
+                text::table(out, &["DRIVER", "VOLUME NAME"], &cells)
+            }
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// docker's keys of a line; what docker does not count there either is not available.
+fn row(volumes: &Volumes, info: &Info) -> Value {
+    let labels: Vec<String> = info.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    json!({
+        "Availability": "N/A",
+        "Driver": "local",
+        "Group": "N/A",
+        "Labels": labels.join(","),
+        "Links": "N/A",
+        "Mountpoint": volumes.data_path(&info.name),
+        "Name": info.name,
+        "Scope": "local",
+        "Size": "N/A",
+        "Status": "N/A",
+    })
+}
+
+impl Prune {
+    fn execute(self, global: &Global) -> Result<ExitCode> {
+        if !self.force && !self.confirmed()? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let volumes = Volumes::of(&global.own_store()?.store);
+        let nobody = BTreeSet::new();
+        let fits = |info: &Info| (self.all || info.is_anonymous()) && wanted(&self.filter, info, &nobody);
+        let (names, bytes) = volumes.prune(&fits)?;
+        print(|out| {
+            if !names.is_empty() {
+                writeln!(out, "Deleted Volumes:\n{}\n", names.join("\n"))?;
+            }
+            writeln!(out, "Total reclaimed space: {}", text::size(bytes))
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn confirmed(&self) -> Result<bool> {
+        let which = if self.all { "all" } else { "anonymous" };
+        print(|out| {
+            writeln!(out, "WARNING! This will remove {which} local volumes not used by at least one container.")?;
+            write!(out, "Are you sure you want to continue? [y/N] ")
+        })?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map_err(|error| Error::io("read the answer from standard input", error))?;
+        Ok(matches!(answer.trim(), "y" | "Y"))
+    }
+}
+
+impl Rm {
+    fn execute(self, global: &Global) -> Result<ExitCode> {
+        let volumes = Volumes::of(&global.own_store()?.store);
+        for_each(self.names, |name| {
+            match volumes.remove(&name) {
+                Err(Error::NotFound { .. }) if self.force => {}
+                other => other?,
+            }
+            Ok(name)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_fit_as_dockers() {
+        let labels = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())]);
+        let info = Info { name: "data-1".into(), created: String::new(), labels };
+        let in_use = BTreeSet::from(["data-1".to_owned()]);
+        let fits = |filters: &[&str]| {
+            let filters: Vec<Filter> = filters.iter().map(|text| Filter::parse(text).unwrap()).collect();
+            wanted(&filters, &info, &in_use)
+        };
+        assert!(fits(&[]) && fits(&["name=ata"]) && fits(&["label=a"]) && fits(&["label=a=1"]) && fits(&["driver=local"]));
+        assert!(fits(&["name=x", "name=data"]) && fits(&["dangling=false"]) && fits(&["label!=c"]));
+        assert!(!fits(&["name=x"]) && !fits(&["label=a=2"]) && !fits(&["dangling=true"]) && !fits(&["label!=a"]));
+        assert!(!fits(&["label=a", "label=c"]) && !fits(&["driver=nfs"]));
+        for bad in ["name", "x=y", "dangling=maybe", ""] {
+            assert!(Filter::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Filter::parse_for_prune("name=x").is_err() && Filter::parse_for_prune("label!=x").is_ok());
+    }
+}

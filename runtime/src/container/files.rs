@@ -1,0 +1,140 @@
+//! A container's files from outside: its root directory, as its processes see it, or as it would be.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::prepare;
+use super::record::{Config, Phase};
+use super::store::{Container, Containers};
+use crate::erofs::Shared;
+use crate::error::{Attempt, Result};
+use crate::files;
+use crate::launch::{InRoot, file_type};
+use crate::sys::{self, MountAttributes};
+use crate::userns::{self, Mapping};
+use crate::volume::{Mounting, Source, Volume, Volumes};
+
+/// How long is waited before it is looked again whether a container can be had.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A container's root directory. What is in it is the container's: resolve no path in it but by descriptor.
+#[derive(Debug)]
+pub struct Files {
+    root: OwnedFd,
+    /// The user namespace this process is in now, if it is not root's.
+    pub rootless: Option<Mapping>,
+    /// It does not run, and is not started as long as this is held.
+    _lock: Option<File>,
+    _layers: Shared,
+}
+
+impl Files {
+    /// The root directory, as a bare reference.
+    pub fn root(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+impl Containers {
+    /// A container's root directory: while it runs with everything that is mounted in it, else with its volumes.
+    /// Until it is dropped one that does not run cannot be started.
+    ///
+    /// This process may be in other namespaces then. Call it while it has one thread.
+    pub fn files(&self, container: &Container) -> Result<Files> {
+        let id = &container.config.id;
+        loop {
+            let container = self.load(id)?;
+            if container.status.phase == Phase::Running {
+                match self.running_root(&container)? {
+                    Some(files) => return Ok(files),
+                    // It has just ended.
+                    None => std::thread::sleep(PAUSE),
+                }
+                continue;
+            }
+            let lock = self.open_lock(id)?;
+            if files::try_lock(&lock, FlockOperation::NonBlockingLockExclusive)? && !self.status(id)?.is_live() {
+                return self.resting_root(&container.config, lock);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Through the container's first process; `None` if that has ended.
+    fn running_root(&self, container: &Container) -> Result<Option<Files>> {
+        let attempted = || format!("open the root directory of container {}", container.config.name);
+        let Some(pidfd) = self.runtime.first_process(&container.config.id)? else { return Ok(None) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(format!("/proc/{}/root", container.status.pid), flags, Mode::empty());
+        // Only now: as long as it lives its number is no other's.
+        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::default())).attempt(attempted)? > 0;
+        if ended {
+            return Ok(None);
+        }
+        let root = root.attempt(attempted)?;
+        let rootless = if rustix::process::geteuid().is_root() {
+            None
+        } else {
+            // An ordinary user's privileges are those in the namespace that user made.
+            move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER).attempt(attempted)?;
+            Some(userns::mapping()?)
+        };
+        Ok(Some(Files { root, rootless, _lock: None, _layers: Shared::new() }))
+    }
+
+    /// Put together as for a start, in a mount namespace of this process's own.
+    fn resting_root(&self, config: &Config, lock: File) -> Result<Files> {
+        let attempted = || format!("mount the files of container {}", config.name);
+        let dir = self.directory(&config.id);
+        let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_rootless()?) };
+        let overlay = prepare::overlay(&self.store, &dir, &config.layers, rootless.is_some(), false);
+        let mut layers = Shared::new();
+        let root = overlay.mount_by(&mut |path| layers.open(path))?;
+        let mut volumes = config.options.volumes.clone();
+        if !volumes.is_empty() {
+            let mounting = Mounting { root: root.as_fd(), private: None, fill: false, rootless };
+            Volumes::of(&self.store).mount(&mut volumes, &mounting)?;
+            sys::unshare(libc::CLONE_NEWNS).attempt(attempted)?;
+            rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).attempt(attempted)?;
+            // Over the container's own directory, which nothing here looks into any more.
+            rustix::mount::move_mount(&root, c"", CWD, &dir, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).attempt(attempted)?;
+            volumes.sort_by_key(|volume| volume.destination.components().count());
+            for volume in &volumes {
+                mount(volume, &root).attempt(|| format!("mount {} for container {}", volume.describe(), config.name))?;
+            }
+        }
+        if config.options.read_only {
+            let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
+            sys::mount_setattr(root.as_fd(), attributes, false).attempt(attempted)?;
+        }
+        Ok(Files { root, rootless, _lock: Some(lock), _layers: layers })
+    }
+}
+
+fn mount(volume: &Volume, root: &OwnedFd) -> rustix::io::Result<()> {
+    let Source::Host(source) = &volume.source else { return Ok(()) };
+    let tree = clone_tree(source)?;
+    if volume.read_only {
+        let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
+        sys::mount_setattr(tree.as_fd(), attributes, true)?;
+    }
+    let place = InRoot::new(&volume.destination).ok_or(rustix::io::Errno::NAMETOOLONG)?;
+    let target = match file_type(&tree)? {
+        FileType::Directory => place.open_or_create_directory(root.as_fd())?,
+        _ => place.open_or_create_file(root.as_fd())?,
+    };
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&tree, c"", &target, c"", flags)
+}
+
+fn clone_tree(source: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(CWD, source, flags)
+}
