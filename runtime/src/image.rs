@@ -3,6 +3,8 @@
 //! **Invariant: a document is never re-serialised.** These types are views for reading; what is
 //! stored and sent on are the bytes as received.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -219,6 +221,9 @@ pub struct ContainerConfig {
     /// The signal that asks the command to end; SIGTERM if empty.
     #[serde(deserialize_with = "null_is_default")]
     pub stop_signal: String,
+    /// `PORT/PROTOCOL` each: where it listens.
+    #[serde(deserialize_with = "null_is_default")]
+    pub exposed_ports: BTreeMap<String, serde_json::Value>,
 }
 
 fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {

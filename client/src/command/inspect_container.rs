@@ -1,9 +1,10 @@
 //! A container as `rbox inspect` shows it.
 
 use longshore_runtime::container::{Container, Containers, LogDriver, Phase};
-use longshore_runtime::spec::{Network, command};
+use longshore_runtime::spec::command;
 use serde_json::{Value, json};
 
+use super::inspect_network;
 use super::ps::state;
 
 /// What docker shows for a time that has not come.
@@ -18,10 +19,6 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let directory = containers.directory(&config.id);
     let options = &config.options;
     let limits = &options.limits;
-    let network = match options.network {
-        Network::None => "none",
-        Network::Host => "host",
-    };
     let mode = |read_only: bool| if read_only { ":ro" } else { "" };
     let binds: Vec<String> = options
         .volumes
@@ -49,7 +46,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let arguments =
         if options.args.is_empty() && options.entrypoint.is_none() { &config.image_config.cmd } else { &options.args };
     let env = [&config.image_config.env[..], &options.env[..]].concat();
-    json!({
+    let mut value = json!({
         "Id": config.id,
         "Created": config.created,
         "Path": command.first().map_or("", String::as_str),
@@ -79,7 +76,6 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
         "HostConfig": {
             "Binds": binds,
             "LogConfig": { "Type": log_type, "Config": log_config },
-            "NetworkMode": network,
             "AutoRemove": config.auto_remove,
             "ReadonlyRootfs": options.read_only,
             "Memory": limits.memory_bytes.unwrap_or(0),
@@ -100,6 +96,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
         },
         "Mounts": mounts,
+        "NetworkSettings": inspect_network::settings(container),
         "Config": {
             "Hostname": options.hostname.as_deref().unwrap_or(&config.id[..12]),
             "User": options.user.as_deref().unwrap_or(&config.image_config.user),
@@ -113,5 +110,9 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "StopSignal": config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal),
             "StopTimeout": config.stop_timeout_s,
         },
-    })
+    });
+    if let Some(host_config) = value["HostConfig"].as_object_mut() {
+        host_config.extend(inspect_network::host_config(options));
+    }
+    value
 }
