@@ -36,10 +36,9 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
 fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
     let id = options.id.clone();
     let exposed = &image.config.config.exposed_ports;
-    let request = Request { store, id: &id, name: "", directory: dir, options: &options, exposed };
-    let mut attached = attach(&request)?;
-    let mut name_server = attached.name_server(&request)?;
+    let mut attached = attach(&Request { store, id: &id, name: "", directory: dir, options: &options, exposed })?;
     prepare::enter_network(&dir.join("etc"), &attached, &mut options)?;
+    let mut name_server = attached.name_server(store, &options)?;
     let mut layers = Shared::new();
     prepare::make_directories(store, dir, image.diff_ids(), &mut layers)?;
     let overlay = prepare::overlay(store, dir, image.diff_ids(), options.rootless.is_some(), true);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::claim::{Claim, Endpoint};
@@ -92,21 +92,19 @@ impl Attached {
         Ok([hosts + &etc::added_hosts(networking, gateway), etc::resolv_conf(networking, embedded, isolated)?])
     }
 
-    /// Leaves what holds the network to the program that this process executes next.
+    /// Leaves the ports to the program that this process executes next.
     pub(crate) fn leave_to_program(&self) {
-        // pasta looks whether the namespace is there; of a bridge nothing but the ports need be held.
-        let namespace = self.namespace.as_ref().filter(|_| self.endpoints.is_empty());
-        for fd in self.kept.iter().map(AsFd::as_fd).chain(namespace.map(AsFd::as_fd)) {
+        for socket in &self.kept {
             // What cannot be kept is lost with this process, which is about to say so.
-            let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty());
+            let _ = rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty());
         }
     }
 
     /// What answers the container's questions for names, if it is in a network that has some.
-    pub(crate) fn name_server(&mut self, request: &Request<'_>) -> Result<Option<dns::Server>> {
+    pub(crate) fn name_server(&mut self, store: &Store, options: &RunOptions) -> Result<Option<dns::Server>> {
         let Some(sockets) = self.dns.take() else { return Ok(None) };
         let names = self.endpoints.iter().map(|endpoint| endpoint.network.clone()).collect();
-        dns::Server::new(sockets, request.store.root(), names, request.options.networking.dns.clone()).map(Some)
+        dns::Server::new(sockets, store.root(), names, options.networking.dns.clone()).map(Some)
     }
 }
 
@@ -258,7 +256,8 @@ fn interface(
     addresses.extend(endpoint.address6);
     let gateways = if route { std::iter::once(endpoint.gateway.into()).chain(endpoint.gateway6).collect() } else { Vec::new() };
     let name = &endpoint.claim.interface;
-    Interface { name, kind, mac: endpoint.mac(), mtu: network.mtu(), addresses, gateways }.make(host, inside, namespace)
+    let hairpin = !endpoint.claim.published.is_empty();
+    Interface { name, kind, mac: endpoint.mac(), mtu: network.mtu(), addresses, gateways, hairpin }.make(host, inside, namespace)
 }
 
 impl Networks {

@@ -112,11 +112,13 @@ fn whole(table: &str, networks: &[(Vec<Endpoint>, Definition)]) -> String {
         let filled = if own.is_empty() { String::new() } else { format!(" elements = {{ {} }};", own.join(", ")) };
         let _ = writeln!(text, "map {map} {{ type {kind};{filled} }}");
     }
+    // There is no way from ::1 to anywhere else: who asks there is refused, and asks 127.0.0.1.
     text.push_str(
         "chain translate {\n\
          meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @published_at\n\
          meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published\n\
          meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6_at\n\
+         ip6 daddr ::1 return\n\
          meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published6\n}\n\
          chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local meta l4proto { tcp, udp } jump translate; }\n\
          chain output { type nat hook output priority -100; fib daddr type local meta l4proto { tcp, udp } jump translate; }\n",

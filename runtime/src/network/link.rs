@@ -139,6 +139,8 @@ pub(super) struct Interface<'a> {
     pub(super) addresses: Vec<(IpAddr, u8)>,
     /// Where the default routes lead.
     pub(super) gateways: Vec<IpAddr>,
+    /// What it sends may come back to it: to a port of its own, by this machine's.
+    pub(super) hairpin: bool,
 }
 
 impl Interface<'_> {
@@ -162,7 +164,8 @@ impl Interface<'_> {
             Kind::Veth { host: name, bridge } => {
                 let message = sized(new()).with_name(IFLA_NAME, name).with_number(IFLA_MASTER, other(bridge)?);
                 message.with_nested(IFLA_LINKINFO, &[], |info| {
-                    let peer = |data: Message| data.with_nested(VETH_PEER, &link_header(0), |peer| own(peer, true));
+                    // It cannot come up before the two know each other.
+                    let peer = |data: Message| data.with_nested(VETH_PEER, &[0; 16], |peer| own(peer, true));
                     info.with_text(INFO_KIND, c"veth").with_nested(INFO_DATA, &[], peer)
                 })
             }
@@ -185,11 +188,32 @@ impl Interface<'_> {
             }
             made => made.attempt(attempted)?,
         }
+        if let (Kind::Veth { host: name, .. }, true) = (&self.kind, self.hairpin) {
+            allow_hairpin(host, name)?;
+        }
         let index = inside.index(self.name).ok_or_else(|| Error::io(attempted(), Errno::NODEV))?;
+        let up = std::iter::once(Message::new(NEW_LINK, 0, &link_header(index)));
         let addresses = self.addresses.iter().map(|(address, prefix)| add_address(index, *address, *prefix));
         let routes = self.gateways.iter().map(|gateway| add_default_route(index, *gateway));
-        inside.request(addresses.chain(routes).collect()).attempt(|| format!("give interface {} its addresses", self.name))
+        inside
+            .request(up.chain(addresses).chain(routes).collect())
+            .attempt(|| format!("give interface {} its addresses", self.name))
     }
+}
+
+/// Lets a port of a bridge send back what it received. Where bridges are filtered (`br_netfilter`)
+/// what is translated goes from port to port, and else nowhere if both are the same.
+fn allow_hairpin(socket: &Socket, port: &str) -> Result<()> {
+    const SET_LINK: u16 = 19;
+    const PROTOCOL_INFO: u16 = 12;
+    const PORT_MODE: u16 = 4;
+    let attempted = || format!("set up port {port} of the bridge");
+    let index = socket.index(port).ok_or_else(|| Error::io(attempted(), Errno::NODEV))?;
+    let mut header = [0; 16];
+    header[0] = libc::AF_BRIDGE as u8;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let message = Message::new(SET_LINK, 0, &header).with_nested(PROTOCOL_INFO, &[], |info| info.with(PORT_MODE, &[1]));
+    socket.request(vec![message]).attempt(attempted)
 }
 
 /// Where this machine has routes to, but for those to everywhere.

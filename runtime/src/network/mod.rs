@@ -54,6 +54,9 @@ use crate::store::Store;
 /// The network of containers that are told nothing else.
 pub const DEFAULT: &str = "bridge";
 
+/// Root's store, if nothing else is said: its interface and rules have plain names.
+const ROOTS_STORE: &str = "/var/lib/longshore";
+
 /// The largest description of a network, or claim of an address, that is read back.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
@@ -169,7 +172,7 @@ impl Networks {
 
     /// What sets this store's interfaces and rules apart from another's; empty for the default one.
     fn mark(&self) -> String {
-        if Store::default_root().is_ok_and(|default| default == self.store) {
+        if self.store == Path::new(ROOTS_STORE) {
             return String::new();
         }
         Digest::of(self.store.as_os_str().as_encoded_bytes()).hex()[..8].to_owned()

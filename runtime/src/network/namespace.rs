@@ -3,7 +3,7 @@
 //! This process makes it, does there what needs to be done there, and goes back: so no further process is
 //! needed, and nothing but descriptors keeps the namespace until the container has joined it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -68,11 +68,5 @@ impl Namespace {
 
     pub(super) fn fd(&self) -> u32 {
         self.0.as_raw_fd() as u32
-    }
-}
-
-impl AsFd for Namespace {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

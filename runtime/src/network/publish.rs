@@ -112,11 +112,23 @@ impl Published {
         let attempted = || format!("take port {address}/{} of this machine", self.protocol);
         let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
         let kind = if self.protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
-        let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).attempt(attempted)?;
-        if address.is_ipv6() {
-            rustix::net::sockopt::set_ipv6_v6only(&socket, true).attempt(attempted)?;
+        let open = || {
+            let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+            if address.is_ipv6() {
+                rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+            }
+            Ok::<_, Errno>(socket)
+        };
+        let mut socket = open().attempt(attempted)?;
+        let mut bound = rustix::net::bind(&socket, &address);
+        if bound == Err(Errno::ADDRINUSE) && self.protocol == Protocol::Tcp {
+            // What is left of connections of who had it before is no reason, if nobody listens. Who is told so must
+            // listen, or another is told the same.
+            socket = open().attempt(attempted)?;
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true).attempt(attempted)?;
+            bound = rustix::net::bind(&socket, &address).and_then(|()| rustix::net::listen(&socket, 0));
         }
-        match rustix::net::bind(&socket, &address) {
+        match bound {
             Err(Errno::ADDRINUSE) => {
                 let why = "another container or a program of this machine has it; choose another".into();
                 return Err(Error::Busy { what: format!("port {address}/{}", self.protocol), why });
