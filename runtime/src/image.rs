@@ -225,6 +225,9 @@ pub struct ContainerConfig {
     /// nothing.
     #[serde(deserialize_with = "null_is_default")]
     pub volumes: BTreeMap<String, Declared>,
+    /// `PORT/PROTOCOL` each: where it listens.
+    #[serde(deserialize_with = "null_is_default")]
+    pub exposed_ports: BTreeMap<String, Declared>,
 }
 
 /// That something is declared; what stands there means nothing.

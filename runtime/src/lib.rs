@@ -14,6 +14,7 @@ pub mod image;
 pub mod launch;
 pub mod lifecycle;
 pub mod name;
+pub mod network;
 pub mod origin;
 pub mod parallel;
 pub mod progress;

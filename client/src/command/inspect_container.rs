@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use longshore_runtime::container::{Container, Containers, LogDriver, Phase};
-use longshore_runtime::spec::{Network, command};
+use longshore_runtime::spec::command;
 use longshore_runtime::volume::{Source, Volume};
 use serde_json::{Value, json};
 
+use super::inspect_network;
 use super::ps::state;
 
 /// What docker shows for a time that has not come.
@@ -22,10 +23,6 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let directory = containers.directory(&config.id);
     let options = &config.options;
     let limits = &options.limits;
-    let network = match options.network {
-        Network::None => "none",
-        Network::Host => "host",
-    };
     // Those without a name are not what somebody asked for by one.
     let binds: Vec<String> = options.volumes.iter().filter(|volume| !volume.is_anonymous()).map(Volume::describe).collect();
     let mounts: Vec<Value> = options.volumes.iter().map(|volume| mount(containers, volume)).collect();
@@ -43,7 +40,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let arguments =
         if options.args.is_empty() && options.entrypoint.is_none() { &config.image_config.cmd } else { &options.args };
     let env = [&config.image_config.env[..], &options.env[..]].concat();
-    json!({
+    let mut value = json!({
         "Id": config.id,
         "Created": config.created,
         "Path": command.first().map_or("", String::as_str),
@@ -73,7 +70,6 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
         "HostConfig": {
             "Binds": binds,
             "LogConfig": { "Type": log_type, "Config": log_config },
-            "NetworkMode": network,
             "AutoRemove": config.auto_remove,
             "ReadonlyRootfs": options.read_only,
             "Memory": limits.memory_bytes.unwrap_or(0),
@@ -95,6 +91,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
         },
         "Mounts": mounts,
+        "NetworkSettings": inspect_network::settings(container),
         "Config": {
             "Hostname": options.hostname.as_deref().unwrap_or(&config.id[..12]),
             "User": options.user.as_deref().unwrap_or(&config.image_config.user),
@@ -109,7 +106,11 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "StopSignal": config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal),
             "StopTimeout": config.stop_timeout_s,
         },
-    })
+    });
+    if let Some(host_config) = value["HostConfig"].as_object_mut() {
+        host_config.extend(inspect_network::host_config(options));
+    }
+    value
 }
 
 /// A mount as docker shows it.

@@ -7,11 +7,15 @@ mod exec;
 mod images;
 mod inspect;
 mod inspect_container;
+mod inspect_network;
 mod kill;
 mod limits;
 mod logs;
 mod mount_flags;
+mod network;
+mod network_flags;
 mod pause;
+mod port;
 mod ps;
 mod pull;
 mod push;
@@ -136,12 +140,14 @@ enum Verb {
     Unpause(pause::Pause),
     Rename(rename::Rename),
     Top(top::Top),
+    Port(port::Port),
     Stats(stats::Stats),
     Rm(rm::Rm),
     Images(images::Images),
     Rmi(rmi::Rmi),
     Tag(tag::Tag),
     Inspect(inspect::Inspect),
+    Network(network::Network),
     System(system::System),
     Volume(volume::Volume),
 }
@@ -179,12 +185,14 @@ pub fn rbox() -> ExitCode {
         Verb::Unpause(verb) => verb.execute(&global, Containers::unpause),
         Verb::Rename(verb) => verb.execute(&global),
         Verb::Top(verb) => verb.execute(&global),
+        Verb::Port(verb) => verb.execute(&global),
         Verb::Stats(verb) => verb.execute(&global),
         Verb::Rm(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
         Verb::Tag(verb) => verb.execute(&global),
         Verb::Inspect(verb) => verb.execute(&global),
+        Verb::Network(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
         Verb::Volume(verb) => verb.execute(&global),
     })

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use longshore_runtime::container::{Container, Phase};
+use longshore_runtime::network::Endpoint;
 use longshore_runtime::spec::command;
 use longshore_runtime::volume::{Source, Volume};
 use serde_json::json;
 
-use super::{Format, Global, json_lines, print};
+use super::inspect_network::networks;
+use super::{Format, Global, json_lines, port, print};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -19,7 +21,7 @@ pub(super) struct Ps {
     /// Those that do not run, too
     #[arg(short, long)]
     all: bool,
-    /// Only those that fit: id=, name=, status=, exited=CODE or ancestor=IMAGE; of one kind any, of several all
+    /// Only those that fit: id=, name=, status=, exited=CODE, ancestor=IMAGE or network=; of one kind any, of several all
     #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
     /// Output format
@@ -52,6 +54,7 @@ enum Filter {
     Status(String),
     Exited(u8),
     Ancestor(String),
+    Network(String),
 }
 
 impl Filter {
@@ -66,7 +69,8 @@ impl Filter {
             "status" => return Err(format!("a status is one of {}", STATES.join(", "))),
             "exited" => Self::Exited(value.parse().map_err(|_| "an exit code is a number from 0 to 255")?),
             "ancestor" => Self::Ancestor(value),
-            _ => return Err("the kinds are id, name, status, exited and ancestor".into()),
+            "network" => Self::Network(value),
+            _ => return Err("the kinds are id, name, status, exited, ancestor and network".into()),
         })
     }
 
@@ -84,6 +88,10 @@ impl Filter {
                     (false, true) => config.name.ends_with(part),
                     (false, false) => config.name.contains(part),
                 }
+            }
+            Self::Network(network) => {
+                let by_id = |endpoint: &Endpoint| network.len() >= ID_DIGITS && endpoint.network_id.starts_with(network.as_str());
+                networks(&config.options).contains(network) || container.status.endpoints.iter().any(by_id)
             }
             Self::Status(status) => state(container, paused) == status,
             Self::Exited(code) => container.status.phase == Phase::Exited && container.status.exit_code == *code,
@@ -120,7 +128,7 @@ impl Ps {
                 let cells = |(paused, one): &(bool, Container)| {
                     let (created, status) = (text::age(Some(&one.config.created)), status(one, *paused));
                     let (image, name) = (one.config.image.clone(), one.config.name.clone());
-                    vec![self.id(one).to_owned(), image, self.command(one), created, status, String::new(), name]
+                    vec![self.id(one).to_owned(), image, self.command(one), created, status, port::column(one), name]
                 };
                 let headings = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
                 text::table(out, &headings, &rows.iter().map(cells).collect::<Vec<_>>())
@@ -161,8 +169,8 @@ impl Ps {
             "LocalVolumes": config.options.volumes.iter().filter_map(Volume::volume).count().to_string(),
             "Mounts": config.options.volumes.iter().map(mounted).collect::<Vec<_>>().join(","),
             "Names": config.name,
-            "Networks": config.options.network,
-            "Ports": "",
+            "Networks": networks(&config.options).join(","),
+            "Ports": port::column(container),
             "RunningFor": text::age(Some(&config.created)),
             "Size": "0B",
             "State": state(container, paused),

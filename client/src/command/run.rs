@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use longshore_runtime::container::{self, Containers, Create, LogDriver, LogOptions};
 use longshore_runtime::lifecycle::Signal;
 use longshore_runtime::name::Reference;
-use longshore_runtime::spec::{Network, RunOptions};
+use longshore_runtime::spec::RunOptions;
 use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
 
@@ -63,9 +63,8 @@ pub(super) struct Run {
     /// max-size=SIZE, max-file=NUMBER
     #[arg(long = "log-opt", value_name = "NAME=VALUE")]
     log_options: Vec<String>,
-    /// The container's network
-    #[arg(long, value_enum, default_value_t)]
-    network: NetworkMode,
+    #[command(flatten)]
+    network: super::network_flags::NetworkFlags,
     #[command(flatten)]
     mounts: super::mount_flags::MountFlags,
     /// Let the container read standard input
@@ -96,15 +95,6 @@ pub(super) struct Run {
     /// The image, and what to run in it instead of what it says itself
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image_and_command: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum NetworkMode {
-    /// Loopback alone
-    #[default]
-    None,
-    /// This machine's own
-    Host,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -149,10 +139,6 @@ impl Run {
             workdir: self.workdir,
             user: self.user,
             hostname: self.hostname,
-            network: match self.network {
-                NetworkMode::None => Network::None,
-                NetworkMode::Host => Network::Host,
-            },
             tty: self.tty,
             no_new_privileges: self.security_opt.contains(&SecurityOption::NoNewPrivileges),
             read_only: self.read_only,
@@ -161,6 +147,7 @@ impl Run {
         };
         self.limits.apply(&mut options)?;
         self.mounts.apply(&store, &mut options)?;
+        self.network.apply(&mut options, &store)?;
         if !self.detach {
             cidfile.as_mut().map_or(Ok(()), |file| file.write(lease.id()))?;
             return Ok(ExitCode::from(container::run(&store, &lease, &image, options, self.interactive)?.code()));

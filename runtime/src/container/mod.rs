@@ -28,6 +28,7 @@ mod log;
 mod log_file;
 mod monitor;
 mod names;
+mod network;
 mod pause;
 mod prepare;
 mod record;

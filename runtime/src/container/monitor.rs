@@ -1,7 +1,7 @@
 //! The monitor of a detached container: the one process that stays beside it.
 //!
 //! It [starts](super::start) the container as a copy of the command, with all that takes, and then executes
-//! this program anew as this: with a heap of its own, which stays small, and six descriptors, which is all it
+//! this program anew as this: with a heap of its own, which stays small, and few descriptors, which is all it
 //! has of its caller. Executing a program keeps a process's number, its children and their tie to it.
 //!
 //! It reads the container's output and waits for the container's end, both at once, and sleeps while neither
@@ -22,6 +22,8 @@ use crate::cgroup::{Cgroup, processes};
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::launch::reap;
+use crate::network::attach::Attached;
+use crate::network::dns::{Server, Sockets};
 use crate::store::Store;
 use crate::sys::{self, CStringArray};
 
@@ -43,8 +45,12 @@ const OUT: i32 = 5;
 const ERR: i32 = 6;
 /// Nobody writes on it; while it is open the container's input has no end.
 const INPUT: i32 = 7;
-/// This program; closed when it is executed. Far above it the layers, for others to take.
-const PROGRAM: i32 = 8;
+/// Where the container asks for names, if it is in a network that has some.
+const NAMES_UDP: i32 = 8;
+const NAMES_TCP: i32 = 9;
+/// This program; closed when it is executed. Far above it the layers, for others to take, and what holds the
+/// container's network.
+const PROGRAM: i32 = 10;
 
 /// Above all of them, and what else a monitor has open while it starts its container.
 pub(super) const HIGH_FD: i32 = 32;
@@ -59,6 +65,7 @@ pub(super) struct Becoming<'a> {
     pub(super) err: BorrowedFd<'a>,
     pub(super) input: BorrowedFd<'a>,
     pub(super) layers: Shared,
+    pub(super) attached: Attached,
 }
 
 impl Becoming<'_> {
@@ -68,20 +75,32 @@ impl Becoming<'_> {
         let attempted = || "execute this program (/proc/self/exe) as the container's monitor";
         let program = std::fs::File::open("/proc/self/exe").attempt(attempted)?;
         let program = program.as_fd();
-        let places =
-            [(self.pidfd, PIDFD), (self.lock, LOCK), (self.out, OUT), (self.err, ERR), (self.input, INPUT), (program, PROGRAM)];
+        let mut places = vec![
+            (self.pidfd, PIDFD),
+            (self.lock, LOCK),
+            (self.out, OUT),
+            (self.err, ERR),
+            (self.input, INPUT),
+            (program, PROGRAM),
+        ];
+        if let Some(sockets) = &self.attached.dns {
+            places.extend([(sockets.udp.as_fd(), NAMES_UDP), (sockets.tcp.as_fd(), NAMES_TCP)]);
+        }
         // First out of the way, then in their places.
-        let high = places.map(|(fd, number)| (rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD), number));
-        for (fd, number) in high {
-            sys::place_fd(fd.attempt(attempted)?.as_fd(), number, false).attempt(attempted)?;
+        let duplicate = |(fd, number)| Ok((rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD).attempt(attempted)?, number));
+        let high = places.into_iter().map(duplicate).collect::<Result<Vec<_>>>()?;
+        for (fd, number) in &high {
+            sys::place_fd(fd.as_fd(), *number, false).attempt(attempted)?;
         }
         let c_string = |bytes: Vec<u8>| CString::new(bytes).map_err(std::io::Error::from).attempt(attempted);
         let root = [ROOT_VARIABLE.as_bytes(), b"=", self.store.root().as_os_str().as_bytes()].concat();
         let arguments = CStringArray::new(vec![c_string(NAME.into())?, c_string(self.id.into())?]);
         let environment = CStringArray::new(vec![c_string(root)?]);
         // What comes from who called the command, and was not meant for others, goes no further.
-        sys::close_on_exec_from(PROGRAM as u32).attempt(attempted)?;
+        let first = if self.attached.dns.is_some() { PROGRAM } else { NAMES_UDP };
+        sys::close_on_exec_from(first as u32).attempt(attempted)?;
         self.layers.leave_to_program();
+        self.attached.leave_to_program();
         Err(sys::exec_fd(sys::borrow_fd(PROGRAM), &arguments, &environment)).attempt(attempted)
     }
 }
@@ -102,7 +121,9 @@ pub fn enter() -> Option<u8> {
 fn run(root: &std::path::Path, id: &str) -> Result<()> {
     let containers = Containers::open(&Store::open(root)?)?;
     let config = containers.config(id)?;
-    watch(&config, &containers)?;
+    let mut names = name_server(&config, &containers);
+    watch(&config, &containers, names.as_mut())?;
+    drop(names);
     let exit = reap(sys::borrow_fd(PIDFD))?;
     let cgroups = containers.runtime.cgroups(id).unwrap_or_default();
     let oom_killed = Cgroup::open(cgroups.clone()).is_ok_and(|cgroup| {
@@ -116,6 +137,8 @@ fn run(root: &std::path::Path, id: &str) -> Result<()> {
     Shared::withdraw(config.layers.iter().map(|layer| containers.store.layer_path(layer)));
     // Each part whatever becomes of the others.
     let cleared = processes::destroy(&cgroups);
+    // What stays is found by who wants it next.
+    let _ = containers.release_network(&config);
     let _ = std::fs::remove_file(containers.directory(id).join("state.json"));
     let finished = containers.status(id).and_then(|mut status| {
         status.end(Some(end));
@@ -131,8 +154,21 @@ fn run(root: &std::path::Path, id: &str) -> Result<()> {
     cleared.and(finished)
 }
 
-/// Writes the container's output to its log until its first process has ended.
-fn watch(config: &Config, containers: &Containers) -> Result<()> {
+/// What answers the container's questions for names, if it was given sockets for that.
+fn name_server(config: &Config, containers: &Containers) -> Option<Server> {
+    let socket = |number| rustix::io::fcntl_dupfd_cloexec(sys::borrow_fd(number), HIGH_FD).ok();
+    let (udp, tcp) = (socket(NAMES_UDP)?, socket(NAMES_TCP)?);
+    for number in [NAMES_UDP, NAMES_TCP] {
+        sys::close(sys::borrow_fd(number));
+    }
+    let mut server =
+        Server::new(Sockets { udp, tcp }, containers.store.root(), Vec::new(), config.options.networking.dns.clone()).ok()?;
+    server.follow(containers.directory(&config.id).join("status.json"));
+    Some(server)
+}
+
+/// Writes the container's output to its log until its first process has ended, and answers its questions.
+fn watch(config: &Config, containers: &Containers, mut names: Option<&mut Server>) -> Result<()> {
     let path = log_file::path(&containers.directory(&config.id), &config.id);
     let mut log = LogFile::open(path, config.log.clone());
     let mut outputs = vec![Output::new(OUT, Stream::Out)];
@@ -142,6 +178,7 @@ fn watch(config: &Config, containers: &Containers) -> Result<()> {
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(sys::borrow_fd(PIDFD), PollFlags::IN)];
         fds.extend(outputs.iter().map(|output| PollFd::from_borrowed_fd(output.fd, PollFlags::IN)));
+        fds.extend(names.as_deref().map(|names| PollFd::new(names, PollFlags::IN)));
         let mut polled = poll(&mut fds, Some(&QUIET));
         if polled == Ok(0) {
             // What was needed for what has been done is not needed for waiting; what is done between here and
@@ -155,6 +192,10 @@ fn watch(config: &Config, containers: &Containers) -> Result<()> {
         }
         let ended = !fds[0].revents().is_empty();
         let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if let (Some(names), Some(true)) = (names.as_deref_mut(), ready.last()) {
+            names.serve();
+        }
         let mut ready = ready.into_iter();
         // Who has ended writes no more: what is there then is all.
         outputs.retain_mut(|output| {

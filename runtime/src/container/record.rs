@@ -12,6 +12,7 @@ use crate::image::ContainerConfig;
 use crate::launch::Exit;
 use crate::lifecycle::rfc3339;
 use crate::name::Digest;
+use crate::network::{Endpoint, Published};
 use crate::spec::RunOptions;
 
 /// What a container was made of (`container.json`). It never changes.
@@ -84,6 +85,12 @@ pub struct Status {
     /// Why it could not be started, or what happened to its monitor.
     #[serde(default)]
     pub error: String,
+    /// Its connections to networks while it runs.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+    /// Its ports on this machine while it runs.
+    #[serde(default)]
+    pub published: Vec<Published>,
     /// Which start of the machine this is about: a process's number means nothing after the next.
     #[serde(default)]
     pub(super) boot: String,
@@ -103,6 +110,8 @@ impl Status {
             exit_code: 0,
             oom_killed: false,
             error: String::new(),
+            endpoints: Vec::new(),
+            published: Vec::new(),
             boot: String::new(),
             monitor: (0, 0),
         }
@@ -126,6 +135,8 @@ impl Status {
         self.exit_code = end.code;
         self.finished = end.finished;
         self.oom_killed = end.oom_killed;
+        self.endpoints.clear();
+        self.published.clear();
     }
 }
 

@@ -21,6 +21,7 @@ use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::launch::{Begin, Born, Channel, begin};
 use crate::lifecycle::{Directory, Record, process_start_ticks, rfc3339};
+use crate::network::attach::{Request, attach};
 use crate::spec::default_spec;
 use crate::sys;
 use crate::userns::Mapping;
@@ -156,6 +157,7 @@ impl Launching<'_> {
         let id = &self.config.id;
         // Each part whatever becomes of the others: what could not be done, the next command does.
         let _ = self.containers.runtime.end(id);
+        let _ = self.containers.release_network(self.config);
         let _ = std::fs::remove_file(self.containers.directory(id).join("state.json"));
         let status = Status { exit_code: error.exit_code(), error: error.to_string(), ..Status::new() };
         let _ = self.containers.save_status(id, &status);
@@ -177,8 +179,10 @@ impl Launching<'_> {
         let mut options = config.options.clone();
         options.id.clone_from(id);
         options.rootless = rootless;
-        options.etc_directory = Some(dir.join("etc"));
-        prepare::write_etc(&dir.join("etc"), &options)?;
+        let name = &config.name;
+        let exposed = &config.image_config.exposed_ports;
+        let attached = attach(&Request { store: &containers.store, id, name, directory: &dir, options: &options, exposed })?;
+        prepare::enter_network(&dir.join("etc"), &attached, &mut options)?;
         let overlay = prepare::overlay(&containers.store, &dir, &config.layers, rootless.is_some(), config.auto_remove);
         let mut layers = Shared::new();
         let root = overlay.mount_by(&mut |path| layers.open(path))?;
@@ -236,6 +240,8 @@ impl Launching<'_> {
         status.pid = pid.as_raw_nonzero().get();
         status.started = rfc3339(SystemTime::now());
         status.monitor = (own, process_start_ticks(own).unwrap_or(0));
+        status.endpoints.clone_from(&attached.endpoints);
+        status.published.clone_from(&attached.published);
         containers.save_status(id, &status)?;
         // The container has its own; the caller's are let go.
         let null = null()?;
@@ -251,7 +257,8 @@ impl Launching<'_> {
             }
         })?;
         let (out, err, input) = (ends.out.as_fd(), ends.err.as_fd(), ends.input.as_fd());
-        Becoming { store: &containers.store, id, pidfd: pidfd.as_fd(), lock: self.lock, out, err, input, layers }.execute()
+        let (pidfd, lock) = (pidfd.as_fd(), self.lock);
+        Becoming { store: &containers.store, id, pidfd, lock, out, err, input, layers, attached }.execute()
     }
 }
 

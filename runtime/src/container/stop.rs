@@ -95,6 +95,7 @@ impl Containers {
     /// says, or SIGTERM. `None` if it does not run. `grace_s` is how many seconds it has, a negative number for
     /// as long as it takes; without it as many as were chosen when it was made, or 10.
     pub fn begin_stop(&self, container: &Container, grace_s: Option<i64>) -> Result<Option<Stop<'_>>> {
+        self.networks().repair();
         let Some(waiter) = self.waiter(container)? else { return Ok(None) };
         let config = &container.config;
         let named = config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal);

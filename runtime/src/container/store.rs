@@ -18,7 +18,7 @@ use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
 use crate::name::Digest;
-use crate::spec::RunOptions;
+use crate::spec::{Network, RunOptions};
 use crate::store::{Image, Lease, Store};
 use crate::volume::{self, Volume, Volumes};
 
@@ -96,6 +96,7 @@ impl Containers {
         // What is wrong is wrong now, not when it is started.
         lease.id().clone_into(&mut create.options.id);
         create.options.hostname()?;
+        create.options.networking.check()?;
         // What is the caller's own is so now, whoever starts it again.
         for variable in create.options.env.iter_mut().filter(|variable| !variable.contains('=')) {
             if let Ok(value) = std::env::var(&*variable) {
@@ -200,6 +201,9 @@ impl Containers {
         let old = std::mem::replace(&mut config.name, name.to_owned());
         self.claim(&config)?;
         let renamed = save(&self.directory(id), "container.json", &config);
+        if renamed.is_ok() && config.options.network == Network::Networks {
+            self.networks().rename(id, name)?;
+        }
         // What stays is recognised by who wants it next.
         let _ = std::fs::remove_file(self.name_path(if renamed.is_ok() { &old } else { name }));
         renamed
@@ -266,6 +270,7 @@ impl Containers {
     /// All containers, the newest first. One whose files are damaged is reported as an error and does not hide
     /// the others; one whose monitor was killed is put right first, or has gone if that was what it was to do.
     pub fn list(&self) -> Result<Vec<Result<Container>>> {
+        self.networks().repair();
         let mut list: Vec<_> = self
             .ids()?
             .iter()
@@ -333,6 +338,8 @@ impl Containers {
         if status.boot == boot() {
             self.privileged("end what is left of a container", &mut || self.runtime.end(id))?;
         }
+        // What stays is found by who wants it next.
+        let _ = self.release_network(config);
         let _ = std::fs::remove_file(self.directory(id).join("state.json"));
         status.end(End::read(&self.open_lock(id)?));
         if config.auto_remove {
@@ -389,7 +396,7 @@ fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
 }
 
 /// Replaces a file as a whole: what a killed process was writing nobody sees.
-fn save<T: serde::Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
+pub(super) fn save<T: serde::Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
     let attempted = || format!("write {name} in {}", dir.display());
     let text = serde_json::to_vec(value).map_err(std::io::Error::from).attempt(attempted)?;
     let fd = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).attempt(attempted)?;

@@ -46,6 +46,7 @@ use oci_spec::runtime::{Linux, Spec};
 
 use crate::cgroup::{self, Cgroup, Scope, Shown, Unit};
 use crate::error::{Error, Result};
+use crate::network::dns::Server;
 use crate::warning::warn;
 
 pub(crate) use begin::{Begin, Born, Channel, Running, StartFifos, begin};
@@ -80,6 +81,8 @@ pub struct Launch<'a> {
     pub guard: Option<&'a Guard>,
     /// The bundle's directory, absolute, for who is told of the container's state; empty if there is none.
     pub bundle: &'a Path,
+    /// What this process does beside while the container runs.
+    pub(crate) service: Option<&'a mut Server>,
 }
 
 /// How a container ended.
@@ -127,7 +130,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         born: &mut |_| Ok(()),
         hooks: None,
     })?;
-    running.wait(&signals)
+    running.wait(&signals, launch.service)
 }
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.

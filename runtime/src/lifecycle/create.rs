@@ -142,7 +142,7 @@ impl<'g> Making<'_, 'g> {
         if let Err(error) = started.and_then(|()| self.directory.unlock()) {
             return Err(self.give_up(running, error));
         }
-        let ended = running.wait(&signals);
+        let ended = running.wait(&signals, None);
         if !keep {
             self.directory.lock()?;
             self.detach_root()?;

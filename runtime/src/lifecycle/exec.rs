@@ -111,7 +111,7 @@ impl Runtime {
             running.master = None;
         }
         match signals {
-            Some(signals) => running.wait(&signals).map(Some),
+            Some(signals) => running.wait(&signals, None).map(Some),
             None => {
                 running.detach();
                 Ok(None)

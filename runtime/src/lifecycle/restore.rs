@@ -97,7 +97,7 @@ impl<'g> Restoring<'_, 'g> {
             self.never_was(true);
             return Err(error);
         }
-        let ended = running.wait(&signals);
+        let ended = running.wait(&signals, None);
         self.directory.lock()?;
         self.directory.remove()?;
         self.after_end();

@@ -11,6 +11,7 @@ mod double;
 mod fixture;
 mod image;
 mod limits;
+mod networks;
 mod peers;
 mod pull;
 mod push;

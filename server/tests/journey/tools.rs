@@ -31,6 +31,8 @@ impl User {
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program_path(program));
         command.args(args).env("HOME", self.home()).env("LONGSHORE_ROOT", self.store());
+        // Networks are for tests in a network namespace of their own: bridges and rules would stay behind here.
+        command.env("LONGSHORE_NETWORK", "none");
         for variable in
             ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "LONGSHORE_REGISTRIES"]
         {
@@ -79,6 +81,7 @@ impl User {
             "leases",
             "lock",
             "names",
+            "networks",
             "oci-layout",
             "partial",
             "scratch",
