@@ -2,14 +2,21 @@
 //!
 //! `rbox VERB` has them all; `rpull`, `rpush` and `rrun` are its three daily verbs by short names.
 
+mod attach;
+mod boot;
+mod create;
+mod events;
 mod exec;
 mod images;
 mod inspect;
 mod inspect_container;
+mod isolation;
 mod kill;
+mod life;
 mod limits;
 mod logs;
 mod pause;
+mod prune;
 mod ps;
 mod pull;
 mod push;
@@ -24,6 +31,7 @@ mod stop;
 mod system;
 mod tag;
 mod top;
+mod update;
 mod wait;
 
 use std::io::{self, Write};
@@ -124,6 +132,9 @@ enum Verb {
     Pull(pull::Pull),
     Push(push::Push),
     Run(Box<run::Run>),
+    // A container that is only made is in nobody's background.
+    #[command(mut_arg("detach", |arg| arg.hide(true)))]
+    Create(Box<create::Create>),
     Ps(ps::Ps),
     Logs(logs::Logs),
     Exec(exec::Exec),
@@ -132,6 +143,9 @@ enum Verb {
     Wait(wait::Wait),
     Start(start::Start),
     Restart(restart::Restart),
+    Attach(attach::Attach),
+    Update(update::Update),
+    Events(events::Events),
     /// Freeze all processes of running containers
     Pause(pause::Pause),
     /// Let paused containers go on
@@ -144,6 +158,8 @@ enum Verb {
     Rmi(rmi::Rmi),
     Tag(tag::Tag),
     Inspect(inspect::Inspect),
+    Container(prune::ContainerVerbs),
+    Image(prune::ImageVerbs),
     System(system::System),
 }
 
@@ -162,11 +178,12 @@ pub fn rbox() -> ExitCode {
     if let Some(code) = container::enter_monitor() {
         return ExitCode::from(code);
     }
-    let launches = std::env::args_os().any(|word| word == "run" || word == "exec");
+    let launches = std::env::args_os().any(|word| word == "run" || word == "create" || word == "exec");
     program("rbox", launches, |Rbox { global, verb }| match verb {
         Verb::Pull(verb) => verb.execute(&global),
         Verb::Push(verb) => verb.execute(&global),
         Verb::Run(verb) => verb.execute(&global),
+        Verb::Create(verb) => verb.execute(&global),
         Verb::Ps(verb) => verb.execute(&global),
         Verb::Logs(verb) => verb.execute(&global),
         Verb::Exec(verb) => verb.execute(&global),
@@ -175,6 +192,9 @@ pub fn rbox() -> ExitCode {
         Verb::Wait(verb) => verb.execute(&global),
         Verb::Start(verb) => verb.execute(&global),
         Verb::Restart(verb) => verb.execute(&global),
+        Verb::Attach(verb) => verb.execute(&global),
+        Verb::Update(verb) => verb.execute(&global),
+        Verb::Events(verb) => verb.execute(&global),
         Verb::Pause(verb) => verb.execute(&global, Containers::pause),
         Verb::Unpause(verb) => verb.execute(&global, Containers::unpause),
         Verb::Rename(verb) => verb.execute(&global),
@@ -185,6 +205,8 @@ pub fn rbox() -> ExitCode {
         Verb::Rmi(verb) => verb.execute(&global),
         Verb::Tag(verb) => verb.execute(&global),
         Verb::Inspect(verb) => verb.execute(&global),
+        Verb::Container(verb) => verb.execute(&global),
+        Verb::Image(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
     })
 }

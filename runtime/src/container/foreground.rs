@@ -28,6 +28,7 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
 }
 
 fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
+    prepare::find_namespaces(store, &mut options)?;
     prepare::write_etc(&dir.join("etc"), &options)?;
     options.etc_directory = Some(dir.join("etc"));
     let mut layers = Shared::new();

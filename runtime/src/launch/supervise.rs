@@ -44,6 +44,19 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// The next that has come, if there is one.
+    pub(crate) fn next(&self) -> Result<Option<i32>> {
+        sys::read_signal(self.fd.as_fd()).attempt(|| "read a signal")
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         sys::restore_signals(&self.before);
@@ -81,7 +94,7 @@ pub(crate) fn reap(pidfd: impl AsFd) -> Result<Exit> {
 
 fn wait_without_terminal(pidfd: &OwnedFd, signals: &Signals) -> Result<()> {
     loop {
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(&signals.fd, PollFlags::IN)];
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         wait_for(&mut fds)?;
         if !fds[0].revents().is_empty() {
             return Ok(());
@@ -98,7 +111,7 @@ fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
 }
 
 fn forward(pidfd: &OwnedFd, signals: &Signals, master: Option<BorrowedFd<'_>>) -> Result<()> {
-    while let Some(signal) = sys::read_signal(signals.fd.as_fd()).attempt(|| "read a signal")? {
+    while let Some(signal) = signals.next()? {
         match (signal, master) {
             (libc::SIGWINCH, Some(master)) => copy_size(master),
             _ => match sys::pidfd_signal(pidfd.as_fd(), signal) {
@@ -132,7 +145,7 @@ impl<'a> Relay<'a> {
             }
             let mut fds = vec![
                 PollFd::new(pidfd, PollFlags::IN),
-                PollFd::new(&signals.fd, PollFlags::IN),
+                PollFd::new(signals, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.master, wanted),
             ];
             if self.input_open && self.typed.len() < BUFFER_BYTES {

@@ -72,7 +72,7 @@ impl User {
             names
         };
         let known =
-            ["blobs", "containers", "index.json", "layers", "leases", "lock", "names", "oci-layout", "partial", "scratch"];
+            ["blobs", "containers", "events", "index.json", "layers", "leases", "lock", "names", "oci-layout", "partial", "scratch"];
         let strange: Vec<_> = names(".").into_iter().filter(|name| !known.contains(&name.as_str())).collect();
         assert!(strange.is_empty(), "{strange:?} in the store");
         let blobs = names("blobs/sha256");
