@@ -173,7 +173,9 @@ impl Store {
                     current = None;
                 }
             }
-            if current.is_none() && let Ok(next) = File::open(path(self)) {
+            if current.is_none()
+                && let Ok(next) = File::open(path(self))
+            {
                 reader.partial.clear();
                 current = Some(BufReader::new(next));
                 continue;

@@ -54,7 +54,9 @@ impl std::str::FromStr for Mapping {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let number = |text: &str| text.parse::<u64>().map_err(|_| Error::invalid(format!("mapping of user ids {text:?}"), "it is no number"));
+        let number = |text: &str| {
+            text.parse::<u64>().map_err(|_| Error::invalid(format!("mapping of user ids {text:?}"), "it is no number"))
+        };
         match text.split_once(':') {
             Some((uids, gids)) => Ok(Self::Full { uids: number(uids)?, gids: number(gids)? }),
             None => number(text).map(|_| Self::Single { advice: "they had a single one when they were started" }),

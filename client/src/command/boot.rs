@@ -51,7 +51,8 @@ impl GenerateSystemd {
         let store = global.store()?;
         let root = rustix::process::geteuid().is_root();
         // A store that is found without being named need not be named.
-        let named = (std::env::var_os("LONGSHORE_ROOT").is_some() || default.as_deref() != Some(store.root())).then(|| store.root());
+        let named =
+            (std::env::var_os("LONGSHORE_ROOT").is_some() || default.as_deref() != Some(store.root())).then(|| store.root());
         let text = unit(&program, named, root)?;
         print(|out| out.write_all(text.as_bytes()))?;
         Ok(ExitCode::SUCCESS)

@@ -40,7 +40,11 @@ enum UserNamespace {
 
 impl IsolationFlags {
     /// The same with the IDs of the containers that are named.
-    pub(super) fn isolation(self, containers: impl FnOnce() -> Result<Containers>, rootless: Option<Mapping>) -> Result<Isolation> {
+    pub(super) fn isolation(
+        self,
+        containers: impl FnOnce() -> Result<Containers>,
+        rootless: Option<Mapping>,
+    ) -> Result<Isolation> {
         if self.userns.is_some() && rootless.is_some() {
             let why = "an ordinary user's containers have a user namespace of their own: leave it out";
             return Err(Error::invalid("--userns host", why).into());

@@ -155,7 +155,9 @@ pub(super) fn read_assignments(path: &Path, what: &str) -> Result<Vec<String>> {
     for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let name = line.split_once('=').map_or(line, |(name, _)| name);
         if name.is_empty() || name.contains(char::is_whitespace) {
-            return Err(Error::invalid(format!("{}: {line:?}", path.display()), format!("a {what} is NAME=VALUE, or NAME")).into());
+            return Err(
+                Error::invalid(format!("{}: {line:?}", path.display()), format!("a {what} is NAME=VALUE, or NAME")).into()
+            );
         }
         variables.push(line.to_owned());
     }

@@ -71,7 +71,11 @@ impl Filter {
     fn parse(text: &str) -> std::result::Result<Self, String> {
         let label = |text: &str, wanted| {
             let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
-            if name.is_empty() { Err("a label has a name".into()) } else { Ok(Self::Label { name: name.to_owned(), value, wanted }) }
+            if name.is_empty() {
+                Err("a label has a name".into())
+            } else {
+                Ok(Self::Label { name: name.to_owned(), value, wanted })
+            }
         };
         match text.split_once('=') {
             Some(("until", time)) => parse_time(time).map(Self::Until),
@@ -201,7 +205,8 @@ impl Prune {
         let in_use: BTreeSet<_> = store.in_use()?.into_iter().collect();
         let wanted = |image: &Image| {
             let labels = &image.config.config.labels;
-            let fits = |filter: &Filter| filter.fits(image.config.created.as_deref(), |name| labels.get(name).map(String::as_str));
+            let fits =
+                |filter: &Filter| filter.fits(image.config.created.as_deref(), |name| labels.get(name).map(String::as_str));
             (all || image.names.is_empty()) && !in_use.contains(&image.raw.digest) && self.filter.iter().all(fits)
         };
         let mut reclaimed = Reclaimed::default();
@@ -211,7 +216,9 @@ impl Prune {
             let before = bytes(store);
             match store.remove(image.raw.digest.as_str(), true).or_else(|_| store.remove(image.id().as_str(), true)) {
                 Ok(removed) => {
-                    reclaimed.lines.extend(removed.untagged.iter().map(|name| format!("untagged: {}", Reference::familiar(name))));
+                    reclaimed
+                        .lines
+                        .extend(removed.untagged.iter().map(|name| format!("untagged: {}", Reference::familiar(name))));
                     reclaimed.lines.extend(removed.deleted.iter().map(|id| format!("deleted: {id}")));
                     reclaimed.bytes += before.saturating_sub(bytes(store));
                 }

@@ -274,7 +274,8 @@ fn run(containers: &Containers, id: &str, check: &Healthcheck, out: BorrowedFd<'
     match containers.runtime.exec(&options) {
         Ok(exit) => Ok(exit.map_or(0, crate::launch::Exit::code)),
         Err(error) => {
-            let _ = File::from(rustix::io::dup(rustix::stdio::stdout()).attempt(attempted)?).write_all(error.to_string().as_bytes());
+            let _ =
+                File::from(rustix::io::dup(rustix::stdio::stdout()).attempt(attempted)?).write_all(error.to_string().as_bytes());
             Ok(error.exit_code())
         }
     }

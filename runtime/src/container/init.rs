@@ -35,16 +35,8 @@ pub(super) fn enter() -> Option<u8> {
 
 /// All that can be passed on: what is about the process itself is its own, and job control the terminal's.
 fn signals() -> Vec<i32> {
-    const OWN: [i32; 8] = [
-        libc::SIGSEGV,
-        libc::SIGBUS,
-        libc::SIGFPE,
-        libc::SIGILL,
-        libc::SIGTRAP,
-        libc::SIGSYS,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-    ];
+    const OWN: [i32; 8] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGTTIN, libc::SIGTTOU];
     (1..=libc::SIGRTMAX()).filter(|signal| !OWN.contains(signal)).collect()
 }
 

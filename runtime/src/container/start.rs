@@ -103,14 +103,7 @@ impl Containers {
     }
 
     /// The monitor's life until it is the monitor's own program. Ends only if it comes to nothing.
-    fn become_monitor(
-        &self,
-        config: &Config,
-        rootless: Option<Mapping>,
-        attached: bool,
-        lock: &File,
-        answer: &OwnedFd,
-    ) -> u8 {
+    fn become_monitor(&self, config: &Config, rootless: Option<Mapping>, attached: bool, lock: &File, answer: &OwnedFd) -> u8 {
         let Ok((lock, answer)) = leave_caller(lock.as_fd(), answer.as_fd()) else { return 1 };
         if attached {
             // Blocked, it waits for the monitor that this process becomes.
@@ -285,7 +278,8 @@ impl Launching<'_> {
             containers.tell("start", config, &[]);
         }
         let (out, err, input) = (ends.out.as_fd(), ends.err.as_fd(), ends.input.as_fd());
-        let becoming = Becoming { store: &containers.store, id, rootless, pidfd: pidfd.as_fd(), lock: self.lock, out, err, input, layers };
+        let becoming =
+            Becoming { store: &containers.store, id, rootless, pidfd: pidfd.as_fd(), lock: self.lock, out, err, input, layers };
         becoming.execute()
     }
 }

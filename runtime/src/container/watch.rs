@@ -31,10 +31,7 @@ pub(super) fn watch(config: &Config, containers: &Containers) -> Result<Audience
     let mut audience = Audience::new(config);
     let mut probe = Probe::new(containers, config);
     loop {
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(sys::borrow_fd(PIDFD), PollFlags::IN),
-            PollFd::new(&wakes, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::from_borrowed_fd(sys::borrow_fd(PIDFD), PollFlags::IN), PollFd::new(&wakes, PollFlags::IN)];
         fds.extend(outputs.iter().map(|output| PollFd::from_borrowed_fd(output.fd, PollFlags::IN)));
         let others = fds.len();
         audience.fds(&mut fds);

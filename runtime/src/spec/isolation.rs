@@ -102,8 +102,8 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// The namespaces that may be others', for who finds out where they are.
-    pub(crate) fn modes(&mut self) -> [(&'static str, &mut NamespaceMode); 3] {
+    /// The namespaces that may be others', by their names in `/proc/PID/ns`: for who finds out whose.
+    pub fn modes(&mut self) -> [(&'static str, &mut NamespaceMode); 3] {
         [("pid", &mut self.pid), ("ipc", &mut self.ipc), ("uts", &mut self.uts)]
     }
 
@@ -154,10 +154,14 @@ impl Isolation {
 
     fn check(&self, options: &RunOptions) -> Result<()> {
         let refuse = |what: &str, why: &str| Err(Error::invalid(what, why));
-        let joined = [&self.pid, &self.ipc, &self.uts].iter().any(|mode| !matches!(mode, NamespaceMode::Own | NamespaceMode::Host));
+        let joined =
+            [&self.pid, &self.ipc, &self.uts].iter().any(|mode| !matches!(mode, NamespaceMode::Own | NamespaceMode::Host));
         if options.rootless.is_some() {
             if joined {
-                return refuse("container:NAME", "an ordinary user's containers have user namespaces of their own: they cannot share others");
+                return refuse(
+                    "container:NAME",
+                    "an ordinary user's containers have user namespaces of their own: they cannot share others",
+                );
             }
             if let Some(device) = self.devices.iter().find(|device| device.host != device.container) {
                 let what = format!("device {:?}", device.host);
@@ -179,7 +183,8 @@ impl Isolation {
             rules.push(rule);
         }
         if self.privileged {
-            rules = vec![LinuxDeviceCgroupBuilder::default().allow(true).access("rwm").build().map_err(|error| build_error(&error))?];
+            rules =
+                vec![LinuxDeviceCgroupBuilder::default().allow(true).access("rwm").build().map_err(|error| build_error(&error))?];
             // An ordinary user may open none that is not open to all.
             if options.rootless.is_none() {
                 let mut found = Vec::new();

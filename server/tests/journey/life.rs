@@ -50,7 +50,8 @@ impl Ready {
     /// `rbox ARGS` on a terminal.
     fn on_terminal(&self, args: &[&str]) -> Child {
         let rbox = self.user.command("rbox", args);
-        let words: Vec<&str> = std::iter::once(rbox.get_program()).chain(rbox.get_args()).map(|word| word.to_str().unwrap()).collect();
+        let words: Vec<&str> =
+            std::iter::once(rbox.get_program()).chain(rbox.get_args()).map(|word| word.to_str().unwrap()).collect();
         let mut terminal = Command::new("script");
         terminal.args(["-qec", &words.join(" "), "/dev/null"]);
         terminal.envs(rbox.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -228,7 +229,18 @@ fn the_health_of_a_container_is_looked_at_and_told() {
     ready.rbox(&["stop", &slow]);
     // Failures at the beginning do not count.
     let early = ready.detach(
-        &["--health-cmd", "false", "--health-start-interval", "20ms", "--health-interval", "20ms", "--health-start-period", "1h", "--health-retries", "1"],
+        &[
+            "--health-cmd",
+            "false",
+            "--health-start-interval",
+            "20ms",
+            "--health-interval",
+            "20ms",
+            "--health-start-period",
+            "1h",
+            "--health-retries",
+            "1",
+        ],
         POLITE,
     );
     wait_until("it was looked at", || ready.inspect(&early)["State"]["Health"]["Log"].as_array().unwrap().len() > 2);
@@ -251,7 +263,7 @@ fn who_is_attached_sees_the_output_and_types_the_input() {
     let mut second = ready.spawn(&["attach", "--no-stdin", "reader"]);
     let mut others = BufReader::new(second.stdout.take().unwrap()).lines();
     let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
-    // Typed until both are there to see it.
+    wait_until("both are attached", || ready.rbox(&["events", "--until", "0s", "--filter", "event=attach"]).lines().count() == 2);
     let stdin = first.stdin.as_mut().unwrap();
     stdin.write_all(b"one\n").unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "got one");
@@ -276,7 +288,8 @@ fn who_is_attached_sees_the_output_and_types_the_input() {
     let polite = ready.detach(&["--name", "polite"], POLITE);
     ready.logged("polite", "up");
     let mut attached = ready.spawn(&["attach", "polite"]);
-    std::thread::sleep(Duration::from_millis(200));
+    let told = ["events", "--until", "0s", "--filter", "event=attach", "--filter", "container=polite"];
+    wait_until("it is attached", || ready.rbox(&told).lines().count() == 1);
     send(attached.id(), Signal::TERM);
     assert_eq!(attached.wait().unwrap().code(), Some(33));
     let paused = ready.detach(&["--name", "paused"], POLITE);
@@ -294,7 +307,7 @@ fn who_does_not_read_holds_up_nobody() {
     let id = ready.detach(&["-i", "--name", "flood"], script);
     let mut slow = ready.spawn(&["attach", "--no-stdin", "flood"]);
     let mut reading = ready.spawn(&["attach", "flood"]);
-    std::thread::sleep(Duration::from_millis(200));
+    wait_until("both are attached", || ready.rbox(&["events", "--until", "0s", "--filter", "event=attach"]).lines().count() == 2);
     send(slow.id(), Signal::STOP);
     let out = reading.stdout.take().unwrap();
     let reader = std::thread::spawn(move || BufReader::new(out).lines().map(|line| line.unwrap().len() as u64).sum::<u64>());
@@ -369,7 +382,12 @@ fn a_container_is_made_first_and_started_later() {
     assert!(ready.user.fail("rbox", &["start", "-a", "later", "other"]).contains("only one"));
     let none = ready.create(&[], "exec no-such-command");
     assert_eq!(ready.user.output("rbox", &["start", "-a", &none]).status.code(), Some(127));
-    for options in [&["create", "-d"][..], &["create", "--restart", "sometimes"], &["create", "--name", "later"], &["create", "--name", "a/b"]] {
+    for options in [
+        &["create", "-d"][..],
+        &["create", "--restart", "sometimes"],
+        &["create", "--name", "later"],
+        &["create", "--name", "a/b"],
+    ] {
         let output = ready.user.output("rbox", &[options, &[&ready.image, "true"]].concat());
         assert_eq!((output.status.code(), &output.stdout[..]), (Some(125), &b""[..]), "{options:?}: {}", stderr(&output));
     }
@@ -412,7 +430,10 @@ fn limits_and_policies_are_changed_while_it_runs() {
     let row: Value = serde_json::from_str(ready.rbox(&["stats", "--no-stream", "--format", "json", "grows"]).trim_end()).unwrap();
     assert!(row["MemUsage"].as_str().unwrap().ends_with(" / 64MiB"), "{row}");
     let host = &ready.inspect("grows")["HostConfig"];
-    assert_eq!((host["Memory"].as_u64(), host["CpuQuota"].as_u64(), host["PidsLimit"].as_u64()), (Some(64 << 20), Some(50_000), Some(50)));
+    assert_eq!(
+        (host["Memory"].as_u64(), host["CpuQuota"].as_u64(), host["PidsLimit"].as_u64()),
+        (Some(64 << 20), Some(50_000), Some(50))
+    );
     assert_eq!(host["RestartPolicy"]["Name"], "on-failure");
     // Its monitor has the new policy, too, and the next start the new limits.
     ready.end("grows");
@@ -420,7 +441,12 @@ fn limits_and_policies_are_changed_while_it_runs() {
     ready.wait_for_status(&id, "Up ");
     let row: Value = serde_json::from_str(ready.rbox(&["stats", "--no-stream", "--format", "json", "grows"]).trim_end()).unwrap();
     assert!(row["MemUsage"].as_str().unwrap().ends_with(" / 64MiB"), "{row}");
-    for (options, word) in [(&["--memory", "1x"][..], "--memory"), (&[], "nothing"), (&["--restart", "x"], "restart policy"), (&["--cpuset-cpus", "9999"], "cpu")] {
+    for (options, word) in [
+        (&["--memory", "1x"][..], "--memory"),
+        (&[], "nothing"),
+        (&["--restart", "x"], "restart policy"),
+        (&["--cpuset-cpus", "9999"], "cpu"),
+    ] {
         let said = ready.user.fail("rbox", &[&["update"], options, &["grows"]].concat());
         assert!(said.contains(word), "{options:?}: {said}");
     }
@@ -445,13 +471,19 @@ fn what_nothing_needs_is_pruned_and_what_that_frees_is_said() {
     assert_eq!(ready.rbox(&["ps", "-aq"]).lines().count(), 3);
     assert_eq!(ready.rbox(&["container", "prune", "-f", "--filter", "until=1h"]), "Total reclaimed space: 0B\n");
     let said = ready.rbox(&["container", "prune", "--force", "--filter", "label!=keep"]);
-    assert!(said.starts_with(&format!("Deleted Containers:\n{big}\n\nTotal reclaimed space: 5.")) && said.ends_with("MB\n"), "{said}");
+    assert!(
+        said.starts_with(&format!("Deleted Containers:\n{big}\n\nTotal reclaimed space: 5.")) && said.ends_with("MB\n"),
+        "{said}"
+    );
     assert!(ready.user.fail("rbox", &["container", "prune", "-f", "--filter", "x=y"]).contains("until"));
     // An image somebody needs stays, one nobody needs goes with its layers.
     assert_eq!(ready.rbox(&["image", "prune", "-af"]), "Total reclaimed space: 0B\n");
     ready.rbox(&["rm", "-f", "runs"]);
     let said = ready.rbox(&["system", "prune", "-af"]);
-    assert!(said.contains(&format!("Deleted Containers:\n{kept}\n")) && said.contains(&format!("untagged: {}\n", ready.image)), "{said}");
+    assert!(
+        said.contains(&format!("Deleted Containers:\n{kept}\n")) && said.contains(&format!("untagged: {}\n", ready.image)),
+        "{said}"
+    );
     assert!(said.contains("deleted: sha256:") && said.lines().last().unwrap().ends_with("MB"), "{said}");
     assert_eq!(ready.user.check_store(), (vec![], vec![]));
     no_containers(&ready, &before, &[&runs, &kept, &big]);
@@ -476,9 +508,15 @@ fn what_happens_is_told_as_docker_tells_it() {
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     for action in expected {
         let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        assert_eq!((event["Action"].as_str(), event["Type"].as_str(), event["id"].as_str()), (Some(action), Some("container"), Some(&*id)));
+        assert_eq!(
+            (event["Action"].as_str(), event["Type"].as_str(), event["id"].as_str()),
+            (Some(action), Some("container"), Some(&*id))
+        );
         assert_eq!(event["Actor"]["Attributes"]["tier"], "web");
-        assert!(event["time"].as_u64().unwrap() > 1_700_000_000 && event["timeNano"].as_u64().unwrap() > event["time"].as_u64().unwrap());
+        assert!(
+            event["time"].as_u64().unwrap() > 1_700_000_000
+                && event["timeNano"].as_u64().unwrap() > event["time"].as_u64().unwrap()
+        );
     }
     follow.kill().unwrap();
     follow.wait().unwrap();

@@ -71,8 +71,19 @@ impl User {
             names.sort();
             names
         };
-        let known =
-            ["blobs", "containers", "events", "index.json", "layers", "leases", "lock", "names", "oci-layout", "partial", "scratch"];
+        let known = [
+            "blobs",
+            "containers",
+            "events",
+            "index.json",
+            "layers",
+            "leases",
+            "lock",
+            "names",
+            "oci-layout",
+            "partial",
+            "scratch",
+        ];
         let strange: Vec<_> = names(".").into_iter().filter(|name| !known.contains(&name.as_str())).collect();
         assert!(strange.is_empty(), "{strange:?} in the store");
         let blobs = names("blobs/sha256");
