@@ -39,8 +39,8 @@ pub(super) fn watch(config: &Config, containers: &Containers) -> Result<Audience
             probe.fds(&mut fds);
         }
         let due = probe.as_ref().and_then(Probe::left);
-        let quiet = due.map_or(QUIET, |due| due.min(QUIET));
-        if wait_for(&mut fds, Some(quiet))? == 0 && due.is_none_or(|due| due > quiet) {
+        let quiet = due.map_or(QUIET, |due| QUIET.min(due / 2));
+        if wait_for(&mut fds, Some(quiet))? == 0 {
             // What was needed for what has been done is not needed for waiting; what is done between here and
             // there would be.
             sys::forget_program();
