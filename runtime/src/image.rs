@@ -367,6 +367,25 @@ mod tests {
     }
 
     #[test]
+    fn a_health_check_is_the_image_s_but_for_what_is_asked_for() {
+        let config = br#"{"architecture":"amd64","os":"linux","rootfs":{},"config":{"Labels":{"a":"b"},
+            "Healthcheck":{"Test":["CMD","look","twice"],"Interval":5000000000,"Retries":7}}}"#;
+        let config = ImageConfig::parse(config).unwrap().config;
+        assert_eq!(config.labels["a"], "b");
+        let image = config.healthcheck.as_ref();
+        let own = Healthcheck { timeout_ns: 1_000_000, retries: 2, ..Healthcheck::default() };
+        let both = own.over(image).unwrap();
+        assert_eq!((both.command(), both.retries()), (vec!["look".to_owned(), "twice".to_owned()], 2));
+        assert_eq!((both.interval(), both.timeout()), (Duration::from_secs(5), Duration::from_millis(1)));
+        assert_eq!((both.start_period(), both.start_interval()), (Duration::ZERO, Duration::from_secs(5)));
+        let test = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        assert_eq!(Healthcheck { test: test(&["NONE"]), ..Healthcheck::default() }.over(image), None);
+        assert_eq!(Healthcheck::default().over(None), None);
+        let shell = Healthcheck { test: test(&["CMD-SHELL", "a b"]), ..Healthcheck::default() };
+        assert_eq!(shell.over(image).unwrap().command(), ["/bin/sh", "-c", "a b"]);
+    }
+
+    #[test]
     fn the_platform_is_chosen_from_an_index() {
         let d = digest();
         let entry = |arch: &str| format!(r#"{{"digest":"{d}","size":1,"platform":{{"os":"linux","architecture":"{arch}"}}}}"#);

@@ -70,19 +70,19 @@ impl Containers {
     /// [`crate::Error::Busy`] when it does not run.
     pub fn kill(&self, id: &str, signal: Signal) -> Result<()> {
         let container = self.load(id)?;
-        if container.status.is_live() && (signal == Signal::KILL || signal == stop_signal(&container.config)) {
-            self.mark_stopped(&container.config, &container.status)?;
-        }
+        let ends = signal == Signal::KILL || signal == stop_signal(&container.config);
         match container.status.phase {
+            // Before the signal: what ends by it is not to be started again.
+            Phase::Running if ends => self.mark_stopped(&container.config, &container.status)?,
             Phase::Running => {}
             // That it is not started again is all there is to do.
-            Phase::Restarting => return Ok(()),
+            Phase::Restarting if ends => return self.mark_stopped(&container.config, &container.status),
             // Its first process is not what it is to be yet: a signal would be lost on it.
             Phase::Starting => {
                 let why = "it is just being started; try again".into();
                 return Err(crate::Error::Busy { what: format!("container {}", container.config.name), why });
             }
-            Phase::Created | Phase::Exited => return Err(not_running(&container.config)),
+            Phase::Created | Phase::Exited | Phase::Restarting => return Err(not_running(&container.config)),
         }
         self.privileged("send a signal", &mut || self.runtime.kill(id, signal, false))?;
         self.tell("kill", &container.config, &[("signal", &signal.to_string())]);
