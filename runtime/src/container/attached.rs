@@ -31,8 +31,8 @@ pub(super) const PREFIX: &str = "attach.";
 /// The most of a message, beside its first byte.
 pub(super) const MESSAGE_BYTES: usize = 4096;
 
-/// How long somebody may take to read a message.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long somebody may read nothing at all.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much that was typed waits for a container that does not read it.
 const TYPED_LIMIT_BYTES: usize = 16 * 1024;

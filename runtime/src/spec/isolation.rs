@@ -163,6 +163,9 @@ impl Isolation {
                     "an ordinary user's containers have user namespaces of their own: they cannot share others",
                 );
             }
+            if self.pid == NamespaceMode::Host {
+                return refuse("--pid host", "only root may show the processes of the machine in a container");
+            }
             if let Some(device) = self.devices.iter().find(|device| device.host != device.container) {
                 let what = format!("device {:?}", device.host);
                 return refuse(&what, "an ordinary user's containers have devices only where the host has them");
@@ -210,8 +213,6 @@ impl Isolation {
         };
         match destination.to_str() {
             Some("/dev/shm") if self.ipc == NamespaceMode::Host => bind(mount, &[]),
-            // Only who owns a namespace of processes may mount its file system.
-            Some("/proc") if self.pid == NamespaceMode::Host && options.rootless.is_some() => bind(mount, &[]),
             Some("/sys" | "/sys/fs/cgroup") if self.privileged && options.rootless.is_none() => {
                 let words = mount.options().iter().flatten().filter(|word| *word != "ro" && *word != "rro").cloned().collect();
                 mount.set_options(Some(words));

@@ -88,18 +88,6 @@ impl Ready {
     }
 }
 
-/// A test that fails leaves none of its containers, either.
-impl Drop for Ready {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let ids = self.user.output("rbox", &["ps", "-aq"]).stdout;
-            let ids = String::from_utf8_lossy(&ids).into_owned();
-            let ids: Vec<&str> = ids.lines().collect();
-            self.user.output("rbox", &[&["rm", "-f"][..], &ids].concat());
-        }
-    }
-}
-
 /// The ID of the one container of a user.
 pub fn only_container(user: &User) -> String {
     let leases: Vec<_> = std::fs::read_dir(user.store().join("leases")).unwrap().collect();
