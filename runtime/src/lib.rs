@@ -8,6 +8,7 @@ mod cgroup;
 pub mod container;
 pub mod erofs;
 pub mod error;
+pub mod events;
 pub mod files;
 pub mod hooks;
 pub mod image;

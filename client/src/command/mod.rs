@@ -2,13 +2,19 @@
 //!
 //! `rbox VERB` has them all; `rpull`, `rpush` and `rrun` are its three daily verbs by short names.
 
+mod attach;
+mod boot;
 mod cp;
+mod create;
+mod events;
 mod exec;
 mod images;
 mod inspect;
 mod inspect_container;
 mod inspect_network;
+mod isolation;
 mod kill;
+mod life;
 mod limits;
 mod logs;
 mod mount_flags;
@@ -16,6 +22,7 @@ mod network;
 mod network_flags;
 mod pause;
 mod port;
+mod prune;
 mod ps;
 mod pull;
 mod push;
@@ -30,6 +37,7 @@ mod stop;
 mod system;
 mod tag;
 mod top;
+mod update;
 mod volume;
 mod wait;
 
@@ -125,6 +133,9 @@ enum Verb {
     Pull(pull::Pull),
     Push(push::Push),
     Run(Box<run::Run>),
+    // A container that is only made is in nobody's background.
+    #[command(mut_arg("detach", |arg| arg.hide(true)))]
+    Create(Box<create::Create>),
     Ps(ps::Ps),
     Logs(logs::Logs),
     Exec(exec::Exec),
@@ -134,6 +145,9 @@ enum Verb {
     Wait(wait::Wait),
     Start(start::Start),
     Restart(restart::Restart),
+    Attach(attach::Attach),
+    Update(update::Update),
+    Events(events::Events),
     /// Freeze all processes of running containers
     Pause(pause::Pause),
     /// Let paused containers go on
@@ -148,6 +162,8 @@ enum Verb {
     Tag(tag::Tag),
     Inspect(inspect::Inspect),
     Network(network::Network),
+    Container(prune::ContainerVerbs),
+    Image(prune::ImageVerbs),
     System(system::System),
     Volume(volume::Volume),
 }
@@ -167,11 +183,12 @@ pub fn rbox() -> ExitCode {
     if let Some(code) = container::enter_monitor() {
         return ExitCode::from(code);
     }
-    let launches = std::env::args_os().any(|word| word == "run" || word == "exec");
+    let launches = std::env::args_os().any(|word| word == "run" || word == "create" || word == "exec");
     program("rbox", launches, |Rbox { global, verb }| match verb {
         Verb::Pull(verb) => verb.execute(&global),
         Verb::Push(verb) => verb.execute(&global),
         Verb::Run(verb) => verb.execute(&global),
+        Verb::Create(verb) => verb.execute(&global),
         Verb::Ps(verb) => verb.execute(&global),
         Verb::Logs(verb) => verb.execute(&global),
         Verb::Exec(verb) => verb.execute(&global),
@@ -181,6 +198,9 @@ pub fn rbox() -> ExitCode {
         Verb::Wait(verb) => verb.execute(&global),
         Verb::Start(verb) => verb.execute(&global),
         Verb::Restart(verb) => verb.execute(&global),
+        Verb::Attach(verb) => verb.execute(&global),
+        Verb::Update(verb) => verb.execute(&global),
+        Verb::Events(verb) => verb.execute(&global),
         Verb::Pause(verb) => verb.execute(&global, Containers::pause),
         Verb::Unpause(verb) => verb.execute(&global, Containers::unpause),
         Verb::Rename(verb) => verb.execute(&global),
@@ -193,6 +213,8 @@ pub fn rbox() -> ExitCode {
         Verb::Tag(verb) => verb.execute(&global),
         Verb::Inspect(verb) => verb.execute(&global),
         Verb::Network(verb) => verb.execute(&global),
+        Verb::Container(verb) => verb.execute(&global),
+        Verb::Image(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
         Verb::Volume(verb) => verb.execute(&global),
     })

@@ -37,6 +37,7 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
 fn launch(store: &Store, lease: &Lease, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
     let dir = &lease.scratch();
     volume::complete(&mut options, &image.config.config)?;
+    prepare::find_namespaces(store, &mut options)?;
     let id = options.id.clone();
     let exposed = &image.config.config.exposed_ports;
     let mut attached = attach(&Request { store, id: &id, name: "", directory: dir, options: &options, exposed })?;

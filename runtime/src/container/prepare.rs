@@ -4,12 +4,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::pause::running;
+use super::store::Containers;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Result};
 use crate::launch::Rootfs;
 use crate::name::Digest;
 use crate::network::attach::Attached;
-use crate::spec::{ETC_FILES, RunOptions};
+use crate::spec::{ETC_FILES, NamespaceMode, RunOptions};
 use crate::store::Store;
 use crate::unpack;
 
@@ -35,6 +37,18 @@ pub(super) fn overlay(store: &Store, dir: &Path, diff_ids: &[Digest], userxattr:
         lower.push(dir.join("empty"));
     }
     Rootfs::Overlay { lower, upper: dir.join("upper"), work: dir.join("work"), userxattr, ephemeral }
+}
+
+/// Finds the namespaces of other containers that one is to share; those must run.
+pub(super) fn find_namespaces(store: &Store, options: &mut RunOptions) -> Result<()> {
+    for (kind, mode) in options.isolation.modes() {
+        if let NamespaceMode::Container(id) = mode {
+            let container = Containers::open(store)?.load(id)?;
+            running(&container)?;
+            *mode = NamespaceMode::Path(format!("/proc/{}/ns/{kind}", container.status.pid).into());
+        }
+    }
+    Ok(())
 }
 
 /// Writes the files of `/etc` that a container gets from its host into `dir`, and has it join its network.

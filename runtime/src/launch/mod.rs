@@ -61,6 +61,7 @@ pub(crate) use report::exec_error;
 pub(crate) use rootfs::HostMount;
 pub use rootfs::Rootfs;
 pub(crate) use supervise::{Signals, reap};
+pub(crate) use terminal::{RawMode, caller_size};
 
 /// The longest container id.
 const ID_LIMIT_BYTES: usize = 128;

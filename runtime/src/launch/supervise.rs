@@ -45,6 +45,19 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// The next that has come, if there is one.
+    pub(crate) fn next(&self) -> Result<Option<i32>> {
+        sys::read_signal(self.fd.as_fd()).attempt(|| "read a signal")
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         sys::restore_signals(&self.before);
@@ -83,7 +96,7 @@ pub(crate) fn reap(pidfd: impl AsFd) -> Result<Exit> {
 
 fn wait_without_terminal(pidfd: &OwnedFd, signals: &Signals, mut service: Option<&mut Server>) -> Result<()> {
     loop {
-        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(&signals.fd, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         fds.extend(service.as_deref().map(|service| PollFd::new(service, PollFlags::IN)));
         wait_for(&mut fds)?;
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -105,7 +118,7 @@ fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
 }
 
 fn forward(pidfd: &OwnedFd, signals: &Signals, master: Option<BorrowedFd<'_>>) -> Result<()> {
-    while let Some(signal) = sys::read_signal(signals.fd.as_fd()).attempt(|| "read a signal")? {
+    while let Some(signal) = signals.next()? {
         match (signal, master) {
             (libc::SIGWINCH, Some(master)) => copy_size(master),
             _ => match sys::pidfd_signal(pidfd.as_fd(), signal) {
@@ -139,7 +152,7 @@ impl<'a> Relay<'a> {
             }
             let mut fds = vec![
                 PollFd::new(pidfd, PollFlags::IN),
-                PollFd::new(&signals.fd, PollFlags::IN),
+                PollFd::new(signals, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.master, wanted),
             ];
             let served = service.is_some();

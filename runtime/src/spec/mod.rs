@@ -6,6 +6,7 @@
 
 mod capabilities;
 mod files;
+mod isolation;
 mod limits;
 mod mounts;
 mod parse;
@@ -34,6 +35,8 @@ pub use capabilities::parse_capability;
 pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::ETC_FILES;
 pub(crate) use files::{LOCAL_HOSTS, host_file};
+pub(crate) use isolation::INIT_PATH;
+pub use isolation::{Device, Isolation, NamespaceMode};
 pub use limits::{Limits, Ulimit, parse_size};
 pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
@@ -131,6 +134,9 @@ pub struct RunOptions {
     /// Groups beside the user's, by name or number.
     #[serde(default)]
     pub added_groups: Vec<String>,
+    /// How far it is kept apart from the host.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// The user namespace this process has entered, if it has.
     #[serde(skip)]
     pub rootless: Option<Mapping>,
@@ -172,7 +178,11 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
     user.groups.extend(user::resolve_groups(&options.added_groups, root)?);
     check_mapped(&user, options).map_err(|why| Error::invalid(format!("user {user_text:?}"), why))?;
     let hostname = options.hostname()?;
-    let capabilities = capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?;
+    let capabilities = if options.isolation.privileged {
+        capabilities::chosen(&["ALL".into()], &[])?
+    } else {
+        capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?
+    };
     let process = process(image, options, &user, &hostname, &capabilities)?;
     let root = RootBuilder::default().path("rootfs").readonly(options.read_only).build().map_err(|error| build_error(&error))?;
     let mut spec = SpecBuilder::default()
@@ -185,6 +195,7 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
         .build()
         .map_err(|error| build_error(&error))?;
     spec.set_annotations(None);
+    options.isolation.apply(&mut spec, options)?;
     Ok(spec)
 }
 

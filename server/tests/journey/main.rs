@@ -10,6 +10,8 @@ mod detached;
 mod double;
 mod fixture;
 mod image;
+mod isolation;
+mod life;
 mod limits;
 mod networks;
 mod peers;

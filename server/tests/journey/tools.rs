@@ -8,6 +8,18 @@ pub struct User {
     home: tempfile::TempDir,
 }
 
+/// A test that fails leaves none of its containers, either.
+impl Drop for User {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ids = self.output("rbox", &["ps", "-aq"]).stdout;
+            let ids = String::from_utf8_lossy(&ids).into_owned();
+            let ids: Vec<&str> = ids.lines().collect();
+            self.output("rbox", &[&["rm", "-f"][..], &ids].concat());
+        }
+    }
+}
+
 impl User {
     pub fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap() }
@@ -76,6 +88,7 @@ impl User {
         let known = [
             "blobs",
             "containers",
+            "events",
             "index.json",
             "layers",
             "leases",
