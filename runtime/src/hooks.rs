@@ -75,19 +75,26 @@ pub fn of(spec: &Spec, kind: Kind) -> &[Hook] {
     list.as_deref().unwrap_or_default()
 }
 
-/// Runs the hooks of one kind one after the other, with `state` (JSON) as each one's standard input, in
-/// this process's namespaces. The first that fails is the last.
-pub fn run(kind: Kind, spec: &Spec, state: &[u8]) -> Result<()> {
-    of(spec, kind).iter().try_for_each(|hook| run_one(kind, hook, state))
+/// Runs the hooks of one kind, if there are any, one after the other, with `state` (JSON) as each one's standard
+/// input, in this process's namespaces. The first that fails is the last.
+pub fn run(kind: Kind, spec: &Spec, state: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+    let hooks = of(spec, kind);
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = state()?;
+    hooks.iter().try_for_each(|hook| run_one(kind, hook, &state))
 }
 
 /// The same, where one that fails changes nothing: it is warned of, and the next one runs.
-pub(crate) fn run_all(kind: Kind, spec: &Spec, state: &[u8]) {
-    for hook in of(spec, kind) {
-        if let Err(error) = run_one(kind, hook, state) {
-            warn(&error.to_string());
-        }
+pub(crate) fn run_all(kind: Kind, spec: &Spec, state: impl FnOnce() -> Result<Vec<u8>>) {
+    let hooks = of(spec, kind);
+    if hooks.is_empty() {
+        return;
     }
+    let run = |state: Vec<u8>| hooks.iter().filter_map(|hook| run_one(kind, hook, &state).err()).collect();
+    let failed: Vec<Error> = state().map_or_else(|error| vec![error], run);
+    failed.iter().for_each(|error| warn(&error.to_string()));
 }
 
 /// Runs one hook.

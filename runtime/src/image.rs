@@ -4,6 +4,7 @@
 //! stored and sent on are the bytes as received.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -225,6 +226,96 @@ pub struct ContainerConfig {
     /// nothing.
     #[serde(deserialize_with = "null_is_default")]
     pub volumes: BTreeMap<String, Declared>,
+    /// `PORT/PROTOCOL` each: where it listens.
+    #[serde(deserialize_with = "null_is_default")]
+    pub exposed_ports: BTreeMap<String, Declared>,
+    /// What people say of it.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How its health is looked at; docker's, not the image-spec's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// How a container's health is looked at, with docker's keys. What is 0 or empty is as docker has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `CMD` and a command, or `CMD-SHELL` and one for the shell; `NONE` for none.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub test: Vec<String>,
+    /// From the end of a command to the next, in nanoseconds.
+    #[serde(rename = "Interval")]
+    pub interval_ns: i64,
+    /// How long a command may take, in nanoseconds.
+    #[serde(rename = "Timeout")]
+    pub timeout_ns: i64,
+    /// For how long failures do not count until a first success, in nanoseconds.
+    #[serde(rename = "StartPeriod")]
+    pub start_period_ns: i64,
+    /// In place of the interval during that time, in nanoseconds.
+    #[serde(rename = "StartInterval")]
+    pub start_interval_ns: i64,
+    /// How many must fail one after the other.
+    pub retries: u32,
+}
+
+impl Healthcheck {
+    /// This where it says something, and else what the image says; `None` for no checks.
+    #[must_use]
+    pub fn over(self, image: Option<&Self>) -> Option<Self> {
+        let image = image.cloned().unwrap_or_default();
+        let or = |own: i64, image: i64| if own == 0 { image } else { own };
+        let all = Self {
+            test: if self.test.is_empty() { image.test } else { self.test },
+            interval_ns: or(self.interval_ns, image.interval_ns),
+            timeout_ns: or(self.timeout_ns, image.timeout_ns),
+            start_period_ns: or(self.start_period_ns, image.start_period_ns),
+            start_interval_ns: or(self.start_interval_ns, image.start_interval_ns),
+            retries: if self.retries == 0 { image.retries } else { self.retries },
+        };
+        (!all.command().is_empty()).then_some(all)
+    }
+
+    /// The command; empty if there is none.
+    pub fn command(&self) -> Vec<String> {
+        match self.test.split_first() {
+            Some((kind, command)) if kind == "CMD" => command.to_vec(),
+            Some((kind, command)) if kind == "CMD-SHELL" => vec!["/bin/sh".into(), "-c".into(), command.concat()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// How long it is from the end of a command to the next.
+    pub fn interval(&self) -> Duration {
+        or_default(self.interval_ns, Duration::from_secs(30))
+    }
+
+    /// How long a command may take.
+    pub fn timeout(&self) -> Duration {
+        or_default(self.timeout_ns, Duration::from_secs(30))
+    }
+
+    /// For how long failures do not count.
+    pub fn start_period(&self) -> Duration {
+        or_default(self.start_period_ns, Duration::ZERO)
+    }
+
+    /// How long it is to the next during that time.
+    pub fn start_interval(&self) -> Duration {
+        or_default(self.start_interval_ns, Duration::from_secs(5))
+    }
+
+    /// How many must fail one after the other.
+    pub fn retries(&self) -> u32 {
+        /// docker's.
+        const DEFAULT: u32 = 3;
+        if self.retries == 0 { DEFAULT } else { self.retries }
+    }
+}
+
+fn or_default(ns: i64, default: Duration) -> Duration {
+    u64::try_from(ns).ok().filter(|ns| *ns > 0).map_or(default, Duration::from_nanos)
 }
 
 /// That something is declared; what stands there means nothing.
@@ -290,6 +381,25 @@ mod tests {
             br#"{"architecture":"amd64","os":"linux","config":{"Env":null,"Cmd":null,"User":null},"rootfs":{"diff_ids":null}}"#;
         assert!(ImageConfig::parse(config).unwrap().config.env.is_empty());
         assert!(ImageConfig::parse(br#"{"architecture":"amd64","os":"linux","config":null,"rootfs":{}}"#).is_ok());
+    }
+
+    #[test]
+    fn a_health_check_is_the_image_s_but_for_what_is_asked_for() {
+        let config = br#"{"architecture":"amd64","os":"linux","rootfs":{},"config":{"Labels":{"a":"b"},
+            "Healthcheck":{"Test":["CMD","look","twice"],"Interval":5000000000,"Retries":7}}}"#;
+        let config = ImageConfig::parse(config).unwrap().config;
+        assert_eq!(config.labels["a"], "b");
+        let image = config.healthcheck.as_ref();
+        let own = Healthcheck { timeout_ns: 1_000_000, retries: 2, ..Healthcheck::default() };
+        let both = own.over(image).unwrap();
+        assert_eq!((both.command(), both.retries()), (vec!["look".to_owned(), "twice".to_owned()], 2));
+        assert_eq!((both.interval(), both.timeout()), (Duration::from_secs(5), Duration::from_millis(1)));
+        assert_eq!((both.start_period(), both.start_interval()), (Duration::ZERO, Duration::from_secs(5)));
+        let test = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        assert_eq!(Healthcheck { test: test(&["NONE"]), ..Healthcheck::default() }.over(image), None);
+        assert_eq!(Healthcheck::default().over(None), None);
+        let shell = Healthcheck { test: test(&["CMD-SHELL", "a b"]), ..Healthcheck::default() };
+        assert_eq!(shell.over(image).unwrap().command(), ["/bin/sh", "-c", "a b"]);
     }
 
     #[test]

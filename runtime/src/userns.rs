@@ -40,6 +40,30 @@ pub enum Mapping {
     },
 }
 
+/// For a program this one executes, and no more than it needs.
+impl std::fmt::Display for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full { uids, gids } => write!(f, "{uids}:{gids}"),
+            Self::Single { .. } => f.write_str("1"),
+        }
+    }
+}
+
+impl std::str::FromStr for Mapping {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = |text: &str| {
+            text.parse::<u64>().map_err(|_| Error::invalid(format!("mapping of user ids {text:?}"), "it is no number"))
+        };
+        match text.split_once(':') {
+            Some((uids, gids)) => Ok(Self::Full { uids: number(uids)?, gids: number(gids)? }),
+            None => number(text).map(|_| Self::Single { advice: "they had a single one when they were started" }),
+        }
+    }
+}
+
 /// Moves the calling process into a new user and mount namespace in which it is user 0.
 ///
 /// Must be called before the process has a second thread. Without `newuidmap` or without ranges in

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use longshore_runtime::container::{Container, Containers, LogDriver, Phase};
-use longshore_runtime::spec::{Network, command};
+use longshore_runtime::spec::{NamespaceMode, command};
 use longshore_runtime::volume::{Source, Volume};
 use serde_json::{Value, json};
 
+use super::inspect_network;
 use super::ps::state;
 
 /// What docker shows for a time that has not come.
@@ -22,10 +23,6 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let directory = containers.directory(&config.id);
     let options = &config.options;
     let limits = &options.limits;
-    let network = match options.network {
-        Network::None => "none",
-        Network::Host => "host",
-    };
     // Those without a name are not what somebody asked for by one.
     let binds: Vec<String> = options.volumes.iter().filter(|volume| !volume.is_anonymous()).map(Volume::describe).collect();
     let mounts: Vec<Value> = options.volumes.iter().map(|volume| mount(containers, volume)).collect();
@@ -39,20 +36,59 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
         LogDriver::JsonFile => ("json-file", directory.join(format!("{}-json.log", config.id)).display().to_string()),
         LogDriver::None => ("none", String::new()),
     };
+    let devices: Vec<Value> = options
+        .isolation
+        .devices
+        .iter()
+        .map(|one| json!({ "PathOnHost": one.host, "PathInContainer": one.container, "CgroupPermissions": one.access }))
+        .collect();
     let entrypoint = options.entrypoint.as_ref().unwrap_or(&config.image_config.entrypoint);
     let arguments =
         if options.args.is_empty() && options.entrypoint.is_none() { &config.image_config.cmd } else { &options.args };
     let env = [&config.image_config.env[..], &options.env[..]].concat();
-    json!({
+    let mut host_config = json!({
+        "Binds": binds,
+        "LogConfig": { "Type": log_type, "Config": log_config },
+        "AutoRemove": config.auto_remove,
+        "RestartPolicy": { "Name": config.restart.name(), "MaximumRetryCount": config.restart.max_retries() },
+        "ReadonlyRootfs": options.read_only,
+        "Privileged": options.isolation.privileged,
+        "Init": options.isolation.init,
+        "PidMode": mode_of(&options.isolation.pid, ""),
+        "IpcMode": mode_of(&options.isolation.ipc, "private"),
+        "UTSMode": mode_of(&options.isolation.uts, ""),
+        "Devices": devices,
+        "Memory": limits.memory_bytes.unwrap_or(0),
+        "MemorySwap": limits.memory_swap_bytes.unwrap_or(0),
+        "MemoryReservation": limits.memory_reservation_bytes.unwrap_or(0),
+        "CpuShares": limits.cpu_shares.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
+        "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or(""),
+        "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or(""),
+        "PidsLimit": limits.pids,
+        "BlkioWeight": limits.blkio_weight.unwrap_or(0),
+        "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
+        "Tmpfs": tmpfs,
+        "ShmSize": options.shm_bytes(),
+        "CapAdd": options.added_capabilities,
+        "CapDrop": options.dropped_capabilities,
+        "GroupAdd": options.added_groups,
+        "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
+    });
+    if let Some(host_config) = host_config.as_object_mut() {
+        host_config.extend(inspect_network::host_config(options));
+    }
+    let mut described = json!({
         "Id": config.id,
         "Created": config.created,
         "Path": command.first().map_or("", String::as_str),
         "Args": command.get(1..).unwrap_or_default(),
         "State": {
             "Status": state(container, paused),
-            "Running": status.phase == Phase::Running,
+            "Running": status.is_up(),
             "Paused": paused,
-            "Restarting": false,
+            "Restarting": status.phase == Phase::Restarting,
             "OOMKilled": status.oom_killed,
             "Dead": false,
             "Pid": status.pid,
@@ -67,34 +103,12 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
         "HostsPath": directory.join("etc/hosts"),
         "LogPath": log_path,
         "Name": format!("/{}", config.name),
-        "RestartCount": 0,
+        "RestartCount": status.restart_count,
         "Driver": "overlay2",
         "Platform": "linux",
-        "HostConfig": {
-            "Binds": binds,
-            "LogConfig": { "Type": log_type, "Config": log_config },
-            "NetworkMode": network,
-            "AutoRemove": config.auto_remove,
-            "ReadonlyRootfs": options.read_only,
-            "Memory": limits.memory_bytes.unwrap_or(0),
-            "MemorySwap": limits.memory_swap_bytes.unwrap_or(0),
-            "MemoryReservation": limits.memory_reservation_bytes.unwrap_or(0),
-            "CpuShares": limits.cpu_shares.unwrap_or(0),
-            "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
-            "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
-            "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or(""),
-            "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or(""),
-            "PidsLimit": limits.pids,
-            "BlkioWeight": limits.blkio_weight.unwrap_or(0),
-            "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
-            "Tmpfs": tmpfs,
-            "ShmSize": options.shm_bytes(),
-            "CapAdd": options.added_capabilities,
-            "CapDrop": options.dropped_capabilities,
-            "GroupAdd": options.added_groups,
-            "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
-        },
+        "HostConfig": host_config,
         "Mounts": mounts,
+        "NetworkSettings": inspect_network::settings(container),
         "Config": {
             "Hostname": options.hostname.as_deref().unwrap_or(&config.id[..12]),
             "User": options.user.as_deref().unwrap_or(&config.image_config.user),
@@ -108,8 +122,25 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
             "Volumes": (!config.image_config.volumes.is_empty()).then_some(&config.image_config.volumes),
             "StopSignal": config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal),
             "StopTimeout": config.stop_timeout_s,
+            "StdinOnce": config.stdin_once,
+            "Labels": config.labels(),
+            "Healthcheck": config.health,
         },
-    })
+    });
+    if let Some(health) = containers.health(container) {
+        described["State"]["Health"] = json!(health);
+    }
+    described
+}
+
+/// docker's word for whose namespace a container has.
+fn mode_of(mode: &NamespaceMode, own: &str) -> String {
+    match mode {
+        NamespaceMode::Own => own.to_owned(),
+        NamespaceMode::Host => "host".into(),
+        NamespaceMode::Container(id) => format!("container:{id}"),
+        NamespaceMode::Path(path) => path.display().to_string(),
+    }
 }
 
 /// A mount as docker shows it.

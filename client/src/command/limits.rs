@@ -14,9 +14,10 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// The longest file of variables.
 const ENV_FILE_LIMIT_BYTES: u64 = 1 << 20;
 
+/// What can be changed of a container that runs, too.
 #[derive(Debug, Args)]
 #[command(allow_negative_numbers = true)]
-pub(super) struct LimitFlags {
+pub(super) struct ResourceFlags {
     /// Memory: bytes, or with k, m or g; with nothing said of swap as much of that again
     #[arg(short, long, value_name = "SIZE", value_parser = bytes)]
     memory: Option<i64>,
@@ -50,6 +51,33 @@ pub(super) struct LimitFlags {
     /// Relative weight of block I/O, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<u16>,
+}
+
+impl ResourceFlags {
+    /// The same as limits; with nothing said of swap docker's default for it.
+    pub(super) fn limits(self) -> Limits {
+        Limits {
+            memory_bytes: self.memory,
+            memory_swap_bytes: self.memory_swap,
+            memory_reservation_bytes: self.memory_reservation,
+            cpu_quota_us: self.cpu_quota.or(self.cpus),
+            cpu_period_us: self.cpu_period.or(self.cpus.map(|_| CPU_PERIOD_US)),
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus,
+            cpuset_mems: self.cpuset_mems,
+            pids: self.pids_limit,
+            blkio_weight: self.blkio_weight,
+            ..Limits::default()
+        }
+        .with_default_swap()
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(allow_negative_numbers = true)]
+pub(super) struct LimitFlags {
+    #[command(flatten)]
+    resources: ResourceFlags,
     /// A limit of each process, nofile=1024:2048 for example
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<Ulimit>,
@@ -81,23 +109,10 @@ impl LimitFlags {
     pub(super) fn apply(self, options: &mut RunOptions) -> Result<()> {
         let mut env = Vec::new();
         for file in &self.env_files {
-            env.extend(read_env_file(file)?);
+            env.extend(read_assignments(file, "variable")?);
         }
         options.env.splice(0..0, env);
-        options.limits = Limits {
-            memory_bytes: self.memory,
-            memory_swap_bytes: self.memory_swap,
-            memory_reservation_bytes: self.memory_reservation,
-            cpu_quota_us: self.cpu_quota.or(self.cpus),
-            cpu_period_us: self.cpu_period.or(self.cpus.map(|_| CPU_PERIOD_US)),
-            cpu_shares: self.cpu_shares,
-            cpuset_cpus: self.cpuset_cpus,
-            cpuset_mems: self.cpuset_mems,
-            pids: self.pids_limit,
-            blkio_weight: self.blkio_weight,
-            ..Limits::default()
-        }
-        .with_default_swap();
+        options.limits = self.resources.limits();
         options.ulimits = self.ulimits;
         options.oom_score_adj = self.oom_score_adj;
         options.shm_bytes = self.shm_size.map(i64::unsigned_abs);
@@ -128,15 +143,17 @@ fn processors(text: &str) -> std::result::Result<i64, String> {
     number.map(|number| (number * CPU_PERIOD_US as f64) as i64).ok_or_else(|| "a number of processors, 0.01 at least".into())
 }
 
-/// Lines without a name are comments or empty; `NAME` alone takes the value it has here.
-fn read_env_file(path: &Path) -> Result<Vec<String>> {
+/// The lines of a file that are neither comments nor empty: `NAME=VALUE` or `NAME`, each a `what`.
+pub(super) fn read_assignments(path: &Path, what: &str) -> Result<Vec<String>> {
     let bytes = longshore_runtime::files::read_bounded(path, ENV_FILE_LIMIT_BYTES)?;
     let text = String::from_utf8(bytes).map_err(|_| Error::invalid(path.display(), "it is not UTF-8"))?;
     let mut variables = Vec::new();
     for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let name = line.split_once('=').map_or(line, |(name, _)| name);
         if name.is_empty() || name.contains(char::is_whitespace) {
-            return Err(Error::invalid(format!("{}: {line:?}", path.display()), "a variable is NAME=VALUE, or NAME").into());
+            return Err(
+                Error::invalid(format!("{}: {line:?}", path.display()), format!("a {what} is NAME=VALUE, or NAME")).into()
+            );
         }
         variables.push(line.to_owned());
     }
@@ -161,12 +178,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("env");
         std::fs::write(&path, "# comment\nA=1\n\n  B=two words \nC\nD=\n").unwrap();
-        assert_eq!(read_env_file(&path).unwrap(), ["A=1", "B=two words ", "C", "D="]);
+        assert_eq!(read_assignments(&path, "variable").unwrap(), ["A=1", "B=two words ", "C", "D="]);
         for bad in ["=x\n", "A B=1\n"] {
             std::fs::write(&path, bad).unwrap();
-            assert!(read_env_file(&path).is_err(), "{bad:?}");
+            assert!(read_assignments(&path, "variable").is_err(), "{bad:?}");
         }
         std::fs::write(&path, [0xff, b'=', b'1']).unwrap();
-        assert!(read_env_file(&path).unwrap_err().to_string().contains("UTF-8"));
+        assert!(read_assignments(&path, "variable").unwrap_err().to_string().contains("UTF-8"));
     }
 }

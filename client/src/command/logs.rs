@@ -47,7 +47,7 @@ fn parse_tail(text: &str) -> std::result::Result<Tail, String> {
 }
 
 /// A point in time: RFC 3339, seconds since 1970, or how long ago, in Go's way.
-fn parse_time(text: &str) -> std::result::Result<SystemTime, String> {
+pub(super) fn parse_time(text: &str) -> std::result::Result<SystemTime, String> {
     let seconds = |text: &str| text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let time = parse_rfc3339(text)
         .or_else(|| SystemTime::UNIX_EPOCH.checked_add(seconds(text)?))
@@ -56,7 +56,7 @@ fn parse_time(text: &str) -> std::result::Result<SystemTime, String> {
 }
 
 /// `1h30m`, `2.5s`, `100ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
     while !rest.is_empty() {

@@ -2,16 +2,27 @@
 //!
 //! `rbox VERB` has them all; `rpull`, `rpush` and `rrun` are its three daily verbs by short names.
 
+mod attach;
+mod boot;
 mod cp;
+mod create;
+mod events;
 mod exec;
 mod images;
 mod inspect;
 mod inspect_container;
+mod inspect_network;
+mod isolation;
 mod kill;
+mod life;
 mod limits;
 mod logs;
 mod mount_flags;
+mod network;
+mod network_flags;
 mod pause;
+mod port;
+mod prune;
 mod ps;
 mod pull;
 mod push;
@@ -26,6 +37,7 @@ mod stop;
 mod system;
 mod tag;
 mod top;
+mod update;
 mod volume;
 mod wait;
 
@@ -121,6 +133,9 @@ enum Verb {
     Pull(pull::Pull),
     Push(push::Push),
     Run(Box<run::Run>),
+    // A container that is only made is in nobody's background.
+    #[command(mut_arg("detach", |arg| arg.hide(true)))]
+    Create(Box<create::Create>),
     Ps(ps::Ps),
     Logs(logs::Logs),
     Exec(exec::Exec),
@@ -130,18 +145,25 @@ enum Verb {
     Wait(wait::Wait),
     Start(start::Start),
     Restart(restart::Restart),
+    Attach(attach::Attach),
+    Update(update::Update),
+    Events(events::Events),
     /// Freeze all processes of running containers
     Pause(pause::Pause),
     /// Let paused containers go on
     Unpause(pause::Pause),
     Rename(rename::Rename),
     Top(top::Top),
+    Port(port::Port),
     Stats(stats::Stats),
     Rm(rm::Rm),
     Images(images::Images),
     Rmi(rmi::Rmi),
     Tag(tag::Tag),
     Inspect(inspect::Inspect),
+    Network(network::Network),
+    Container(prune::ContainerVerbs),
+    Image(prune::ImageVerbs),
     System(system::System),
     Volume(volume::Volume),
 }
@@ -161,11 +183,12 @@ pub fn rbox() -> ExitCode {
     if let Some(code) = container::enter_monitor() {
         return ExitCode::from(code);
     }
-    let launches = std::env::args_os().any(|word| word == "run" || word == "exec");
+    let launches = std::env::args_os().any(|word| word == "run" || word == "create" || word == "exec");
     program("rbox", launches, |Rbox { global, verb }| match verb {
         Verb::Pull(verb) => verb.execute(&global),
         Verb::Push(verb) => verb.execute(&global),
         Verb::Run(verb) => verb.execute(&global),
+        Verb::Create(verb) => verb.execute(&global),
         Verb::Ps(verb) => verb.execute(&global),
         Verb::Logs(verb) => verb.execute(&global),
         Verb::Exec(verb) => verb.execute(&global),
@@ -175,16 +198,23 @@ pub fn rbox() -> ExitCode {
         Verb::Wait(verb) => verb.execute(&global),
         Verb::Start(verb) => verb.execute(&global),
         Verb::Restart(verb) => verb.execute(&global),
+        Verb::Attach(verb) => verb.execute(&global),
+        Verb::Update(verb) => verb.execute(&global),
+        Verb::Events(verb) => verb.execute(&global),
         Verb::Pause(verb) => verb.execute(&global, Containers::pause),
         Verb::Unpause(verb) => verb.execute(&global, Containers::unpause),
         Verb::Rename(verb) => verb.execute(&global),
         Verb::Top(verb) => verb.execute(&global),
+        Verb::Port(verb) => verb.execute(&global),
         Verb::Stats(verb) => verb.execute(&global),
         Verb::Rm(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
         Verb::Tag(verb) => verb.execute(&global),
         Verb::Inspect(verb) => verb.execute(&global),
+        Verb::Network(verb) => verb.execute(&global),
+        Verb::Container(verb) => verb.execute(&global),
+        Verb::Image(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
         Verb::Volume(verb) => verb.execute(&global),
     })

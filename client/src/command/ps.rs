@@ -4,12 +4,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use longshore_runtime::container::{Container, Phase};
+use longshore_runtime::container::{Container, HealthStatus, Phase};
+use longshore_runtime::network::Endpoint;
 use longshore_runtime::spec::command;
 use longshore_runtime::volume::{Source, Volume};
 use serde_json::json;
 
-use super::{Format, Global, json_lines, print};
+use super::inspect_network::networks;
+use super::{Format, Global, json_lines, port, print};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -19,7 +21,8 @@ pub(super) struct Ps {
     /// Those that do not run, too
     #[arg(short, long)]
     all: bool,
-    /// Only those that fit: id=, name=, status=, exited=CODE or ancestor=IMAGE; of one kind any, of several all
+    /// Only those that fit: id=, name=, status=, exited=CODE, ancestor=IMAGE, network=, label=NAME[=VALUE] or health=; of
+    /// one kind any (but all labels), of several all
     #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
     /// Output format
@@ -52,6 +55,9 @@ enum Filter {
     Status(String),
     Exited(u8),
     Ancestor(String),
+    Network(String),
+    Label(String),
+    Health(String),
 }
 
 impl Filter {
@@ -66,13 +72,22 @@ impl Filter {
             "status" => return Err(format!("a status is one of {}", STATES.join(", "))),
             "exited" => Self::Exited(value.parse().map_err(|_| "an exit code is a number from 0 to 255")?),
             "ancestor" => Self::Ancestor(value),
-            _ => return Err("the kinds are id, name, status, exited and ancestor".into()),
+            "network" => Self::Network(value),
+            "label" => Self::Label(value),
+            "health" if ["none", "starting", "healthy", "unhealthy"].contains(&value.as_str()) => Self::Health(value),
+            "health" => return Err("a health is one of none, starting, healthy, unhealthy".into()),
+            _ => return Err("the kinds are id, name, status, exited, ancestor, network, label and health".into()),
         })
     }
 
-    fn fits(&self, container: &Container, paused: bool) -> bool {
+    fn fits(&self, Row { container, paused, health }: &Row) -> bool {
         let config = &container.config;
         match self {
+            Self::Label(label) => {
+                let (name, value) = label.split_once('=').map_or((label.as_str(), None), |(name, value)| (name, Some(value)));
+                config.labels().get(name).is_some_and(|its| value.is_none_or(|value| value == *its))
+            }
+            Self::Health(wanted) => health.map_or("none", HealthStatus::name) == wanted,
             Self::Id(part) => config.id.contains(part.as_str()),
             Self::Name(part) => {
                 let (from_start, part) = part.strip_prefix('^').map_or((false, part.as_str()), |part| (true, part));
@@ -85,7 +100,11 @@ impl Filter {
                     (false, false) => config.name.contains(part),
                 }
             }
-            Self::Status(status) => state(container, paused) == status,
+            Self::Network(network) => {
+                let by_id = |endpoint: &Endpoint| network.len() >= ID_DIGITS && endpoint.network_id.starts_with(network.as_str());
+                networks(&config.options).contains(network) || container.status.endpoints.iter().any(by_id)
+            }
+            Self::Status(status) => state(container, *paused) == status,
             Self::Exited(code) => container.status.phase == Phase::Exited && container.status.exit_code == *code,
             Self::Ancestor(image) => {
                 let id = config.image_id.hex();
@@ -99,11 +118,15 @@ impl Filter {
 
 impl Ps {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let mut rows = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
         let containers = global.containers()?;
         for container in containers.list()? {
             match container {
-                Ok(container) => rows.push((containers.is_paused(&container), container)),
+                Ok(container) => rows.push(Row {
+                    paused: containers.is_paused(&container),
+                    health: containers.health(&container).map(|health| health.status),
+                    container,
+                }),
                 Err(e) => eprintln!("rbox: skipped a damaged container: {}", printable(&e.to_string())),
             }
         }
@@ -111,16 +134,17 @@ impl Ps {
         // Who asks for a status, or for the last ones, means those that do not run, too.
         let asked = |filter: &Filter| matches!(filter, Filter::Status(_) | Filter::Exited(_));
         let all = self.all || last.is_some() || self.filter.iter().any(asked);
-        rows.retain(|(paused, one)| (all || one.status.phase == Phase::Running) && self.wants(one, *paused));
+        rows.retain(|row| (all || row.container.status.is_up()) && self.wants(row));
         rows.truncate(last.unwrap_or(usize::MAX));
         print(|out| match (self.quiet, self.format) {
-            (true, _) => rows.iter().try_for_each(|(_, container)| writeln!(out, "{}", self.id(container))),
-            (_, Format::Json) => json_lines(out, rows.iter().map(|(paused, container)| self.json(container, *paused))),
+            (true, _) => rows.iter().try_for_each(|row| writeln!(out, "{}", self.id(&row.container))),
+            (_, Format::Json) => json_lines(out, rows.iter().map(|row| self.json(row))),
             (_, Format::Table) => {
-                let cells = |(paused, one): &(bool, Container)| {
-                    let (created, status) = (text::age(Some(&one.config.created)), status(one, *paused));
+                let cells = |row: &Row| {
+                    let one = &row.container;
+                    let (created, status) = (text::age(Some(&one.config.created)), row.status());
                     let (image, name) = (one.config.image.clone(), one.config.name.clone());
-                    vec![self.id(one).to_owned(), image, self.command(one), created, status, String::new(), name]
+                    vec![self.id(one).to_owned(), image, self.command(one), created, status, port::column(one), name]
                 };
                 let headings = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
                 text::table(out, &headings, &rows.iter().map(cells).collect::<Vec<_>>())
@@ -129,10 +153,13 @@ impl Ps {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Of each kind of filter that was given one must fit.
-    fn wants(&self, container: &Container, paused: bool) -> bool {
+    /// Of each kind of filter that was given one must fit; of labels all.
+    fn wants(&self, row: &Row) -> bool {
         let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
-        self.filter.iter().all(|one| self.filter.iter().any(|other| same(one, other) && other.fits(container, paused)))
+        self.filter.iter().all(|one| match one {
+            Filter::Label(_) => one.fits(row),
+            _ => self.filter.iter().any(|other| same(one, other) && other.fits(row)),
+        })
     }
 
     fn id<'a>(&self, container: &'a Container) -> &'a str {
@@ -150,23 +177,25 @@ impl Ps {
     }
 
     /// docker's keys.
-    fn json(&self, container: &Container, paused: bool) -> serde_json::Value {
+    fn json(&self, row: &Row) -> serde_json::Value {
+        let container = &row.container;
+        let labels: Vec<String> = container.config.labels().iter().map(|(name, value)| format!("{name}={value}")).collect();
         let config = &container.config;
         json!({
             "Command": self.command(container),
             "CreatedAt": config.created,
             "ID": self.id(container),
             "Image": config.image,
-            "Labels": "",
+            "Labels": labels.join(","),
             "LocalVolumes": config.options.volumes.iter().filter_map(Volume::volume).count().to_string(),
             "Mounts": config.options.volumes.iter().map(mounted).collect::<Vec<_>>().join(","),
             "Names": config.name,
-            "Networks": config.options.network,
-            "Ports": "",
+            "Networks": networks(&config.options).join(","),
+            "Ports": port::column(container),
             "RunningFor": text::age(Some(&config.created)),
             "Size": "0B",
-            "State": state(container, paused),
-            "Status": status(container, paused),
+            "State": state(container, row.paused),
+            "Status": row.status(),
         })
     }
 }
@@ -185,16 +214,29 @@ pub(super) fn state(container: &Container, paused: bool) -> &'static str {
         Phase::Created | Phase::Starting => "created",
         Phase::Running if paused => "paused",
         Phase::Running => "running",
+        Phase::Restarting => "restarting",
         Phase::Exited => "exited",
     }
 }
 
-fn status(container: &Container, paused: bool) -> String {
-    let status = &container.status;
-    match status.phase {
-        Phase::Created | Phase::Starting => "Created".into(),
-        Phase::Running if paused => format!("Up {} (Paused)", text::since(&status.started)),
-        Phase::Running => format!("Up {}", text::since(&status.started)),
-        Phase::Exited => format!("Exited ({}) {}", status.exit_code, text::age(Some(&status.finished))),
+/// A container, and what is not in its own files.
+struct Row {
+    container: Container,
+    paused: bool,
+    health: Option<HealthStatus>,
+}
+
+impl Row {
+    fn status(&self) -> String {
+        let status = &self.container.status;
+        match (status.phase, self.health) {
+            (Phase::Created | Phase::Starting, _) => "Created".into(),
+            (Phase::Running, _) if self.paused => format!("Up {} (Paused)", text::since(&status.started)),
+            (Phase::Running, Some(HealthStatus::Starting)) => format!("Up {} (health: starting)", text::since(&status.started)),
+            (Phase::Running, Some(health)) => format!("Up {} ({})", text::since(&status.started), health.name()),
+            (Phase::Running, None) => format!("Up {}", text::since(&status.started)),
+            (Phase::Restarting, _) => format!("Restarting ({}) {}", status.exit_code, text::age(Some(&status.finished))),
+            (Phase::Exited, _) => format!("Exited ({}) {}", status.exit_code, text::age(Some(&status.finished))),
+        }
     }
 }

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use longshore_runtime::container::{self, Containers, Create, LogDriver, LogOptions};
 use longshore_runtime::lifecycle::Signal;
 use longshore_runtime::name::Reference;
-use longshore_runtime::spec::{Network, RunOptions};
+use longshore_runtime::spec::RunOptions;
 use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
 
@@ -43,7 +43,7 @@ pub(super) struct Run {
     #[arg(short, long)]
     detach: bool,
     /// What the container is called; for --detach
-    #[arg(long, requires = "detach")]
+    #[arg(long)]
     name: Option<String>,
     /// Write the container's ID to this file, which must not exist
     #[arg(long, value_name = "FILE")]
@@ -63,9 +63,8 @@ pub(super) struct Run {
     /// max-size=SIZE, max-file=NUMBER
     #[arg(long = "log-opt", value_name = "NAME=VALUE")]
     log_options: Vec<String>,
-    /// The container's network
-    #[arg(long, value_enum, default_value_t)]
-    network: NetworkMode,
+    #[command(flatten)]
+    network: super::network_flags::NetworkFlags,
     #[command(flatten)]
     mounts: super::mount_flags::MountFlags,
     /// Let the container read standard input
@@ -82,6 +81,10 @@ pub(super) struct Run {
     security_opt: Vec<SecurityOption>,
     #[command(flatten)]
     limits: super::limits::LimitFlags,
+    #[command(flatten)]
+    life: super::life::LifeFlags,
+    #[command(flatten)]
+    isolation: super::isolation::IsolationFlags,
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pull: PullPolicy,
@@ -96,15 +99,6 @@ pub(super) struct Run {
     /// The image, and what to run in it instead of what it says itself
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image_and_command: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum NetworkMode {
-    /// Loopback alone
-    #[default]
-    None,
-    /// This machine's own
-    Host,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -134,7 +128,25 @@ enum PullPolicy {
 }
 
 impl Run {
-    pub(super) fn execute(mut self, global: &Global) -> Result<ExitCode> {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        if !self.detach {
+            if self.name.is_some() {
+                return Err(Error::invalid("--name", "it is for containers in the background: add --detach").into());
+            }
+            self.life.check_foreground()?;
+        }
+        self.make(global, true)
+    }
+
+    /// `rbox create`: all but the start.
+    pub(super) fn create(self, global: &Global) -> Result<ExitCode> {
+        if self.detach {
+            return Err(Error::invalid("--detach", "it is for `rbox run`: a container that is made does not run yet").into());
+        }
+        self.make(global, false)
+    }
+
+    fn make(mut self, global: &Global, start: bool) -> Result<ExitCode> {
         let args = self.image_and_command.split_off(1);
         let image_name = self.image_and_command.swap_remove(0);
         let log = self.log()?;
@@ -149,10 +161,6 @@ impl Run {
             workdir: self.workdir,
             user: self.user,
             hostname: self.hostname,
-            network: match self.network {
-                NetworkMode::None => Network::None,
-                NetworkMode::Host => Network::Host,
-            },
             tty: self.tty,
             no_new_privileges: self.security_opt.contains(&SecurityOption::NoNewPrivileges),
             read_only: self.read_only,
@@ -161,12 +169,14 @@ impl Run {
         };
         self.limits.apply(&mut options)?;
         self.mounts.apply(&store, &mut options)?;
-        if !self.detach {
+        self.network.apply(&mut options, &store)?;
+        options.isolation = self.isolation.isolation(|| Ok(Containers::open(&store)?), rootless)?;
+        if start && !self.detach {
             cidfile.as_mut().map_or(Ok(()), |file| file.write(lease.id()))?;
             return Ok(ExitCode::from(container::run(&store, &lease, &image, options, self.interactive)?.code()));
         }
         let containers = Containers::open(&store)?;
-        let create = Create {
+        let mut create = Create {
             name: self.name,
             image: image_name,
             options,
@@ -175,13 +185,19 @@ impl Run {
             stop_signal: self.stop_signal.map(|signal| signal.to_string()),
             stop_timeout_s: self.stop_timeout,
             log,
+            // What a container in the background reads has no end, whoever is attached.
+            stdin_once: !start,
+            ..Create::default()
         };
+        self.life.apply(&mut create)?;
         let id = containers.create(&lease, &image, create)?.id;
         // The container has claims of its own.
         drop(lease);
         cidfile.as_mut().map_or(Ok(()), |file| file.write(&id))?;
         print(|out| writeln!(out, "{id}"))?;
-        containers.start(&id, rootless)?;
+        if start {
+            containers.start(&id, rootless, false)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 

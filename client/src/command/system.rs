@@ -26,6 +26,10 @@ pub(super) struct System {
 enum SystemVerb {
     Df(Df),
     Convert(Convert),
+    /// Remove all that nothing needs: stopped containers, images without a name, downloads that stopped
+    Prune(super::prune::PruneImages),
+    Boot(super::boot::Boot),
+    GenerateSystemd(super::boot::GenerateSystemd),
 }
 
 /// Show disk usage
@@ -59,6 +63,9 @@ impl System {
         match self.verb {
             SystemVerb::Df(df) => df.execute(global),
             SystemVerb::Convert(convert) => convert.execute(global),
+            SystemVerb::Prune(prune) => prune.execute(global),
+            SystemVerb::Boot(boot) => boot.execute(global),
+            SystemVerb::GenerateSystemd(generate) => generate.execute(global),
         }
     }
 }

@@ -229,8 +229,13 @@ impl Cgroup {
             return Ok(());
         }
         if let Some(open) = self.members.iter().find(|open| open.member.has("devices")) {
-            for (file, line) in rules.lines() {
-                open.write(file, &line).attempt(|| format!("write {line:?} to {file} of cgroup {:?}", open.member.path))?;
+            for lines in rules.lines().chunk_by(|(file, _), (next, _)| file == next) {
+                let name = lines[0].0;
+                let attempted = || format!("write to {name} of cgroup {:?}", open.member.path);
+                let file = open.file(name, OFlags::WRONLY).attempt(attempted)?;
+                for (_, line) in lines {
+                    rustix::io::write(&file, line.as_bytes()).attempt(|| format!("{}: {line:?}", attempted()))?;
+                }
             }
             return Ok(());
         }
@@ -317,14 +322,16 @@ impl Open {
         Ok(Self { member, directory, tasks: None })
     }
 
+    fn file(&self, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::openat(&self.directory, name, flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
     fn write(&self, file: &str, value: &str) -> rustix::io::Result<()> {
-        let file = rustix::fs::openat(&self.directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::io::write(&file, value.as_bytes()).map(drop)
+        rustix::io::write(self.file(file, OFlags::WRONLY)?, value.as_bytes()).map(drop)
     }
 
     fn read(&self, file: &str) -> Option<String> {
-        let file = rustix::fs::openat(&self.directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        std::io::read_to_string(fs::File::from(file)).ok()
+        std::io::read_to_string(fs::File::from(self.file(file, OFlags::RDONLY).ok()?)).ok()
     }
 }
 
@@ -411,19 +418,21 @@ fn make(member: &Member, first: bool) -> Result<()> {
 /// cgroup v1: a new `cpuset` directory has no processors and takes no process until it has.
 fn inherit_cpuset(member: &Member) -> Result<()> {
     let below = member.path.strip_prefix(&member.mount).unwrap_or(Path::new(""));
-    let mut parent = member.mount.clone();
-    for component in below.components() {
-        let directory = parent.join(component);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let read = |directory: &Path| {
-                fs::read_to_string(directory.join(file)).attempt(|| format!("read {file} of cgroup {directory:?}"))
-            };
-            if read(&directory)?.trim().is_empty() {
-                fs::write(directory.join(file), read(&parent)?.trim())
-                    .attempt(|| format!("write {file} of cgroup {directory:?}"))?;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let read = |directory: &Path| {
+            fs::read_to_string(directory.join(file)).attempt(|| format!("read {file} of cgroup {directory:?}"))
+        };
+        let (mut directory, mut above) = (member.mount.clone(), None);
+        for component in below.components() {
+            let parent = directory.clone();
+            directory.push(component);
+            let mut own = read(&directory)?;
+            if own.trim().is_empty() {
+                own = above.map_or_else(|| read(&parent), Ok)?;
+                fs::write(directory.join(file), own.trim()).attempt(|| format!("write {file} of cgroup {directory:?}"))?;
             }
+            above = Some(own);
         }
-        parent = directory;
     }
     Ok(())
 }

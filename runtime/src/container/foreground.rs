@@ -7,7 +7,9 @@ use super::prepare;
 use crate::erofs::Shared;
 use crate::error::Result;
 use crate::launch::{self, Exit, Guard, Launch};
-use crate::spec::{RunOptions, default_spec};
+use crate::network::attach::{Request, attach};
+use crate::network::{self, Networks};
+use crate::spec::{Network, RunOptions, default_spec};
 use crate::store::{Image, Lease, Store};
 use crate::volume::{self, Mounting, Volumes};
 
@@ -20,10 +22,14 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
     let dir = lease.scratch();
     let guard = Guard::start(std::slice::from_ref(&dir))?;
     lease.id().clone_into(&mut options.id);
+    let networked = options.network == Network::Networks;
     let ended = launch(store, lease, &guard, image, options, stdin);
+    network::end(&dir);
+    let released = if networked { Networks::new(store).release(lease.id()) } else { Ok(()) };
     let removed = launch::remove_tree(&dir);
     guard.dismiss();
     let exit = ended?;
+    released?;
     removed?;
     Ok(exit)
 }
@@ -31,8 +37,12 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
 fn launch(store: &Store, lease: &Lease, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
     let dir = &lease.scratch();
     volume::complete(&mut options, &image.config.config)?;
-    prepare::write_etc(&dir.join("etc"), &options)?;
-    options.etc_directory = Some(dir.join("etc"));
+    prepare::find_namespaces(store, &mut options)?;
+    let id = options.id.clone();
+    let exposed = &image.config.config.exposed_ports;
+    let mut attached = attach(&Request { store, id: &id, name: "", directory: dir, options: &options, exposed })?;
+    prepare::enter_network(&dir.join("etc"), &attached, &mut options)?;
+    let mut name_server = attached.name_server(store, &options)?;
     let mut layers = Shared::new();
     prepare::make_directories(store, dir, image.diff_ids(), &mut layers)?;
     let overlay = prepare::overlay(store, dir, image.diff_ids(), options.rootless.is_some(), true);
@@ -46,5 +56,6 @@ fn launch(store: &Store, lease: &Lease, guard: &Guard, image: &Image, mut option
         volumes.mount(&mut options.volumes, &mounting)?;
     }
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
-    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") })
+    let service = name_server.as_mut();
+    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new(""), service })
 }

@@ -6,7 +6,10 @@
 //!   claims                                    the blobs and layers it needs, as in a lease
 //!   status.json                               where it stands: replaced as a whole
 //!   lock                                      held by its monitor for as long as that lives; how it ended
+//!   stopped                                   somebody has stopped it: its restart policy has no say
 //!   state.json config.json                    while it runs, as `lifecycle` has them
+//!   health.json                               what its health checks said last
+//!   attach.*                                  sockets of who is about to be attached
 //!   ID-json.log ID-json.log.1 ...             its output, as docker writes it
 //!   etc upper work                            what its root filesystem is made of
 //! ROOT/names/NAME -> ID                       who is called what
@@ -20,32 +23,45 @@
 //!
 //! **Invariant: no lock of the store is held while a container runs**, and no process but the monitor lives on.
 
+mod attach;
+mod attached;
 mod copy;
 mod exec;
 mod files;
 mod foreground;
+mod health;
+mod init;
+mod keys;
 mod log;
 mod log_file;
 mod monitor;
 mod names;
+mod network;
 mod pause;
 mod prepare;
 mod record;
 mod remove;
+mod restart;
 mod start;
 mod stats;
 mod stop;
 mod store;
+mod update;
+mod watch;
 
+pub use attach::{AttachEnd, AttachOptions, Attaching};
 pub use copy::{CopyOptions, Side, copy};
 pub use exec::ExecCommand;
 pub use files::Files;
 pub use foreground::run;
+pub use health::{Health, HealthResult, HealthStatus};
+pub use keys::DetachKeys;
 pub use log::{LogEntry, LogQuery};
 pub use log_file::{LogDriver, LogOptions};
 pub use monitor::enter as enter_monitor;
 pub(crate) use names::check_name;
 pub use record::{Config, Phase, Status};
+pub use restart::RestartPolicy;
 pub use stats::Sample;
 pub use stop::{Stop, Waiter};
 pub use store::{Container, Containers, Create};

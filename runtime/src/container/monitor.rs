@@ -1,50 +1,66 @@
 //! The monitor of a detached container: the one process that stays beside it.
 //!
 //! It [starts](super::start) the container as a copy of the command, with all that takes, and then executes
-//! this program anew as this: with a heap of its own, which stays small, and six descriptors, which is all it
+//! this program anew as this: with a heap of its own, which stays small, and few descriptors, which is all it
 //! has of its caller. Executing a program keeps a process's number, its children and their tie to it.
 //!
 //! It reads the container's output and waits for the container's end, both at once, and sleeps while neither
 //! comes; then it says how the container ended, removes the cgroup, and ends. Its lock tells the others.
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::log_file::{self, ENTRY_LIMIT_BYTES, LogFile, Stream};
-use super::record::{Config, End, Phase};
+use super::attached::Audience;
+use super::record::{Config, End, Phase, Status};
+use super::restart;
+use super::start::start_again;
 use super::store::Containers;
+use super::watch::watch;
 use crate::cgroup::{Cgroup, processes};
 use crate::erofs::Shared;
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Attempt, Result};
 use crate::launch::reap;
+use crate::network::attach::Attached;
+use crate::network::dns::{Server, Sockets};
 use crate::store::Store;
 use crate::sys::{self, CStringArray};
-
-/// How long nothing has happened when nothing more is expected soon: the monitor lets go of memory once then,
-/// and waits without a limit.
-const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+use crate::userns::Mapping;
 
 /// What the program calls itself as a monitor; its argument is the container's ID.
 const NAME: &str = "longshore-monitor";
 
+/// Its further argument where the container is to be started again first.
+const AGAIN: &str = "again";
+
 /// Where the store is; others find the process by it.
 const ROOT_VARIABLE: &str = "LONGSHORE_ROOT";
 
+/// The ids of the user namespace it is in, if that is not the machine's first.
+const MAPPING_VARIABLE: &str = "LONGSHORE_IDS";
+
+/// What has it look for what others have left: that the container is stopped. Blocked since it left its caller.
+pub(super) const WAKE: i32 = libc::SIGUSR1;
+
 /// The descriptors it is executed with.
-const PIDFD: i32 = 3;
+pub(super) const PIDFD: i32 = 3;
 const LOCK: i32 = 4;
 /// The read ends of the container's output, or the terminal's two sides.
-const OUT: i32 = 5;
-const ERR: i32 = 6;
+pub(super) const OUT: i32 = 5;
+pub(super) const ERR: i32 = 6;
 /// Nobody writes on it; while it is open the container's input has no end.
-const INPUT: i32 = 7;
-/// This program; closed when it is executed. Far above it the layers, for others to take.
-const PROGRAM: i32 = 8;
+pub(super) const INPUT: i32 = 7;
+/// Where the container asks for names, if it is in a network that has some.
+const NAMES_UDP: i32 = 8;
+const NAMES_TCP: i32 = 9;
+/// The first of those it has not. Far above it the layers, for others to take, and what holds the container's network.
+const FIRST_OTHER: i32 = 10;
 
 /// Above all of them, and what else a monitor has open while it starts its container.
 pub(super) const HIGH_FD: i32 = 32;
@@ -53,56 +69,82 @@ pub(super) const HIGH_FD: i32 = 32;
 pub(super) struct Becoming<'a> {
     pub(super) store: &'a Store,
     pub(super) id: &'a str,
+    pub(super) rootless: Option<Mapping>,
     pub(super) pidfd: BorrowedFd<'a>,
     pub(super) lock: BorrowedFd<'a>,
     pub(super) out: BorrowedFd<'a>,
     pub(super) err: BorrowedFd<'a>,
     pub(super) input: BorrowedFd<'a>,
     pub(super) layers: Shared,
+    pub(super) attached: Attached,
 }
 
 impl Becoming<'_> {
     /// Executes this program as a monitor. Every descriptor but those it needs is closed then; returns only on
     /// failure.
-    pub(super) fn execute(self) -> Result<std::convert::Infallible> {
-        let attempted = || "execute this program (/proc/self/exe) as the container's monitor";
-        let program = std::fs::File::open("/proc/self/exe").attempt(attempted)?;
-        let program = program.as_fd();
-        let places =
-            [(self.pidfd, PIDFD), (self.lock, LOCK), (self.out, OUT), (self.err, ERR), (self.input, INPUT), (program, PROGRAM)];
-        // First out of the way, then in their places.
-        let high = places.map(|(fd, number)| (rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD), number));
-        for (fd, number) in high {
-            sys::place_fd(fd.attempt(attempted)?.as_fd(), number, false).attempt(attempted)?;
+    pub(super) fn execute(self) -> Result<Infallible> {
+        let attempted = || "set up the descriptors of the container's monitor";
+        let mut places = vec![(self.pidfd, PIDFD), (self.lock, LOCK), (self.out, OUT), (self.err, ERR), (self.input, INPUT)];
+        if let Some(sockets) = &self.attached.dns {
+            places.extend([(sockets.udp.as_fd(), NAMES_UDP), (sockets.tcp.as_fd(), NAMES_TCP)]);
         }
-        let c_string = |bytes: Vec<u8>| CString::new(bytes).map_err(std::io::Error::from).attempt(attempted);
-        let root = [ROOT_VARIABLE.as_bytes(), b"=", self.store.root().as_os_str().as_bytes()].concat();
-        let arguments = CStringArray::new(vec![c_string(NAME.into())?, c_string(self.id.into())?]);
-        let environment = CStringArray::new(vec![c_string(root)?]);
+        // First out of the way, then in their places.
+        let duplicate = |(fd, number)| Ok((rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD).attempt(attempted)?, number));
+        let high = places.into_iter().map(duplicate).collect::<Result<Vec<_>>>()?;
+        for (fd, number) in &high {
+            sys::place_fd(fd.as_fd(), *number, false).attempt(attempted)?;
+        }
         // What comes from who called the command, and was not meant for others, goes no further.
-        sys::close_on_exec_from(PROGRAM as u32).attempt(attempted)?;
+        let first = if self.attached.dns.is_some() { FIRST_OTHER } else { NAMES_UDP };
+        sys::close_on_exec_from(first as u32).attempt(attempted)?;
         self.layers.leave_to_program();
-        Err(sys::exec_fd(sys::borrow_fd(PROGRAM), &arguments, &environment)).attempt(attempted)
+        self.attached.leave_to_program();
+        execute_anew(self.store.root(), self.rootless, &[NAME, self.id])
     }
 }
 
-/// Whether this program was executed as a container's monitor: then it is one, for as long as that lives.
-/// For the first line of a program that starts containers; `Some` is its exit code.
+/// Executes this program with these words, and with the descriptors that are left open to it.
+fn execute_anew(root: &Path, rootless: Option<Mapping>, words: &[&str]) -> Result<Infallible> {
+    let attempted = || "execute this program (/proc/self/exe) as the container's monitor";
+    let program = std::fs::File::open("/proc/self/exe").attempt(attempted)?;
+    let c_string = |bytes: Vec<u8>| CString::new(bytes).map_err(std::io::Error::from).attempt(attempted);
+    let variable = |name: &str, value: &[u8]| c_string([name.as_bytes(), b"=", value].concat());
+    let words = words.iter().map(|word| c_string((*word).into())).collect::<Result<_>>()?;
+    let mut environment = vec![variable(ROOT_VARIABLE, root.as_os_str().as_bytes())?];
+    if let Some(mapping) = rootless {
+        environment.push(variable(MAPPING_VARIABLE, mapping.to_string().as_bytes())?);
+    }
+    Err(sys::exec_fd(program.as_fd(), &CStringArray::new(words), &CStringArray::new(environment))).attempt(attempted)
+}
+
+/// Whether this program was executed as a container's monitor, or as the first process of one: then it is that, for as
+/// long as the container lives. For the first line of a program that starts containers; `Some` is its exit code.
 pub fn enter() -> Option<u8> {
+    if let Some(code) = super::init::enter() {
+        return Some(code);
+    }
     let mut arguments = std::env::args_os();
     if arguments.next()? != NAME {
         return None;
     }
     let _ = rustix::thread::set_name(c"longshore-mon");
     let (id, root) = (arguments.next()?.into_string().ok()?, PathBuf::from(std::env::var_os(ROOT_VARIABLE)?));
+    let rootless = std::env::var(MAPPING_VARIABLE).ok().map(|text| text.parse()).transpose().ok()?;
+    let again = arguments.next().is_some_and(|word| word == AGAIN);
     // There is nobody to be told: what could not be done the next command finds undone.
-    Some(u8::from(run(&root, &id).is_err()))
+    Some(u8::from(run(&root, &id, rootless, again).is_err()))
 }
 
-fn run(root: &std::path::Path, id: &str) -> Result<()> {
+fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<()> {
     let containers = Containers::open(&Store::open(root)?)?;
     let config = containers.config(id)?;
-    watch(&config, &containers)?;
+    if again {
+        return start_again(&containers, &config, rootless, sys::borrow_fd(LOCK)).map(|never| match never {});
+    }
+    let began = Instant::now();
+    let mut names = name_server(&config, &containers);
+    let mut audience = Some(watch(&config, &containers, names.as_mut())?);
+    drop(names);
     let exit = reap(sys::borrow_fd(PIDFD))?;
     let cgroups = containers.runtime.cgroups(id).unwrap_or_default();
     let oom_killed = Cgroup::open(cgroups.clone()).is_ok_and(|cgroup| {
@@ -116,124 +158,92 @@ fn run(root: &std::path::Path, id: &str) -> Result<()> {
     Shared::withdraw(config.layers.iter().map(|layer| containers.store.layer_path(layer)));
     // Each part whatever becomes of the others.
     let cleared = processes::destroy(&cgroups);
+    // What stays is found by who wants it next.
+    let _ = containers.release_network(&config);
     let _ = std::fs::remove_file(containers.directory(id).join("state.json"));
+    let code = end.code.to_string();
+    if oom_killed {
+        containers.tell("oom", &config, &[]);
+    }
+    containers.tell("die", &config, &[("exitCode", &code)]);
+    let code = end.code;
     let finished = containers.status(id).and_then(|mut status| {
         status.end(Some(end));
         debug_assert_eq!(status.phase, Phase::Exited, "only what runs has a monitor");
         if let Err(error) = &cleared {
             status.error = error.to_string();
+        } else if restarts(&containers, &mut status, &mut audience, id, began.elapsed())? {
+            return execute_anew(root, rootless, &[NAME, id, AGAIN]).map(|never| match never {});
         }
         containers.save_status(id, &status)
     });
-    if config.auto_remove {
-        return containers.discard(&config, true);
-    }
-    cleared.and(finished)
+    // Its name and its policy may be other ones by now.
+    let config = containers.config(id)?;
+    let done = if config.auto_remove { containers.discard(&config, true) } else { cleared.and(finished) };
+    // Last: who is told that it has ended finds it ended.
+    audience.into_iter().for_each(|audience| audience.dismiss(code));
+    done
 }
 
-/// Writes the container's output to its log until its first process has ended.
-fn watch(config: &Config, containers: &Containers) -> Result<()> {
-    let path = log_file::path(&containers.directory(&config.id), &config.id);
-    let mut log = LogFile::open(path, config.log.clone());
-    let mut outputs = vec![Output::new(OUT, Stream::Out)];
-    if !config.options.tty {
-        outputs.push(Output::new(ERR, Stream::Err));
+/// What answers the container's questions for names, if it was given sockets for that.
+fn name_server(config: &Config, containers: &Containers) -> Option<Server> {
+    let socket = |number| rustix::io::fcntl_dupfd_cloexec(sys::borrow_fd(number), HIGH_FD).ok();
+    let (udp, tcp) = (socket(NAMES_UDP)?, socket(NAMES_TCP)?);
+    for number in [NAMES_UDP, NAMES_TCP] {
+        sys::close(sys::borrow_fd(number));
     }
-    loop {
-        let mut fds = vec![PollFd::from_borrowed_fd(sys::borrow_fd(PIDFD), PollFlags::IN)];
-        fds.extend(outputs.iter().map(|output| PollFd::from_borrowed_fd(output.fd, PollFlags::IN)));
-        let mut polled = poll(&mut fds, Some(&QUIET));
-        if polled == Ok(0) {
-            // What was needed for what has been done is not needed for waiting; what is done between here and
-            // there would be.
-            sys::forget_program();
-            polled = poll(&mut fds, None);
-        }
-        match polled {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::io("wait for the container", errno)),
-        }
-        let ended = !fds[0].revents().is_empty();
-        let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
-        let mut ready = ready.into_iter();
-        // Who has ended writes no more: what is there then is all.
-        outputs.retain_mut(|output| {
-            let ready = ready.next() == Some(true);
-            while (ready || ended) && output.open {
-                if !output.read(&mut log) || !ended {
-                    break;
-                }
-            }
-            output.open
-        });
-        log.flush();
-        if ended {
-            outputs.iter_mut().for_each(|output| output.end(&mut log));
-            log.flush();
-            return Ok(());
-        }
-    }
+    let mut server =
+        Server::new(Sockets { udp, tcp }, containers.store.root(), Vec::new(), config.options.networking.dns.clone()).ok()?;
+    server.follow(containers.directory(&config.id).join("status.json"));
+    Some(server)
 }
 
-/// One of the container's outputs.
-struct Output {
-    fd: BorrowedFd<'static>,
-    stream: Stream,
-    /// The beginning of a line.
-    line: Vec<u8>,
-    open: bool,
+/// Whether a container that has ended is to be started again, after a wait. Who stops it meanwhile ends that.
+fn restarts(
+    containers: &Containers,
+    status: &mut Status,
+    audience: &mut Option<Audience>,
+    id: &str,
+    ran: Duration,
+) -> Result<bool> {
+    // What it was made with may have been changed since.
+    let policy = containers.config(id)?.restart;
+    if !policy.wants(status.exit_code, status.restart_count) || containers.is_stopped(id) {
+        return Ok(false);
+    }
+    let delay = restart::delay(Duration::from_millis(status.restart_delay_ms), ran);
+    status.restart_delay_ms = delay.as_millis().try_into().unwrap_or(u64::MAX);
+    status.phase = Phase::Restarting;
+    containers.save_status(id, status)?;
+    if let Some(audience) = audience.take() {
+        audience.dismiss(status.exit_code);
+    }
+    // Nobody is on their other sides any more; and of the layers, that the next start takes or mounts anew.
+    for number in [PIDFD, OUT, ERR, INPUT] {
+        sys::close(sys::borrow_fd(number));
+    }
+    sys::close_from(NAMES_UDP as u32).attempt(|| "close files")?;
+    let wakes = sys::signalfd(&[WAKE]).attempt(|| "create a signalfd")?;
+    sys::forget_program();
+    let due = Instant::now() + delay;
+    while !containers.is_stopped(id) {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(true);
+        }
+        wait_for(&mut [PollFd::new(&wakes, PollFlags::IN)], Some(left))?;
+        while sys::read_signal(wakes.as_fd()).attempt(|| "read a signal")?.is_some() {}
+    }
+    status.phase = Phase::Exited;
+    Ok(false)
 }
 
-impl Output {
-    fn new(fd: i32, stream: Stream) -> Self {
-        Self { fd: sys::borrow_fd(fd), stream, line: Vec::new(), open: true }
-    }
-
-    /// Reads once; false if there was nothing.
-    fn read(&mut self, log: &mut LogFile) -> bool {
-        /// What is on the stack is touched once and stays: a page will do.
-        const CHUNK_BYTES: usize = 4096;
-        let mut chunk = [0; CHUNK_BYTES];
-        match rustix::io::read(self.fd, &mut chunk) {
-            Err(Errno::INTR) => true,
-            Err(Errno::AGAIN) => false,
-            // The last writer is gone.
-            Ok(0) | Err(_) => {
-                self.end(log);
-                self.open = false;
-                false
-            }
-            Ok(length) => {
-                for part in chunk[..length].split_inclusive(|byte| *byte == b'\n') {
-                    self.take(part, log);
-                }
-                true
-            }
-        }
-    }
-
-    fn take(&mut self, part: &[u8], log: &mut LogFile) {
-        if self.line.is_empty() && part.last() == Some(&b'\n') {
-            return log.add(self.stream, part);
-        }
-        // A chunk is shorter than an entry: so is what is left.
-        let (now, later) = part.split_at(part.len().min(ENTRY_LIMIT_BYTES - self.line.len()));
-        self.line.extend(now);
-        if self.line.len() == ENTRY_LIMIT_BYTES || self.line.last() == Some(&b'\n') {
-            log.add(self.stream, &self.line);
-            self.line.clear();
-        }
-        self.line.extend(later);
-        if later.last() == Some(&b'\n') {
-            self.end(log);
-        }
-    }
-
-    /// A line that has no end.
-    fn end(&mut self, log: &mut LogFile) {
-        if !self.line.is_empty() {
-            log.add(self.stream, &self.line);
-            self.line = Vec::new();
-        }
+/// Waits for one of `fds`, for `limit` at most. 0 if that is over.
+pub(super) fn wait_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<usize> {
+    let limit = limit
+        .map(|limit| Timespec { tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() });
+    match poll(fds, limit.as_ref()) {
+        Err(Errno::INTR) => Ok(1),
+        other => other.attempt(|| "wait for the container"),
     }
 }

@@ -13,7 +13,7 @@ impl Containers {
     /// [`crate::Error::Busy`] when it does not run or is paused already, [`crate::Error::Invalid`] where it has no
     /// cgroup, as an ordinary user's may not.
     pub fn pause(&self, container: &Container) -> Result<()> {
-        self.runtime.pause(running(container)?)
+        self.runtime.pause(running(container)?).map(|()| self.tell("pause", &container.config, &[]))
     }
 
     /// Lets a paused container go on.
@@ -22,7 +22,7 @@ impl Containers {
     ///
     /// [`crate::Error::Busy`] when it is not paused.
     pub fn unpause(&self, container: &Container) -> Result<()> {
-        self.runtime.resume(running(container)?)
+        self.runtime.resume(running(container)?).map(|()| self.tell("unpause", &container.config, &[]))
     }
 
     /// Whether it is paused.

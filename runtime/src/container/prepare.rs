@@ -4,11 +4,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::pause::running;
+use super::store::Containers;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Result};
 use crate::launch::Rootfs;
 use crate::name::Digest;
-use crate::spec::{ETC_FILES, RunOptions, etc_files};
+use crate::network::attach::Attached;
+use crate::spec::{ETC_FILES, NamespaceMode, RunOptions};
 use crate::store::Store;
 use crate::unpack;
 
@@ -36,14 +39,29 @@ pub(super) fn overlay(store: &Store, dir: &Path, diff_ids: &[Digest], userxattr:
     Rootfs::Overlay { lower, upper: dir.join("upper"), work: dir.join("work"), userxattr, ephemeral }
 }
 
-/// Writes the files of `/etc` that a container gets from its host into `dir`.
-pub(super) fn write_etc(dir: &Path, options: &RunOptions) -> Result<()> {
+/// Finds the namespaces of other containers that one is to share; those must run.
+pub(super) fn find_namespaces(store: &Store, options: &mut RunOptions) -> Result<()> {
+    for (kind, mode) in options.isolation.modes() {
+        if let NamespaceMode::Container(id) = mode {
+            let container = Containers::open(store)?.load(id)?;
+            running(&container)?;
+            *mode = NamespaceMode::Path(format!("/proc/{}/ns/{kind}", container.status.pid).into());
+        }
+    }
+    Ok(())
+}
+
+/// Writes the files of `/etc` that a container gets from its host into `dir`, and has it join its network.
+pub(super) fn enter_network(dir: &Path, attached: &Attached, options: &mut RunOptions) -> Result<()> {
+    options.network_namespace = attached.path();
+    options.etc_directory = Some(attached.shared_etc.clone().unwrap_or_else(|| dir.to_owned()));
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(dir)
         .attempt(|| format!("create directory {}", dir.display()))?;
-    for (name, text) in ETC_FILES.iter().zip(etc_files(&options.hostname()?, options.network)?) {
+    let [hosts, resolv_conf] = attached.etc(options)?;
+    for (name, text) in ETC_FILES.iter().zip([hosts, format!("{}\n", options.hostname()?), resolv_conf]) {
         let path = dir.join(name);
         std::fs::write(&path, text).attempt(|| format!("write {}", path.display()))?;
     }

@@ -1,5 +1,6 @@
 //! What is kept of a container on disk: what it was made of, where it stands, how it ended.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::SystemTime;
@@ -7,14 +8,16 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::log_file::LogOptions;
+use super::restart::RestartPolicy;
 use crate::error::{Attempt, Result};
-use crate::image::ContainerConfig;
+use crate::image::{ContainerConfig, Healthcheck};
 use crate::launch::Exit;
 use crate::lifecycle::rfc3339;
 use crate::name::Digest;
+use crate::network::{Endpoint, Published};
 use crate::spec::RunOptions;
 
-/// What a container was made of (`container.json`). It never changes.
+/// What a container was made of (`container.json`). Only its name, its limits and its restart policy ever change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
@@ -44,6 +47,26 @@ pub struct Config {
     pub stop_timeout_s: Option<u32>,
     /// What becomes of its output.
     pub log: LogOptions,
+    /// Whether it is started again when it has ended.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How its health is looked at, if it is.
+    #[serde(default)]
+    pub health: Option<Healthcheck>,
+    /// What people say of it, beside what they say of its image.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its standard input ends with that of the first who is attached.
+    #[serde(default)]
+    pub stdin_once: bool,
+}
+
+impl Config {
+    /// All its labels: its own before those of its image.
+    pub fn labels(&self) -> BTreeMap<&str, &str> {
+        let all = self.image_config.labels.iter().chain(&self.labels);
+        all.map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
 }
 
 /// How far a container has come.
@@ -56,6 +79,8 @@ pub enum Phase {
     Starting,
     /// Its monitor watches it.
     Running,
+    /// It has ended, and its monitor waits until it may be started again.
+    Restarting,
     /// It ran, and does not any more.
     Exited,
 }
@@ -84,6 +109,18 @@ pub struct Status {
     /// Why it could not be started, or what happened to its monitor.
     #[serde(default)]
     pub error: String,
+    /// Its connections to networks while it runs.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+    /// Its ports on this machine while it runs.
+    #[serde(default)]
+    pub published: Vec<Published>,
+    /// How often it was started again because of its policy.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// How long the last restart waited, in milliseconds.
+    #[serde(default)]
+    pub(super) restart_delay_ms: u64,
     /// Which start of the machine this is about: a process's number means nothing after the next.
     #[serde(default)]
     pub(super) boot: String,
@@ -103,14 +140,33 @@ impl Status {
             exit_code: 0,
             oom_killed: false,
             error: String::new(),
+            endpoints: Vec::new(),
+            published: Vec::new(),
+            restart_count: 0,
+            restart_delay_ms: 0,
             boot: String::new(),
             monitor: (0, 0),
         }
     }
 
     /// Whether it has, or had, a monitor that has not said how it ended.
-    pub(super) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Running)
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running | Phase::Restarting)
+    }
+
+    /// Whether docker takes it for one that runs.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Restarting)
+    }
+
+    /// One that is being started: because somebody wants it, or again.
+    pub(super) fn starting(self, again: bool) -> Self {
+        let starting = Self { phase: Phase::Starting, boot: boot(), monitor: (0, 0), error: String::new(), ..self };
+        if again {
+            Self { restart_count: self.restart_count.saturating_add(1), ..starting }
+        } else {
+            Self { phase: Phase::Starting, boot: starting.boot, ..Self::new() }
+        }
     }
 
     /// The end of a container: as its monitor recorded it, else by the kill of that.
@@ -120,12 +176,15 @@ impl Status {
             self.error = "its monitor was killed, or the machine stopped".into();
         }
         let end = end.unwrap_or_else(killed);
-        // One that was being started never ran.
-        self.phase = if self.phase == Phase::Starting { Phase::Created } else { Phase::Exited };
+        // One that was being started never ran, if not before.
+        let first = self.phase == Phase::Starting && self.started.is_empty();
+        self.phase = if first { Phase::Created } else { Phase::Exited };
         self.pid = 0;
         self.exit_code = end.code;
         self.finished = end.finished;
         self.oom_killed = end.oom_killed;
+        self.endpoints.clear();
+        self.published.clear();
     }
 }
 

@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::monitor::{Becoming, HIGH_FD};
 use super::prepare;
-use super::record::{Config, End, Phase, Status, boot};
+use super::record::{Config, End, Phase, Status};
 use super::store::Containers;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::launch::{Begin, Born, Channel, begin};
 use crate::lifecycle::{Directory, Record, process_start_ticks, rfc3339};
+use crate::network::attach::{Request, attach};
 use crate::spec::default_spec;
 use crate::sys;
 use crate::userns::Mapping;
@@ -65,13 +66,15 @@ impl Containers {
     /// Starts a container that does not run, and comes back once its command is executed. One that runs is left
     /// alone. `rootless` is the user namespace this process is in, if it is not root's.
     ///
+    /// With `attached` its monitor looks for who [wants to be attached](Self::prepare_attach) before it reads anything.
+    ///
     /// Call it while this process has one thread.
     ///
     /// # Errors
     ///
     /// [`Error::Exec`] says that the command cannot be executed. Should the container be one that goes when it
     /// ends, it has gone.
-    pub fn start(&self, id: &str, rootless: Option<Mapping>) -> Result<()> {
+    pub fn start(&self, id: &str, rootless: Option<Mapping>, attached: bool) -> Result<()> {
         let container = self.load(id)?;
         if container.status.is_live() {
             return Ok(());
@@ -83,13 +86,15 @@ impl Containers {
         if self.status(id)?.is_live() {
             return Ok(());
         }
+        self.unmark_stopped(id);
         let (answer, answer_in) = pipe()?;
-        let (pid, _) = sys::spawn(0, None, &mut || self.become_monitor(&container.config, rootless, &lock, &answer_in))
+        let (pid, _) = sys::spawn(0, None, &mut || self.become_monitor(&container.config, rootless, attached, &lock, &answer_in))
             .attempt(|| "start the container's monitor")?;
         drop((answer_in, lock));
         let mut text = Vec::new();
         File::from(answer).take(ANSWER_LIMIT_BYTES).read_to_end(&mut text).attempt(|| "hear from the container's monitor")?;
         if text == STARTED {
+            self.tell("start", &container.config, &[]);
             return Ok(());
         }
         let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
@@ -100,10 +105,15 @@ impl Containers {
     }
 
     /// The monitor's life until it is the monitor's own program. Ends only if it comes to nothing.
-    fn become_monitor(&self, config: &Config, rootless: Option<Mapping>, lock: &File, answer: &OwnedFd) -> u8 {
+    fn become_monitor(&self, config: &Config, rootless: Option<Mapping>, attached: bool, lock: &File, answer: &OwnedFd) -> u8 {
         let Ok((lock, answer)) = leave_caller(lock.as_fd(), answer.as_fd()) else { return 1 };
-        let launching = Launching { containers: self, config, lock: lock.as_fd(), answer: answer.as_fd() };
-        let Err(error) = launching.launch(rootless);
+        if attached {
+            // Blocked, it waits for the monitor that this process becomes.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1);
+        }
+        let launching =
+            Launching { containers: self, config, lock: lock.as_fd(), answer: answer.as_fd(), rootless, again: false };
+        let Err(error) = launching.launch();
         let refusal = serde_json::to_vec(&Refusal::new(&error)).unwrap_or_default();
         // Should nobody hear it any more, the status says it.
         let _ = File::from(answer).write_all(&refusal);
@@ -129,11 +139,29 @@ fn leave_caller(lock: BorrowedFd<'_>, answer: BorrowedFd<'_>) -> Result<(OwnedFd
     Ok((lock, answer))
 }
 
+/// Starts a container again, in the process that was its monitor and holds its `lock`. Ends only if it comes to
+/// nothing.
+pub(super) fn start_again(
+    containers: &Containers,
+    config: &Config,
+    rootless: Option<Mapping>,
+    lock: BorrowedFd<'_>,
+) -> Result<std::convert::Infallible> {
+    // There is nobody to be warned.
+    warning::send_to(|_| {});
+    let lock = rustix::io::fcntl_dupfd_cloexec(lock, HIGH_FD).attempt(|| "keep a container's lock")?;
+    let answer = null()?;
+    Launching { containers, config, lock: lock.as_fd(), answer: answer.as_fd(), rootless, again: true }.launch()
+}
+
 struct Launching<'a> {
     containers: &'a Containers,
     config: &'a Config,
     lock: BorrowedFd<'a>,
     answer: BorrowedFd<'a>,
+    rootless: Option<Mapping>,
+    /// Because of its restart policy.
+    again: bool,
 }
 
 /// The monitor's sides of the container's input and output.
@@ -145,8 +173,8 @@ struct Ends {
 }
 
 impl Launching<'_> {
-    fn launch(&self, rootless: Option<Mapping>) -> Result<std::convert::Infallible> {
-        let Err(error) = self.start(rootless);
+    fn launch(&self) -> Result<std::convert::Infallible> {
+        let Err(error) = self.start();
         self.failed(&error);
         Err(error)
     }
@@ -156,29 +184,37 @@ impl Launching<'_> {
         let id = &self.config.id;
         // Each part whatever becomes of the others: what could not be done, the next command does.
         let _ = self.containers.runtime.end(id);
+        let _ = self.containers.release_network(self.config);
         let _ = std::fs::remove_file(self.containers.directory(id).join("state.json"));
-        let status = Status { exit_code: error.exit_code(), error: error.to_string(), ..Status::new() };
+        let before = self.containers.status(id).unwrap_or_else(|_| Status::new());
+        let phase = if self.again { Phase::Exited } else { Phase::Created };
+        let status = Status { phase, exit_code: error.exit_code(), error: error.to_string(), pid: 0, ..before };
         let _ = self.containers.save_status(id, &status);
         if self.config.auto_remove {
             let _ = self.containers.discard(self.config, true);
         }
     }
 
-    fn start(&self, rootless: Option<Mapping>) -> Result<std::convert::Infallible> {
-        let (containers, config, id) = (self.containers, self.config, &self.config.id);
+    fn start(&self) -> Result<std::convert::Infallible> {
+        let (containers, config, id, rootless) = (self.containers, self.config, &self.config.id, self.rootless);
         let has_volumes = !config.options.volumes.is_empty();
-        let is_first = has_volumes && containers.status(id)?.started.is_empty();
-        let mut status = Status { phase: Phase::Starting, boot: boot(), ..Status::new() };
+        let mut status = containers.status(id)?;
+        let is_first = has_volumes && status.started.is_empty();
+        status = status.starting(self.again);
         containers.save_status(id, &status)?;
         let lock = rustix::io::dup(self.lock).attempt(|| "duplicate a file descriptor")?;
         End::write(None, &lock.into())?;
 
+        containers.forget_health(config);
         let dir = containers.directory(id);
         let mut options = config.options.clone();
         options.id.clone_from(id);
         options.rootless = rootless;
-        options.etc_directory = Some(dir.join("etc"));
-        prepare::write_etc(&dir.join("etc"), &options)?;
+        let name = &config.name;
+        let exposed = &config.image_config.exposed_ports;
+        prepare::find_namespaces(&containers.store, &mut options)?;
+        let attached = attach(&Request { store: &containers.store, id, name, directory: &dir, options: &options, exposed })?;
+        prepare::enter_network(&dir.join("etc"), &attached, &mut options)?;
         let overlay = prepare::overlay(&containers.store, &dir, &config.layers, rootless.is_some(), config.auto_remove);
         let mut layers = Shared::new();
         let root = overlay.mount_by(&mut |path| layers.open(path))?;
@@ -236,6 +272,8 @@ impl Launching<'_> {
         status.pid = pid.as_raw_nonzero().get();
         status.started = rfc3339(SystemTime::now());
         status.monitor = (own, process_start_ticks(own).unwrap_or(0));
+        status.endpoints.clone_from(&attached.endpoints);
+        status.published.clone_from(&attached.published);
         containers.save_status(id, &status)?;
         // The container has its own; the caller's are let go.
         let null = null()?;
@@ -250,8 +288,12 @@ impl Launching<'_> {
                 Err(error)
             }
         })?;
+        if self.again {
+            containers.tell("start", config, &[]);
+        }
         let (out, err, input) = (ends.out.as_fd(), ends.err.as_fd(), ends.input.as_fd());
-        Becoming { store: &containers.store, id, pidfd: pidfd.as_fd(), lock: self.lock, out, err, input, layers }.execute()
+        let (pidfd, lock) = (pidfd.as_fd(), self.lock);
+        Becoming { store: &containers.store, id, rootless, pidfd, lock, out, err, input, layers, attached }.execute()
     }
 }
 
@@ -262,7 +304,7 @@ fn connect(config: &Config) -> Result<Ends> {
     let (input, input_end) = if config.interactive && !config.options.tty { pipe()? } else { (null()?, null()?) };
     let (out, out_end) = pipe()?;
     let (err, err_end) = pipe()?;
-    for end in [&out, &err] {
+    for end in [&out, &err, &input_end] {
         rustix::fs::fcntl_setfl(end, OFlags::NONBLOCK).attempt(attempted)?;
     }
     for (fd, number) in [(&input, 0), (&out_end, 1), (&err_end, 2)] {
@@ -271,10 +313,10 @@ fn connect(config: &Config) -> Result<Ends> {
     Ok(Ends { out, err, input: input_end })
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(|| "create a pipe")
 }
 
-fn null() -> Result<OwnedFd> {
+pub(super) fn null() -> Result<OwnedFd> {
     rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open /dev/null")
 }

@@ -65,7 +65,7 @@ impl Containers {
         let counted = usage.memory_bytes.saturating_sub(inactive.copied().unwrap_or(0));
         let (received_bytes, sent_bytes) = match container.config.options.network {
             Network::Host => (0, 0),
-            Network::None => traffic(&fs::read_to_string(format!("/proc/{}/net/dev", container.status.pid)).unwrap_or_default()),
+            _ => traffic(&fs::read_to_string(format!("/proc/{}/net/dev", container.status.pid)).unwrap_or_default()),
         };
         let block = |name: &str, key: fn(i32) -> Option<u64>| {
             let counted = usage.io_bytes.iter().filter(|(_, _, operation, _)| *operation == name).map(|(.., bytes)| bytes).sum();

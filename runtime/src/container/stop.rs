@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use super::record::{End, KILLED, Phase};
+use super::record::{Config, End, KILLED, Phase};
 use super::store::{Container, Containers, not_running};
 use crate::error::{Attempt, Result};
 use crate::files;
@@ -15,6 +15,9 @@ use crate::lifecycle::Signal;
 
 /// How long `stop` waits before it kills, if nothing else is said.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a container that is being started is waited for before it is stopped.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Waits for a container's end, however that comes: from before a signal is sent on, so that nothing is missed.
 #[derive(Debug)]
@@ -67,16 +70,23 @@ impl Containers {
     /// [`crate::Error::Busy`] when it does not run.
     pub fn kill(&self, id: &str, signal: Signal) -> Result<()> {
         let container = self.load(id)?;
+        let ends = signal == Signal::KILL || signal == stop_signal(&container.config);
         match container.status.phase {
+            // Before the signal: what ends by it is not to be started again.
+            Phase::Running if ends => self.mark_stopped(&container.config, &container.status)?,
             Phase::Running => {}
+            // That it is not started again is all there is to do.
+            Phase::Restarting if ends => return self.mark_stopped(&container.config, &container.status),
             // Its first process is not what it is to be yet: a signal would be lost on it.
             Phase::Starting => {
                 let why = "it is just being started; try again".into();
                 return Err(crate::Error::Busy { what: format!("container {}", container.config.name), why });
             }
-            Phase::Created | Phase::Exited => return Err(not_running(&container.config)),
+            Phase::Created | Phase::Exited | Phase::Restarting => return Err(not_running(&container.config)),
         }
-        self.privileged("send a signal", &mut || self.runtime.kill(id, signal, false))
+        self.privileged("send a signal", &mut || self.runtime.kill(id, signal, false))?;
+        self.tell("kill", &container.config, &[("signal", &signal.to_string())]);
+        Ok(())
     }
 
     /// The same to one that ran a moment ago; that it has ended since is no error.
@@ -91,15 +101,36 @@ impl Containers {
         }
     }
 
+    /// The container once nobody is just starting it. It is not started again by its policy from here on.
+    pub(super) fn hold(&self, container: &Container) -> Result<Container> {
+        self.mark_stopped(&container.config, &container.status)?;
+        let end = Instant::now() + START_LIMIT;
+        loop {
+            let now = self.load(&container.config.id)?;
+            if now.status.phase != Phase::Starting || Instant::now() > end {
+                return Ok(now);
+            }
+            // A start is some milliseconds; nothing of it can be waited for but its end.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Asks a container to stop: by its own signal, which is what was chosen when it was made, what its image
     /// says, or SIGTERM. `None` if it does not run. `grace_s` is how many seconds it has, a negative number for
     /// as long as it takes; without it as many as were chosen when it was made, or 10.
     pub fn begin_stop(&self, container: &Container, grace_s: Option<i64>) -> Result<Option<Stop<'_>>> {
-        let Some(waiter) = self.waiter(container)? else { return Ok(None) };
+        self.networks().repair();
+        let Some(waiter) = self.waiter(container)? else {
+            // One that runs always is one that was stopped, too.
+            self.mark_stopped(&container.config, &container.status)?;
+            return Ok(None);
+        };
+        let container = &match self.hold(container) {
+            Err(crate::Error::NotFound { .. }) => container.clone(),
+            held => held?,
+        };
         let config = &container.config;
-        let named = config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal);
-        // A signal that is none is the image's fault, not a reason to run for ever.
-        let signal = named.parse().unwrap_or(Signal::TERM);
+        let signal = stop_signal(config);
         let grace_s = grace_s.or(config.stop_timeout_s.map(i64::from));
         let grace = grace_s.map_or(Some(GRACE), |seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
         let pidfd = self.runtime.first_process(&config.id)?;
@@ -118,6 +149,13 @@ impl Containers {
     }
 }
 
+/// What a container is asked to stop by.
+fn stop_signal(config: &Config) -> Signal {
+    let named = config.stop_signal.as_deref().unwrap_or(&config.image_config.stop_signal);
+    // A signal that is none is the image's fault, not a reason to run for ever.
+    named.parse().unwrap_or(Signal::TERM)
+}
+
 impl Stop<'_> {
     /// Waits until it has stopped, and kills it when its time is over. Gives the exit code.
     pub fn finish(self) -> Result<u8> {
@@ -127,6 +165,8 @@ impl Stop<'_> {
                 self.containers.kill_living(&self.container, Signal::KILL)?;
             }
         }
-        self.waiter.wait()
+        let code = self.waiter.wait()?;
+        self.containers.tell("stop", &self.container.config, &[]);
+        Ok(code)
     }
 }

@@ -1,5 +1,6 @@
 //! The containers of a store: made, found, listed, put right.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,13 +13,16 @@ use rustix::process::{Pid, PidfdFlags};
 use super::log_file::LogOptions;
 use super::names;
 use super::prepare;
-use super::record::{Config, End, Phase, Status, boot};
+use super::record::{Config, End, Status, boot};
+use super::restart::RestartPolicy;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
+use crate::events::Event;
 use crate::files;
+use crate::image::Healthcheck;
 use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
 use crate::name::Digest;
-use crate::spec::RunOptions;
+use crate::spec::{Network, RunOptions};
 use crate::store::{Image, Lease, Store};
 use crate::volume::{self, Volume, Volumes};
 
@@ -64,6 +68,14 @@ pub struct Create {
     pub stop_timeout_s: Option<u32>,
     /// What becomes of its output.
     pub log: LogOptions,
+    /// Whether it is started again when it has ended.
+    pub restart: RestartPolicy,
+    /// How its health is looked at, in place of what its image says of that; one that is `NONE` for not at all.
+    pub health: Healthcheck,
+    /// What people say of it.
+    pub labels: BTreeMap<String, String>,
+    /// Its standard input ends with that of the first who is attached.
+    pub stdin_once: bool,
 }
 
 impl Containers {
@@ -96,6 +108,7 @@ impl Containers {
         // What is wrong is wrong now, not when it is started.
         lease.id().clone_into(&mut create.options.id);
         create.options.hostname()?;
+        create.options.networking.check()?;
         // What is the caller's own is so now, whoever starts it again.
         for variable in create.options.env.iter_mut().filter(|variable| !variable.contains('=')) {
             if let Ok(value) = std::env::var(&*variable) {
@@ -126,6 +139,10 @@ impl Containers {
             stop_signal: create.stop_signal,
             stop_timeout_s: create.stop_timeout_s,
             log: create.log,
+            restart: create.restart,
+            health: create.health.over(image.config.config.healthcheck.as_ref()),
+            labels: create.labels,
+            stdin_once: create.stdin_once,
         };
         save(&dir, "status.json", &Status::new())?;
         // Only under this lock do names and directories come and go: a name without a container is what a
@@ -153,7 +170,17 @@ impl Containers {
             let _ = std::fs::remove_file(self.name_path(&config.name));
         }
         drop(lock);
-        made.map(|()| config)
+        made?;
+        self.tell("create", &config, &[]);
+        Ok(config)
+    }
+
+    /// Adds to the store's events what has happened to a container.
+    pub(super) fn tell(&self, action: &str, config: &Config, more: &[(&str, &str)]) {
+        let own = [("image", config.image.as_str()), ("name", config.name.as_str())];
+        let attributes = config.labels().into_iter().chain(own).chain(more.iter().copied());
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        self.store.record(&Event::now("container", action, &config.id, attributes));
     }
 
     fn name_path(&self, name: &str) -> PathBuf {
@@ -200,9 +227,12 @@ impl Containers {
         let old = std::mem::replace(&mut config.name, name.to_owned());
         self.claim(&config)?;
         let renamed = save(&self.directory(id), "container.json", &config);
+        if renamed.is_ok() && config.options.network == Network::Networks {
+            self.networks().rename(id, name)?;
+        }
         // What stays is recognised by who wants it next.
         let _ = std::fs::remove_file(self.name_path(if renamed.is_ok() { &old } else { name }));
-        renamed
+        renamed.map(|()| self.tell("rename", &config, &[("oldName", &format!("/{old}"))]))
     }
 
     /// Gives back every name whose container has gone, or never came because its maker was killed. Only under the
@@ -266,6 +296,7 @@ impl Containers {
     /// All containers, the newest first. One whose files are damaged is reported as an error and does not hide
     /// the others; one whose monitor was killed is put right first, or has gone if that was what it was to do.
     pub fn list(&self) -> Result<Vec<Result<Container>>> {
+        self.networks().repair();
         let mut list: Vec<_> = self
             .ids()?
             .iter()
@@ -333,8 +364,11 @@ impl Containers {
         if status.boot == boot() {
             self.privileged("end what is left of a container", &mut || self.runtime.end(id))?;
         }
+        // What stays is found by who wants it next.
+        let _ = self.release_network(config);
         let _ = std::fs::remove_file(self.directory(id).join("state.json"));
         status.end(End::read(&self.open_lock(id)?));
+        self.tell("die", config, &[("exitCode", &status.exit_code.to_string())]);
         if config.auto_remove {
             self.privileged("remove a container", &mut || {
                 if !rustix::process::geteuid().is_root() {
@@ -358,7 +392,7 @@ impl Containers {
     /// A container's monitor, if that lives.
     pub(super) fn monitor(&self, status: &Status) -> Option<OwnedFd> {
         let (pid, ticks) = status.monitor;
-        if status.phase != Phase::Running || status.boot != boot() {
+        if !status.is_up() || status.boot != boot() {
             return None;
         }
         let pidfd = rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
@@ -381,7 +415,7 @@ pub(super) fn not_running(config: &Config) -> Error {
     Error::Busy { what: format!("container {}", config.name), why: "it is not running; `rbox start` starts it".into() }
 }
 
-fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
     let path = dir.join(name);
     let bytes = files::read_bounded(&path, FILE_LIMIT_BYTES)?;
     serde_json::from_slice(&bytes)
@@ -389,7 +423,7 @@ fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
 }
 
 /// Replaces a file as a whole: what a killed process was writing nobody sees.
-fn save<T: serde::Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
+pub(super) fn save<T: serde::Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
     let attempted = || format!("write {name} in {}", dir.display());
     let text = serde_json::to_vec(value).map_err(std::io::Error::from).attempt(attempted)?;
     let fd = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).attempt(attempted)?;

@@ -21,11 +21,11 @@ use rustix::process::{Pid, WaitIdOptions, WaitOptions};
 
 use super::remove::remove_tree;
 use super::rootfs::HostMount;
-use crate::error::{Attempt, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::{cgroup, sys};
 
-/// The longest message: one letter, a mount's number and a path.
-const MESSAGE_LIMIT_BYTES: usize = 1 + 8 + libc::PATH_MAX as usize;
+/// The longest message: one letter and the paths of a cgroup's directories, one in each hierarchy.
+const MESSAGE_LIMIT_BYTES: usize = 16 * libc::PATH_MAX as usize;
 
 /// How long the container's first process may take to die.
 const KILL_TIMEOUT_S: i64 = 10;
@@ -61,30 +61,33 @@ impl Guard {
         Ok(())
     }
 
-    /// Says that a directory of the cgroup is about to be made at `path`: the guard would remove it if it is
-    /// empty.
-    pub(super) fn expect_cgroup(&self, path: &Path) -> Result<()> {
-        self.tell(b"e", path)
+    /// Says that the directories of the cgroup are about to be made: the guard would remove those that are empty.
+    pub(super) fn expect_cgroup<'a>(&self, directories: impl Iterator<Item = &'a Path>) -> Result<()> {
+        let directories: Vec<_> = directories.map(|path| path.as_os_str().as_bytes()).collect();
+        self.tell(b"e", &directories.join(&0))
     }
 
-    /// Says that the cgroup directory at `path` is this launcher's own: the guard would kill what is in it.
-    pub(super) fn watch_cgroup(&self, path: &Path) -> Result<()> {
-        self.tell(b"c", path)
+    /// Says that these directories are this launcher's own: the guard would kill what is in them.
+    pub(super) fn watch_cgroup(&self) -> Result<()> {
+        self.tell(b"c", b"")
     }
 
     /// Says that the cgroup is gone: its name may be another container's from now on.
     pub(super) fn forget_cgroup(&self) -> Result<()> {
-        self.tell(b"f", Path::new(""))
+        self.tell(b"f", b"")
     }
 
     /// Says that the container's root filesystem is about to be attached at `path` in the host's mount namespace.
     pub(super) fn watch_mount(&self, mount: HostMount, path: &Path) -> Result<()> {
-        self.tell(&[b"m", &mount.0.to_ne_bytes()[..]].concat(), path)
+        self.tell(b"m", &[&mount.0.to_ne_bytes()[..], path.as_os_str().as_bytes()].concat())
     }
 
-    fn tell(&self, what: &[u8], path: &Path) -> Result<()> {
+    fn tell(&self, what: &[u8], of: &[u8]) -> Result<()> {
         self.expect_ready()?;
-        let message = [what, path.as_os_str().as_bytes()].concat();
+        let message = [what, of].concat();
+        if message.len() > MESSAGE_LIMIT_BYTES {
+            return Err(Error::invalid("linux.cgroupsPath", "it is too long"));
+        }
         rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL).attempt(|| "tell the guard what to clean up").map(drop)
     }
 
@@ -112,8 +115,10 @@ impl Guard {
 #[derive(Default)]
 struct Watched {
     process: Option<OwnedFd>,
-    /// Where the cgroup's directories are or will be, and whether they are known to be ours.
-    cgroups: Vec<(PathBuf, bool)>,
+    /// Where the cgroup's directories are or will be.
+    cgroups: Vec<PathBuf>,
+    /// They are known to be ours.
+    has_cgroups: bool,
     mount: Option<(HostMount, PathBuf)>,
 }
 
@@ -161,11 +166,11 @@ fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
         match message[..length].split_first() {
             None => return Ending::Alone,
             Some((b'd', _)) => return Ending::Dismissed,
-            Some((kind @ (b'c' | b'e'), path)) => {
-                let path = PathBuf::from(OsStr::from_bytes(path));
-                watched.cgroups.retain(|(other, _)| *other != path);
-                watched.cgroups.push((path, *kind == b'c'));
+            Some((b'e', paths)) => {
+                watched.cgroups = paths.split(|byte| *byte == 0).map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
+                watched.has_cgroups = false;
             }
+            Some((b'c', _)) => watched.has_cgroups = true,
             Some((b'f', _)) => watched.cgroups.clear(),
             Some((b'm', rest)) => {
                 watched.mount = rest
@@ -197,7 +202,7 @@ fn clean_up(watched: &Watched, directories: &[PathBuf]) -> u8 {
     let cgroups = watched
         .cgroups
         .iter()
-        .map(|(path, ours)| if *ours { cgroup::destroy(path).is_ok() } else { rustix::fs::rmdir(path).is_ok() });
+        .map(|path| if watched.has_cgroups { cgroup::destroy(path).is_ok() } else { rustix::fs::rmdir(path).is_ok() });
     let mounts = watched.mount.iter().map(|(mount, path)| mount.detach(path).is_ok());
     let trees = directories.iter().map(|path| remove_tree(path).is_ok());
     let all = cgroups.chain(mounts).chain(trees).fold(true, |all, done| all & done);

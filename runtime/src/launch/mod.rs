@@ -46,6 +46,7 @@ use oci_spec::runtime::{Linux, Spec};
 
 use crate::cgroup::{self, Cgroup, Scope, Shown, Unit};
 use crate::error::{Error, Result};
+use crate::network::dns::Server;
 use crate::warning::warn;
 
 pub(crate) use begin::{Begin, Born, Channel, Running, StartFifos, begin};
@@ -60,6 +61,7 @@ pub(crate) use report::exec_error;
 pub(crate) use rootfs::HostMount;
 pub use rootfs::Rootfs;
 pub(crate) use supervise::{Signals, reap};
+pub(crate) use terminal::{RawMode, caller_size};
 
 /// The longest container id.
 const ID_LIMIT_BYTES: usize = 128;
@@ -80,6 +82,8 @@ pub struct Launch<'a> {
     pub guard: Option<&'a Guard>,
     /// The bundle's directory, absolute, for who is told of the container's state; empty if there is none.
     pub bundle: &'a Path,
+    /// What this process does beside while the container runs.
+    pub(crate) service: Option<&'a mut Server>,
 }
 
 /// How a container ended.
@@ -127,7 +131,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         born: &mut |_| Ok(()),
         hooks: None,
     })?;
-    running.wait(&signals)
+    running.wait(&signals, launch.service)
 }
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.
@@ -152,14 +156,10 @@ impl<'a> CgroupLease<'a> {
             let asked = linux.resources().as_ref();
             return asked.map_or(Ok(()), cgroup::none_needed).map(|()| lease);
         }
-        let paths: Vec<_> = members.iter().map(|member| member.path.clone()).collect();
-        let tell = |tell: fn(&Guard, &Path) -> Result<()>| {
-            paths.iter().try_for_each(|path| guard.map_or(Ok(()), |guard| tell(guard, path)))
-        };
-        tell(Guard::expect_cgroup)?;
+        guard.map_or(Ok(()), |guard| guard.expect_cgroup(members.iter().map(|member| member.path.as_path())))?;
         // Should the name be taken, the guard must not touch that container's cgroup.
         lease.cgroup = Some(Cgroup::create(members, scope, linux.resources().as_ref(), privileged)?);
-        tell(Guard::watch_cgroup)?;
+        guard.map_or(Ok(()), Guard::watch_cgroup)?;
         Ok(lease)
     }
 

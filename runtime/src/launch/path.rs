@@ -70,7 +70,10 @@ impl InRoot {
     /// Opens the directory, making what is missing on the way (mode 0755).
     pub(crate) fn open_or_create_directory(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
         match self.open(root) {
-            Err(Errno::NOENT) => self.create_directories(root, self.steps.len()),
+            Err(Errno::NOENT) => {
+                let (parent, name) = self.parent(root)?;
+                make_directory(&parent, name)
+            }
             other => other,
         }
     }
@@ -98,23 +101,29 @@ impl InRoot {
 
     /// Opens the first `count` components as a directory, making those that are missing.
     fn create_directories(&self, root: BorrowedFd<'_>, count: usize) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let mut current = open_in(root, c".", flags, ResolveFlags::IN_ROOT)?;
-        for (prefix, name) in &self.steps[..count] {
-            current = match open_in(root, prefix, flags, ResolveFlags::IN_ROOT) {
-                Err(Errno::NOENT) => {
-                    match rustix::fs::mkdirat(&current, name.as_c_str(), Mode::from_raw_mode(0o755)) {
-                        // A dangling link also exists: opening it without following then fails.
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(error),
-                    }
-                    rustix::fs::openat(&current, name.as_c_str(), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?
-                }
-                other => other?,
-            };
+        let mut existing = count;
+        let mut current = loop {
+            let prefix = self.steps[..existing].last().map_or(c".", |(prefix, _)| prefix.as_c_str());
+            match open_in(root, prefix, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT) {
+                Err(Errno::NOENT) if existing > 0 => existing -= 1,
+                other => break other?,
+            }
+        };
+        for (_, name) in &self.steps[existing..count] {
+            current = make_directory(&current, name)?;
         }
         Ok(current)
     }
+}
+
+fn make_directory(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        // A dangling link also exists: opening it without following then fails.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
 /// `openat2(2)` below `root`. Another process renaming on the way makes the kernel ask for another

@@ -10,6 +10,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use super::Exit;
 use super::terminal::{RawMode, copy_size};
 use crate::error::{Attempt, Error, Result};
+use crate::network::dns::Server;
 use crate::sys::{self, SignalMask};
 
 /// Signals that are the container's: asked of the launcher, delivered to the container's init.
@@ -44,19 +45,33 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// The next that has come, if there is one.
+    pub(crate) fn next(&self) -> Result<Option<i32>> {
+        sys::read_signal(self.fd.as_fd()).attempt(|| "read a signal")
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         sys::restore_signals(&self.before);
     }
 }
 
-/// Waits for the container's first process, doing what the caller's terminal and signals ask for.
-pub(super) fn wait(pidfd: &OwnedFd, signals: &Signals, master: Option<&OwnedFd>) -> Result<Exit> {
+/// Waits for the container's first process, doing what the caller's terminal and signals ask for, and `service`
+/// for the container.
+pub(super) fn wait(pidfd: &OwnedFd, signals: &Signals, master: Option<&OwnedFd>, service: Option<&mut Server>) -> Result<Exit> {
     match master {
-        None => wait_without_terminal(pidfd, signals)?,
+        None => wait_without_terminal(pidfd, signals, service)?,
         Some(master) => {
             let raw = RawMode::enter()?;
-            let relayed = Relay::new(master).run(pidfd, signals);
+            let relayed = Relay::new(master).run(pidfd, signals, service);
             drop(raw);
             relayed?;
         }
@@ -79,12 +94,17 @@ pub(crate) fn reap(pidfd: impl AsFd) -> Result<Exit> {
     })
 }
 
-fn wait_without_terminal(pidfd: &OwnedFd, signals: &Signals) -> Result<()> {
+fn wait_without_terminal(pidfd: &OwnedFd, signals: &Signals, mut service: Option<&mut Server>) -> Result<()> {
     loop {
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(&signals.fd, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        fds.extend(service.as_deref().map(|service| PollFd::new(service, PollFlags::IN)));
         wait_for(&mut fds)?;
-        if !fds[0].revents().is_empty() {
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready[0] {
             return Ok(());
+        }
+        if let (Some(true), Some(service)) = (ready.get(2), service.as_deref_mut()) {
+            service.serve();
         }
         forward(pidfd, signals, None)?;
     }
@@ -98,7 +118,7 @@ fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
 }
 
 fn forward(pidfd: &OwnedFd, signals: &Signals, master: Option<BorrowedFd<'_>>) -> Result<()> {
-    while let Some(signal) = sys::read_signal(signals.fd.as_fd()).attempt(|| "read a signal")? {
+    while let Some(signal) = signals.next()? {
         match (signal, master) {
             (libc::SIGWINCH, Some(master)) => copy_size(master),
             _ => match sys::pidfd_signal(pidfd.as_fd(), signal) {
@@ -123,7 +143,7 @@ impl<'a> Relay<'a> {
         Self { master: master.as_fd(), typed: VecDeque::new(), input_open: true, output_open: true }
     }
 
-    fn run(mut self, pidfd: &OwnedFd, signals: &Signals) -> Result<()> {
+    fn run(mut self, pidfd: &OwnedFd, signals: &Signals, mut service: Option<&mut Server>) -> Result<()> {
         loop {
             let stdin = rustix::stdio::stdin();
             let mut wanted = PollFlags::IN;
@@ -132,15 +152,20 @@ impl<'a> Relay<'a> {
             }
             let mut fds = vec![
                 PollFd::new(pidfd, PollFlags::IN),
-                PollFd::new(&signals.fd, PollFlags::IN),
+                PollFd::new(signals, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.master, wanted),
             ];
+            let served = service.is_some();
+            fds.extend(service.as_deref().map(|service| PollFd::new(service, PollFlags::IN)));
             if self.input_open && self.typed.len() < BUFFER_BYTES {
                 fds.push(PollFd::new(&stdin, PollFlags::IN));
             }
             wait_for(&mut fds)?;
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if ready.get(3) == Some(&true) {
+            if let (true, Some(service)) = (ready[3..].first() == Some(&true), service.as_deref_mut()) {
+                service.serve();
+            }
+            if ready.get(3 + usize::from(served)) == Some(&true) {
                 self.read_input();
             }
             if ready[2] {

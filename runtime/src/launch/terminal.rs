@@ -46,7 +46,8 @@ pub(super) fn set_size(master: BorrowedFd<'_>, rows: u16, columns: u16) {
     let _ = rustix::termios::tcsetwinsize(master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 });
 }
 
-fn caller_size() -> Option<Winsize> {
+/// The size of the caller's terminal, if there is one.
+pub(crate) fn caller_size() -> Option<Winsize> {
     let size = |fd: BorrowedFd<'_>| rustix::termios::tcgetwinsize(fd).ok();
     size(rustix::stdio::stdin()).or_else(|| size(rustix::stdio::stdout()))
 }
@@ -55,11 +56,11 @@ fn caller_size() -> Option<Winsize> {
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// The caller's terminal in raw mode; restored when dropped, and when the process panics.
-pub(super) struct RawMode(());
+pub(crate) struct RawMode(());
 
 impl RawMode {
     /// Raw mode for standard input, if that is a terminal.
-    pub(super) fn enter() -> Result<Option<Self>> {
+    pub(crate) fn enter() -> Result<Option<Self>> {
         let stdin = rustix::stdio::stdin();
         let Ok(before) = rustix::termios::tcgetattr(stdin) else { return Ok(None) };
         let mut raw = before.clone();

@@ -142,7 +142,7 @@ impl<'g> Making<'_, 'g> {
         if let Err(error) = started.and_then(|()| self.directory.unlock()) {
             return Err(self.give_up(running, error));
         }
-        let ended = running.wait(&signals);
+        let ended = running.wait(&signals, None);
         if !keep {
             self.directory.lock()?;
             self.detach_root()?;
@@ -221,18 +221,18 @@ impl<'g> Making<'_, 'g> {
         if hooks::of(spec, Kind::CreateContainer).is_empty() {
             return Ok(());
         }
-        let state = hook_state(&record, Status::Creating, pid_inside(record.pid))?;
+        let pid = pid_inside(record.pid);
         apart("run the createContainer hooks", &mut || {
             enter_namespaces(pidfd)?;
             // As with runc: a hook that adds to the container does so by relative paths.
             let rootfs = &self.bundle.rootfs;
             rustix::process::chdir(rootfs).attempt(|| format!("enter {rootfs:?} for the createContainer hooks"))?;
-            hooks::run(Kind::CreateContainer, spec, &state)
+            hooks::run(Kind::CreateContainer, spec, || hook_state(&record, Status::Creating, pid))
         })
     }
 
     fn after_end(&self) {
-        self.runtime.after_deletion(&self.record(0, Vec::new()), &self.bundle.spec);
+        hooks::run_all(Kind::Poststop, &self.bundle.spec, || hook_state(&self.record(0, Vec::new()), Status::Stopped, 0));
     }
 
     /// Ends a container that did not come to be.
@@ -275,7 +275,7 @@ pub(super) fn has_terminal(spec: &Spec) -> bool {
 pub(super) fn hooks_of_creation(record: &Record, spec: &Spec) -> Result<()> {
     // Older than the word "creating": who wrote a prestart hook expects the one there was before.
     for (kind, status) in [(Kind::Prestart, Status::Created), (Kind::CreateRuntime, Status::Creating)] {
-        hooks::run(kind, spec, &hook_state(record, status, record.pid)?)?;
+        hooks::run(kind, spec, || hook_state(record, status, record.pid))?;
     }
     Ok(())
 }
@@ -283,15 +283,12 @@ pub(super) fn hooks_of_creation(record: &Record, spec: &Spec) -> Result<()> {
 /// Runs the hooks of a container whose command is executed. That one failed ends the container since version 1.2.1
 /// of the specification; before, it was to go on "as if the hook had succeeded".
 pub(super) fn poststart(record: &Record, spec: &Spec) -> Result<()> {
-    if hooks::of(spec, Kind::Poststart).is_empty() {
-        return Ok(());
-    }
-    let state = hook_state(record, Status::Running, record.pid)?;
+    let state = || hook_state(record, Status::Running, record.pid);
     if is_older(spec.version(), [1, 2, 1]) {
-        hooks::run_all(Kind::Poststart, spec, &state);
+        hooks::run_all(Kind::Poststart, spec, state);
         return Ok(());
     }
-    hooks::run(Kind::Poststart, spec, &state)
+    hooks::run(Kind::Poststart, spec, state)
 }
 
 /// Whether a version as `ociVersion` has it, what stands behind its numbers aside, comes before `other`.

@@ -7,7 +7,7 @@ use oci_spec::runtime::Spec;
 
 use super::Runtime;
 use super::create::hook_state;
-use super::state::{Container, Directory, Record, Status};
+use super::state::{Container, Directory, Status};
 use crate::cgroup::{self, Unit, processes};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
@@ -83,16 +83,8 @@ impl Runtime {
         }
         container.record.mount.map_or(Ok(()), |mount| mount.detach(&container.record.rootfs))?;
         container.directory.remove()?;
-        self.after_deletion(&container.record, spec);
+        hooks::run_all(Kind::Poststop, spec, || hook_state(&container.record, Status::Stopped, 0));
         Ok(())
-    }
-
-    /// Hooks that fail now change nothing any more.
-    pub(super) fn after_deletion(&self, record: &Record, spec: &Spec) {
-        match hook_state(record, Status::Stopped, 0) {
-            Ok(state) => hooks::run_all(Kind::Poststop, spec, &state),
-            Err(error) => warn(&error.to_string()),
-        }
     }
 }
 

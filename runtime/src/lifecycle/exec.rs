@@ -2,14 +2,16 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use oci_spec::runtime::{Capability, Process, Spec};
 
 use super::handover::{Inherited, Receivers, check_terminal, write_pid_file};
 use super::state::Status;
 use super::{Runtime, not_running};
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::files::read_bounded;
+use crate::hooks::ends_within;
 use crate::launch::{Exit, Join, Signals, Target, join};
 use crate::spec::parse_process;
 
@@ -55,6 +57,8 @@ pub struct ExecOptions {
     pub preserve_fds: u32,
     /// A paused container will do: the process starts when that is resumed.
     pub ignore_paused: bool,
+    /// How long it may take before it is killed, if it is waited for.
+    pub timeout: Option<Duration>,
 }
 
 impl Runtime {
@@ -110,13 +114,17 @@ impl Runtime {
         if handed_over {
             running.master = None;
         }
-        match signals {
-            Some(signals) => running.wait(&signals).map(Some),
-            None => {
-                running.detach();
-                Ok(None)
-            }
+        let Some(signals) = signals else {
+            running.detach();
+            return Ok(None);
+        };
+        if let Some(limit) = options.timeout
+            && !ends_within(&running.pidfd, limit).attempt(|| "wait for a command in a container")?
+        {
+            running.kill();
+            return Ok(Some(Exit::Signal(libc::SIGKILL as u8)));
         }
+        running.wait(&signals, None).map(Some)
     }
 }
 

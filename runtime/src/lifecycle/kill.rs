@@ -23,6 +23,11 @@ impl Signal {
     pub const TERM: Self = Self(libc::SIGTERM);
     /// What ends a process.
     pub const KILL: Self = Self(libc::SIGKILL);
+
+    /// One that has come here, by its number.
+    pub(crate) fn from_number(number: i32) -> Self {
+        Self(number)
+    }
 }
 
 /// The names of signal(7), without `SIG`.

@@ -12,15 +12,16 @@ use rustix::process::Pid;
 use super::Runtime;
 use super::bundle::Bundle;
 use super::checkpoint::{known, only_root};
-use super::create::{has_terminal, hooks_of_creation};
+use super::create::{has_terminal, hook_state, hooks_of_creation};
 use super::criu::{
     Criu, CriuOptions, Images, ManageCgroups, Notice, Outside, Request, Task, check, make_targets, name_namespaces,
 };
 use super::handover::{Receivers, check_terminal, write_pid_file};
 use super::helper::apart;
-use super::state::{Directory, Record};
+use super::state::{Directory, Record, Status};
 use crate::cgroup::{Cgroup, Member, Unit};
 use crate::error::{Attempt, Error, Result};
+use crate::hooks::{self, Kind};
 use crate::launch::{CgroupLease, Exit, Guard, Running, Signals};
 use crate::sys;
 
@@ -50,7 +51,6 @@ pub struct RestoreOptions {
 
 /// A container on its way back.
 struct Restoring<'a, 'g> {
-    runtime: &'a Runtime,
     options: &'a RestoreOptions,
     bundle: &'a Bundle,
     directory: &'a Directory,
@@ -77,15 +77,7 @@ impl Runtime {
         let state = directory.path().to_owned();
         // Should this process be killed, so is what criu has made by then.
         let guard = Guard::start(std::slice::from_ref(&state)).inspect_err(|_| drop(directory.remove()))?;
-        let restoring = Restoring {
-            runtime: self,
-            options,
-            bundle: &bundle,
-            directory: &directory,
-            receivers: &receivers,
-            guard: &guard,
-            unit,
-        };
+        let restoring = Restoring { options, bundle: &bundle, directory: &directory, receivers: &receivers, guard: &guard, unit };
         let ended = if options.detach {
             restoring.bring_back(&criu, &images, &descriptors).map(Running::detach).map(|()| None)
         } else {
@@ -105,7 +97,7 @@ impl<'g> Restoring<'_, 'g> {
             self.never_was(true);
             return Err(error);
         }
-        let ended = running.wait(&signals);
+        let ended = running.wait(&signals, None);
         self.directory.lock()?;
         self.directory.remove()?;
         self.after_end();
@@ -229,7 +221,7 @@ impl<'g> Restoring<'_, 'g> {
     }
 
     fn after_end(&self) {
-        self.runtime.after_deletion(&self.record(0, Vec::new()), &self.bundle.spec);
+        hooks::run_all(Kind::Poststop, &self.bundle.spec, || hook_state(&self.record(0, Vec::new()), Status::Stopped, 0));
     }
 
     fn remove(&self) {

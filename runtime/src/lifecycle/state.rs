@@ -358,7 +358,7 @@ pub(crate) fn process_start_ticks(pid: i32) -> Option<u64> {
 
 /// `None` if there is no such process.
 pub(super) fn process_stat(pid: i32) -> Option<ProcessStat> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = read_bounded(Path::new(&format!("/proc/{pid}/stat")), 4096).ok()?;
     parse_stat(&String::from_utf8_lossy(&text))
 }
 

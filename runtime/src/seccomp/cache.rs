@@ -57,7 +57,7 @@ fn read(directory: &File, name: &str) -> Option<Filter> {
     if !own || FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return None;
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(8192);
     File::from(file).take((INSTRUCTIONS_LIMIT * INSTRUCTION_BYTES + 64) as u64).read_to_end(&mut bytes).ok()?;
     let (content, sum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
     if Sha256::digest(content)[..] != *sum {

@@ -55,6 +55,27 @@ impl Limits {
         self
     }
 
+    /// These where they are given, else `others`.
+    #[must_use]
+    pub fn over(self, others: Self) -> Self {
+        Self {
+            blkio_weight: self.blkio_weight.or(others.blkio_weight),
+            cpu_period_us: self.cpu_period_us.or(others.cpu_period_us),
+            cpu_quota_us: self.cpu_quota_us.or(others.cpu_quota_us),
+            cpu_burst_us: self.cpu_burst_us.or(others.cpu_burst_us),
+            cpu_shares: self.cpu_shares.or(others.cpu_shares),
+            cpu_rt_period_us: self.cpu_rt_period_us.or(others.cpu_rt_period_us),
+            cpu_rt_runtime_us: self.cpu_rt_runtime_us.or(others.cpu_rt_runtime_us),
+            cpu_idle: self.cpu_idle.or(others.cpu_idle),
+            cpuset_cpus: self.cpuset_cpus.or(others.cpuset_cpus),
+            cpuset_mems: self.cpuset_mems.or(others.cpuset_mems),
+            memory_bytes: self.memory_bytes.or(others.memory_bytes),
+            memory_reservation_bytes: self.memory_reservation_bytes.or(others.memory_reservation_bytes),
+            memory_swap_bytes: self.memory_swap_bytes.or(others.memory_swap_bytes),
+            pids: self.pids.or(others.pids),
+        }
+    }
+
     /// The same as the specification's document.
     #[must_use]
     pub fn resources(&self) -> LinuxResources {

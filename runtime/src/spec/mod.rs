@@ -6,6 +6,7 @@
 
 mod capabilities;
 mod files;
+mod isolation;
 mod limits;
 mod mounts;
 mod parse;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::image::ContainerConfig;
+use crate::network::NetworkOptions;
 use crate::seccomp;
 use crate::userns::Mapping;
 use crate::volume::{Tmpfs, Volume};
@@ -31,7 +33,10 @@ use user::ResolvedUser;
 
 pub use capabilities::parse_capability;
 pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
-pub use files::{ETC_FILES, etc_files};
+pub use files::ETC_FILES;
+pub(crate) use files::{LOCAL_HOSTS, host_file};
+pub(crate) use isolation::INIT_PATH;
+pub use isolation::{Device, Isolation, NamespaceMode};
 pub use limits::{Limits, Ulimit, parse_size};
 pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
@@ -44,13 +49,13 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub(crate) const OCI_VERSION: &str = "1.2.0";
 
 /// A container id's first characters are its host name, as with Docker.
-const HOSTNAME_FROM_ID: usize = 12;
+pub(crate) const HOSTNAME_FROM_ID: usize = 12;
 
 /// The longest host name (`HOST_NAME_MAX`).
 const HOSTNAME_LIMIT_BYTES: usize = 64;
 
 /// The network a container has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// Loopback alone.
@@ -58,6 +63,12 @@ pub enum Network {
     None,
     /// The host's own.
     Host,
+    /// That of the container with this ID.
+    Container(String),
+    /// Those it is attached to.
+    Networks,
+    /// What pasta passes on as an ordinary user's own.
+    User,
 }
 
 /// What the user asks for when running an image.
@@ -81,6 +92,13 @@ pub struct RunOptions {
     pub hostname: Option<String>,
     /// The container's network.
     pub network: Network,
+    /// What else is asked of it.
+    #[serde(default)]
+    pub networking: NetworkOptions,
+    /// The namespace that was made for [`Network::Networks`], [`Network::User`] or is another container's, to be
+    /// joined.
+    #[serde(skip)]
+    pub network_namespace: Option<PathBuf>,
     /// Volumes, and host paths the container sees.
     pub volumes: Vec<Volume>,
     /// A terminal of its own.
@@ -116,10 +134,13 @@ pub struct RunOptions {
     /// Groups beside the user's, by name or number.
     #[serde(default)]
     pub added_groups: Vec<String>,
+    /// How far it is kept apart from the host.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// The user namespace this process has entered, if it has.
     #[serde(skip)]
     pub rootless: Option<Mapping>,
-    /// A directory with the files [`etc_files`] gives, to be mounted over those of the image.
+    /// A directory with the files of [`ETC_FILES`], to be mounted over those of the image.
     #[serde(skip)]
     pub etc_directory: Option<PathBuf>,
 }
@@ -134,10 +155,10 @@ impl RunOptions {
 
     /// The container's host name.
     pub fn hostname(&self) -> Result<String> {
-        let name = match (&self.hostname, self.network) {
+        let name = match (&self.hostname, &self.network) {
             (Some(name), _) => name.clone(),
             (None, Network::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            (None, Network::None) => self.id.chars().take(HOSTNAME_FROM_ID).collect(),
+            (None, _) => self.id.chars().take(HOSTNAME_FROM_ID).collect(),
         };
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if name.is_empty() || name.len() > HOSTNAME_LIMIT_BYTES || !name.chars().all(allowed) {
@@ -157,7 +178,11 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
     user.groups.extend(user::resolve_groups(&options.added_groups, root)?);
     check_mapped(&user, options).map_err(|why| Error::invalid(format!("user {user_text:?}"), why))?;
     let hostname = options.hostname()?;
-    let capabilities = capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?;
+    let capabilities = if options.isolation.privileged {
+        capabilities::chosen(&["ALL".into()], &[])?
+    } else {
+        capabilities::chosen(&options.added_capabilities, &options.dropped_capabilities)?
+    };
     let process = process(image, options, &user, &hostname, &capabilities)?;
     let root = RootBuilder::default().path("rootfs").readonly(options.read_only).build().map_err(|error| build_error(&error))?;
     let mut spec = SpecBuilder::default()
@@ -170,6 +195,7 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
         .build()
         .map_err(|error| build_error(&error))?;
     spec.set_annotations(None);
+    options.isolation.apply(&mut spec, options)?;
     Ok(spec)
 }
 
@@ -326,6 +352,8 @@ fn linux(options: &RunOptions, capabilities: &Capabilities) -> Result<Linux> {
     let mut sysctl = HashMap::new();
     if options.network == Network::None {
         kinds.push(LinuxNamespaceType::Network);
+    }
+    if matches!(options.network, Network::None | Network::Networks | Network::User) {
         // Within its own network a container may open any port and send pings without a capability.
         sysctl.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         if options.rootless.is_none() {
@@ -340,8 +368,13 @@ fn linux(options: &RunOptions, capabilities: &Capabilities) -> Result<Linux> {
         sysctl.insert(key.to_owned(), value.to_owned());
     }
     let namespace = |kind| LinuxNamespaceBuilder::default().typ(kind).build().map_err(|error| build_error(&error));
+    let mut namespaces = kinds.into_iter().map(namespace).collect::<Result<Vec<_>>>()?;
+    if let Some(path) = &options.network_namespace {
+        let joined = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path.clone());
+        namespaces.push(joined.build().map_err(|error| build_error(&error))?);
+    }
     LinuxBuilder::default()
-        .namespaces(kinds.into_iter().map(namespace).collect::<Result<Vec<_>>>()?)
+        .namespaces(namespaces)
         .resources(resources)
         .sysctl(sysctl)
         .seccomp(seccomp::default_profile(capabilities)?)

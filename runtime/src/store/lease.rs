@@ -15,6 +15,7 @@ use crate::error::{Attempt, Result};
 use crate::files;
 use crate::launch::remove_tree;
 use crate::name::Digest;
+use crate::network::Networks;
 
 /// 500 layers, each with a blob and a DiffID of up to 135 bytes, and room to spare.
 const LEASE_LIMIT_BYTES: u64 = 1 << 20;
@@ -98,6 +99,10 @@ impl Store {
         for path in self.lease_files()? {
             let Some(id) = path.file_name().map(PathBuf::from) else { continue };
             if let Some(_stale) = lock_existing(&path)? {
+                if let Some(id) = id.to_str() {
+                    // What stays is found by who wants it next.
+                    let _ = Networks::new(self).release(id);
+                }
                 let removed = remove_tree(&self.root.join("scratch").join(id));
                 let _ = removed.map(|()| std::fs::remove_file(&path));
             }

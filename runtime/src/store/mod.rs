@@ -8,6 +8,7 @@
 //! ROOT/partial/HEX                                  downloads that can be resumed, locked while running
 //! ROOT/leases/ID ROOT/scratch/ID/                   who is working, and its private directory
 //! ROOT/containers/ID/ ROOT/names/                    containers that are kept, see `container`
+//! ROOT/events/                                   what has happened, see `events`
 //! ROOT/lock                                         shared: register a use; exclusive: index.json, removal
 //! ```
 //!
@@ -120,6 +121,20 @@ impl Store {
         let dir = self.root.join("partial");
         let entries = std::fs::read_dir(&dir).attempt(|| format!("read {}", dir.display()))?;
         Ok(entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).collect())
+    }
+
+    /// Removes downloads that stopped, but not those that go on just now. Gives how many bytes they took.
+    pub fn discard_partial_downloads(&self) -> Result<u64> {
+        let dir = self.root.join("partial");
+        let entries = std::fs::read_dir(&dir).attempt(|| format!("read {}", dir.display()))?;
+        let mut bytes = 0;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if let Some(file) = files::lock_path(&path, FlockOperation::NonBlockingLockExclusive)? {
+                bytes += file.metadata().map_or(0, |metadata| metadata.len());
+                std::fs::remove_file(&path).attempt(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(bytes)
     }
 
     /// Every digest that a running container, pull or push claims.

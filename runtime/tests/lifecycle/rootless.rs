@@ -92,3 +92,16 @@ fn processes_of_other_ids_inside_can_be_signalled_and_joined() {
         $roci delete $id";
     assert_eq!(as_user(&bundle, "tester:200000:1000\n", script).ok(), "5\n9");
 }
+
+#[test]
+fn the_example_for_an_ordinary_user_runs() {
+    let Some(bundle) = Bundle::sh("true") else { return };
+    if !root() || !installed("setpriv") {
+        return;
+    }
+    let script = "mkdir b && mv rootfs b && rm -f config.json && $roci spec --rootless --bundle b && \
+                  sed -i 's/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"sh\", \"-c\", \"id -u; ls -d \\/sys\\/class; cat \\/proc\\/self\\/uid_map\"/' b/config.json && \
+                  $roci run --bundle b $id";
+    let run = as_user(&bundle, "", script);
+    assert_eq!(run.ok().split_whitespace().collect::<Vec<_>>(), ["0", "/sys/class", "0", &UID.to_string(), "1"]);
+}

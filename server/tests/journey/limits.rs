@@ -7,7 +7,7 @@ use super::fixture::{Mounts, Ready};
 use super::tools::stderr;
 
 /// Whether limits can be set here: on cgroup v1, or as root.
-fn limited(ready: &Ready) -> bool {
+pub(super) fn limited(ready: &Ready) -> bool {
     let run = ready.run(&["--memory", "64m", "--pids-limit", "50"], &["true"]);
     useful(run.status.success(), &format!("cgroups that can be limited ({})", stderr(&run).trim()))
 }

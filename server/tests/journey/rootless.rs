@@ -163,3 +163,45 @@ fn an_ordinary_user_s_detached_containers_are_watched_stopped_and_removed() {
         assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
     }
 }
+
+#[test]
+fn an_ordinary_user_s_containers_are_started_again_looked_after_and_attached_to() {
+    let Some(ready) = Ready::new() else { return };
+    for ranges in [RANGE, ""] {
+        let Some(ordinary) = Ordinary::new(ranges) else { return };
+        ordinary.succeed("rpull", &[&ready.image]);
+        let before = Mounts::now(&ordinary.user);
+        let rbox = |args: &[&str]| ordinary.succeed("rbox", args);
+        let run = |options: &[&str], script: &str| {
+            ordinary.succeed("rrun", &[&["-d"], options, &[&ready.image, "sh", "-c", script]].concat()).trim().to_owned()
+        };
+        let again = run(&["--name", "again", "--restart", "always"], "echo run; exit 1");
+        wait_until("it was started again", || rbox(&["logs", "again"]).lines().count() > 3);
+        wait_until("it waits", || rbox(&["ps"]).contains("Restarting (1)"));
+        rbox(&["stop", "again"]);
+        assert!(rbox(&["ps", "-a"]).contains("Exited (1)"));
+        assert_eq!(rbox(&["system", "boot"]), "again\n");
+        rbox(&["rm", "-f", "again"]);
+        let options = ["--name", "well", "-i", "--init", "--health-cmd", "id -u", "--health-interval", "50ms"];
+        let well = run(&options, "trap 'exit 33' TERM; echo up; while :; do sleep 1000 & wait; done");
+        wait_until("it is well", || rbox(&["ps"]).contains("(healthy)"));
+        let stop = std::thread::scope(|scope| {
+            let attached = scope.spawn(|| ordinary.output("rbox", &["attach", "well"]));
+            wait_until("it is attached", || rbox(&["events", "--until", "0s", "--filter", "event=attach"]).contains("well"));
+            rbox(&["stop", "-t", "60", "well"]);
+            attached.join().unwrap()
+        });
+        assert_eq!(stop.status.code(), Some(33), "{}", stderr(&stop));
+        let created = rbox(&["create", &ready.image, "echo", "made"]);
+        assert_eq!(rbox(&["start", "-a", created.trim()]), "made\n");
+        assert!(ordinary.succeed("rrun", &["--privileged", &ready.image, "grep", "CapEff", "/proc/self/status"]).contains("ff"));
+        for mode in ["host", "container:well"] {
+            let refused = ordinary.output("rrun", &["--pid", mode, &ready.image, "true"]);
+            assert!(refused.status.code() == Some(125) && !stderr(&refused).contains("launch"), "{}", stderr(&refused));
+        }
+        assert!(rbox(&["container", "prune", "-f"]).contains(&well));
+        nothing_left(&ordinary.user, &before, &[&again, &well]);
+        rbox(&["rmi", &ready.image]);
+        assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
+    }
+}

@@ -8,6 +8,18 @@ pub struct User {
     home: tempfile::TempDir,
 }
 
+/// A test that fails leaves none of its containers, either.
+impl Drop for User {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ids = self.output("rbox", &["ps", "-aq"]).stdout;
+            let ids = String::from_utf8_lossy(&ids).into_owned();
+            let ids: Vec<&str> = ids.lines().collect();
+            self.output("rbox", &[&["rm", "-f"][..], &ids].concat());
+        }
+    }
+}
+
 impl User {
     pub fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap() }
@@ -31,6 +43,8 @@ impl User {
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program_path(program));
         command.args(args).env("HOME", self.home()).env("LONGSHORE_ROOT", self.store());
+        // Networks are for tests in a network namespace of their own: bridges and rules would stay behind here.
+        command.env("LONGSHORE_NETWORK", "none");
         for variable in
             ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "LONGSHORE_REGISTRIES"]
         {
@@ -74,11 +88,13 @@ impl User {
         let known = [
             "blobs",
             "containers",
+            "events",
             "index.json",
             "layers",
             "leases",
             "lock",
             "names",
+            "networks",
             "oci-layout",
             "partial",
             "scratch",

@@ -93,6 +93,7 @@ impl Exec {
             pidfd_socket: self.pidfd_socket,
             preserve_fds: self.preserve_fds,
             ignore_paused: self.ignore_paused,
+            timeout: None,
         };
         Ok(runtime.exec(&options)?.map_or(0, Exit::code))
     }

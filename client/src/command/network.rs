@@ -1,0 +1,398 @@
+//! `rbox network`
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use longshore_runtime::Error;
+use longshore_runtime::name::Digest;
+use longshore_runtime::network::{Attachment, CreateNetwork, DEFAULT, Definition, Driver, Networks, Subnet};
+use serde_json::{Map, Value, json};
+
+use super::inspect_network::endpoint_id;
+use super::ps::ID_DIGITS;
+use super::{Format, Global, for_each, json_lines, print};
+use crate::error::Result;
+use crate::text::{self, printable};
+
+/// Networks of containers
+#[derive(Debug, Args)]
+pub(super) struct Network {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Create(Box<Create>),
+    #[command(visible_alias = "list")]
+    Ls(Ls),
+    Inspect(Names),
+    #[command(visible_alias = "remove")]
+    Rm(Names),
+    Connect(Connect),
+    Disconnect(Disconnect),
+    Prune(Prune),
+}
+
+/// Make a network
+#[derive(Debug, Args)]
+struct Create {
+    /// How its containers are connected
+    #[arg(short, long, value_enum, default_value_t)]
+    driver: DriverFlag,
+    /// Its addresses, 10.5.0.0/24; a second one for IPv6 [default: one of 10.89.0.0/16 and up that is free]
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    subnet: Vec<Subnet>,
+    /// The router's address [default: the first]
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<Ipv4Addr>,
+    /// With IPv6 addresses
+    #[arg(long)]
+    ipv6: bool,
+    /// It leads to nowhere but its own containers
+    #[arg(long)]
+    internal: bool,
+    /// NAME=VALUE
+    #[arg(long = "label", value_name = "NAME[=VALUE]")]
+    labels: Vec<String>,
+    /// parent=INTERFACE for macvlan and ipvlan, mtu=BYTES, com.docker.network.bridge.name=NAME
+    #[arg(short, long = "opt", value_name = "NAME=VALUE")]
+    options: Vec<String>,
+    /// What it is to be called
+    name: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum DriverFlag {
+    /// By a bridge of this machine, which is their router
+    #[default]
+    Bridge,
+    /// Each by an interface of its own on the wire of one of this machine's
+    Macvlan,
+    /// The same, with that interface's hardware address
+    Ipvlan,
+}
+
+/// List networks
+#[derive(Debug, Args)]
+struct Ls {
+    /// Only those that fit: name=, id=, driver= or label=NAME[=VALUE]
+    #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
+    filter: Vec<Filter>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Do not shorten IDs
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print only IDs
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct Names {
+    /// Names or IDs
+    #[arg(value_name = "NETWORK", required = true)]
+    networks: Vec<String>,
+}
+
+/// Connect a container to a network, whether it runs or not
+#[derive(Debug, Args)]
+struct Connect {
+    /// Its address there
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// A further name by which the network's containers find it
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// The network
+    network: String,
+    /// The container
+    container: String,
+}
+
+/// Take a container out of a network, whether it runs or not
+#[derive(Debug, Args)]
+struct Disconnect {
+    /// As docker's; nothing needs it
+    #[arg(short, long)]
+    force: bool,
+    /// The network
+    network: String,
+    /// The container
+    container: String,
+}
+
+/// Remove all networks that no container uses or was made for
+#[derive(Debug, Args)]
+struct Prune {
+    /// As docker's; nothing is asked here
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Filter {
+    Name(String),
+    Id(String),
+    Driver(String),
+    Label(String),
+}
+
+impl Filter {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        let (kind, value) = text.split_once('=').ok_or("KIND=VALUE")?;
+        let value = value.to_owned();
+        Ok(match kind {
+            "name" => Self::Name(value),
+            "id" => Self::Id(value),
+            "driver" => Self::Driver(value),
+            "label" => Self::Label(value),
+            _ => return Err("the kinds are name, id, driver and label".into()),
+        })
+    }
+
+    fn fits(&self, row: &Row) -> bool {
+        match self {
+            Self::Name(part) => row.name.contains(part.as_str()),
+            Self::Id(part) => row.id.contains(part.as_str()),
+            Self::Driver(driver) => row.driver == *driver,
+            Self::Label(label) => match label.split_once('=') {
+                Some((name, value)) => row.labels.get(name).is_some_and(|own| own == value),
+                None => row.labels.contains_key(label),
+            },
+        }
+    }
+}
+
+/// A network as it is listed; two of them are none that were made.
+struct Row {
+    id: String,
+    name: String,
+    driver: &'static str,
+    created: String,
+    ipv6: bool,
+    internal: bool,
+    labels: BTreeMap<String, String>,
+}
+
+impl Network {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        match self.verb {
+            Verb::Create(verb) => verb.execute(&Networks::new(&global.store()?)),
+            Verb::Ls(verb) => verb.execute(&Networks::new(&global.store()?)),
+            Verb::Inspect(names) => inspect(&Networks::new(&global.store()?), &names.networks),
+            Verb::Rm(names) => {
+                let networks = Networks::new(&global.store()?);
+                for_each(names.networks, |name| {
+                    networks.remove(&networks.get(&name)?)?;
+                    Ok(name)
+                })
+            }
+            Verb::Connect(verb) => verb.execute(global),
+            Verb::Disconnect(Disconnect { network, container, .. }) => {
+                let containers = global.containers()?;
+                let network = containers.networks().get(&network)?;
+                containers.disconnect(&containers.get(&container)?, &network)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Verb::Prune(_) => prune(global),
+        }
+    }
+}
+
+impl Create {
+    fn execute(self, networks: &Networks) -> Result<ExitCode> {
+        if !rustix::process::geteuid().is_root() {
+            let why = "only root can make bridges and interfaces; your containers have a network of their own by pasta";
+            return Err(Error::invalid("a network of an ordinary user", why).into());
+        }
+        let mut options = BTreeMap::new();
+        for option in &self.options {
+            let invalid = || Error::invalid(format!("option {option:?}"), "it must be NAME=VALUE");
+            let (name, value) = option.split_once('=').ok_or_else(invalid)?;
+            options.insert(name.to_owned(), value.to_owned());
+        }
+        let label = |text: &String| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        let made = networks.create(CreateNetwork {
+            name: self.name,
+            driver: match self.driver {
+                DriverFlag::Bridge => Driver::Bridge,
+                DriverFlag::Macvlan => Driver::Macvlan,
+                DriverFlag::Ipvlan => Driver::Ipvlan,
+            },
+            subnets: self.subnet,
+            gateway: self.gateway,
+            ipv6: self.ipv6,
+            internal: self.internal,
+            labels: self.labels.iter().map(label).collect(),
+            options,
+        })?;
+        print(|out| writeln!(out, "{}", made.id))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Those that were made; what is damaged is said and hides nothing.
+fn made(networks: &Networks) -> Result<Vec<Definition>> {
+    let mut list = Vec::new();
+    for network in networks.list()? {
+        match network {
+            Ok(network) => list.push(network),
+            Err(e) => eprintln!("rbox: skipped a damaged network: {}", printable(&e.to_string())),
+        }
+    }
+    Ok(list)
+}
+
+impl Ls {
+    fn execute(self, networks: &Networks) -> Result<ExitCode> {
+        let mut rows: Vec<Row> = made(networks)?
+            .into_iter()
+            .map(|network| Row {
+                driver: network.driver.name(),
+                ipv6: network.subnet6.is_some(),
+                id: network.id,
+                name: network.name,
+                created: network.created,
+                internal: network.internal,
+                labels: network.labels,
+            })
+            .collect();
+        // What docker lists, too, though nobody can make or remove it.
+        rows.extend([("host", "host"), ("none", "null")].map(|(name, driver)| Row {
+            id: Digest::of(name.as_bytes()).hex().to_owned(),
+            name: name.into(),
+            driver,
+            created: String::new(),
+            ipv6: false,
+            internal: false,
+            labels: BTreeMap::new(),
+        }));
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
+        rows.retain(|row| self.filter.iter().all(|one| self.filter.iter().any(|other| same(one, other) && other.fits(row))));
+        let id = |row: &Row| if self.no_trunc { row.id.clone() } else { row.id[..ID_DIGITS].to_owned() };
+        print(|out| match (self.quiet, self.format) {
+            (true, _) => rows.iter().try_for_each(|row| writeln!(out, "{}", id(row))),
+            (_, Format::Json) => json_lines(
+                out,
+                rows.iter().map(|row| {
+                    let labels: Vec<String> = row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                    json!({
+                        "ID": id(row),
+                        "Name": row.name,
+                        "Driver": row.driver,
+                        "Scope": "local",
+                        "CreatedAt": row.created,
+                        "IPv6": row.ipv6.to_string(),
+                        "Internal": row.internal.to_string(),
+                        "Labels": labels.join(","),
+                    })
+                }),
+            ),
+            (_, Format::Table) => {
+                let cells = |row: &Row| vec![id(row), row.name.clone(), row.driver.into(), "local".into()];
+                text::table(out, &["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &rows.iter().map(cells).collect::<Vec<_>>())
+            }
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn inspect(networks: &Networks, names: &[String]) -> Result<ExitCode> {
+    let described = names.iter().map(|name| Ok(describe(networks, &networks.get(name)?))).collect::<Result<Vec<Value>>>()?;
+    print(|out| {
+        serde_json::to_writer_pretty(&mut *out, &described)?;
+        writeln!(out)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// docker's keys.
+fn describe(networks: &Networks, network: &Definition) -> Value {
+    let mut config = vec![json!({ "Subnet": network.subnet, "Gateway": network.gateway })];
+    config.extend(network.subnet6.map(|subnet| json!({ "Subnet": subnet, "Gateway": network.gateway6() })));
+    let containers: Map<String, Value> = networks
+        .endpoints(network)
+        .into_iter()
+        .map(|endpoint| {
+            let address6 = endpoint.address6.map_or_else(String::new, |(address, prefix)| format!("{address}/{prefix}"));
+            let value = json!({
+                "Name": endpoint.claim.name,
+                "EndpointID": endpoint_id(&endpoint),
+                "MacAddress": endpoint.mac_address,
+                "IPv4Address": format!("{}/{}", endpoint.address, endpoint.prefix),
+                "IPv6Address": address6,
+            });
+            (endpoint.claim.container, value)
+        })
+        .collect();
+    json!({
+        "Name": network.name,
+        "Id": network.id,
+        "Created": network.created,
+        "Scope": "local",
+        "Driver": network.driver.name(),
+        "EnableIPv4": true,
+        "EnableIPv6": network.subnet6.is_some(),
+        "IPAM": { "Driver": "default", "Options": {}, "Config": config },
+        "Internal": network.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": containers,
+        "Options": network.options,
+        "Labels": network.labels,
+    })
+}
+
+impl Connect {
+    fn execute(self, global: &Global) -> Result<ExitCode> {
+        let containers = global.containers()?;
+        let network = match self.network.as_str() {
+            // It may not be there yet.
+            DEFAULT => DEFAULT.to_owned(),
+            name => containers.networks().get(name)?.name,
+        };
+        let attachment = Attachment { network, aliases: self.alias, address: self.ip, mac: None };
+        containers.connect(&containers.get(&self.container)?, attachment)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn prune(global: &Global) -> Result<ExitCode> {
+    let containers = global.containers()?;
+    let networks = containers.networks();
+    let kept: Vec<String> = containers
+        .list()?
+        .into_iter()
+        .flatten()
+        .flat_map(|container| container.config.options.networking.attachments)
+        .map(|attachment| attachment.network)
+        .collect();
+    let mut deleted = Vec::new();
+    for network in made(&networks)?.into_iter().filter(|network| network.name != DEFAULT && !kept.contains(&network.name)) {
+        match networks.remove(&network) {
+            Ok(()) => deleted.push(network.name),
+            // A container in the foreground has it.
+            Err(Error::Busy { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    print(|out| {
+        if !deleted.is_empty() {
+            writeln!(out, "Deleted Networks:")?;
+        }
+        deleted.iter().try_for_each(|name| writeln!(out, "{name}"))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

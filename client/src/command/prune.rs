@@ -1,0 +1,234 @@
+//! `rbox container prune`, `rbox image prune` and `rbox system prune`
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{Args, Subcommand};
+use longshore_runtime::Store;
+use longshore_runtime::container::{Container, Containers};
+use longshore_runtime::name::Reference;
+use longshore_runtime::store::Image;
+
+use super::logs::parse_time;
+use super::{Global, print};
+use crate::error::Result;
+use crate::text::{self, printable};
+
+/// Manage containers
+#[derive(Debug, Args)]
+pub(super) struct ContainerVerbs {
+    #[command(subcommand)]
+    verb: ContainerVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum ContainerVerb {
+    /// Remove all containers that do not run
+    Prune(Prune),
+}
+
+/// Manage images
+#[derive(Debug, Args)]
+pub(super) struct ImageVerbs {
+    #[command(subcommand)]
+    verb: ImageVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageVerb {
+    /// Remove images without a name that no container needs
+    Prune(PruneImages),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Prune {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Only those that fit: until=TIME (made before then), label=NAME[=VALUE], label!=NAME[=VALUE]; all must fit
+    #[arg(long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
+    filter: Vec<Filter>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PruneImages {
+    /// Those with names that no container needs, too
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    prune: Prune,
+}
+
+#[derive(Debug, Clone)]
+enum Filter {
+    Until(SystemTime),
+    Label { name: String, value: Option<String>, wanted: bool },
+}
+
+impl Filter {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        let label = |text: &str, wanted| {
+            let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
+            if name.is_empty() {
+                Err("a label has a name".into())
+            } else {
+                Ok(Self::Label { name: name.to_owned(), value, wanted })
+            }
+        };
+        match text.split_once('=') {
+            Some(("until", time)) => parse_time(time).map(Self::Until),
+            Some(("label", rest)) => label(rest, true),
+            Some(("label!", rest)) => label(rest, false),
+            _ => Err("the kinds are until=TIME, label=NAME[=VALUE] and label!=NAME[=VALUE]".into()),
+        }
+    }
+
+    fn fits<'a>(&self, created: Option<&str>, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        match self {
+            Self::Until(until) => created.and_then(text::parse_rfc3339).is_some_and(|created| created < *until),
+            Self::Label { name, value, wanted } => {
+                let fits = label(name).is_some_and(|its| value.as_deref().is_none_or(|value| value == its));
+                fits == *wanted
+            }
+        }
+    }
+}
+
+/// What was removed.
+#[derive(Default)]
+struct Reclaimed {
+    lines: Vec<String>,
+    bytes: u64,
+}
+
+impl Reclaimed {
+    fn add(&mut self, other: Self) {
+        self.lines.extend(other.lines);
+        self.bytes += other.bytes;
+    }
+
+    fn show(&self) -> Result<()> {
+        print(|out| {
+            self.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            writeln!(out, "Total reclaimed space: {}", text::size(self.bytes))
+        })
+    }
+}
+
+impl ContainerVerbs {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let ContainerVerb::Prune(prune) = self.verb;
+        if !prune.agreed("This will remove all stopped containers.")? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        prune.containers(&global.own_store()?.store)?.show()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl ImageVerbs {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let ImageVerb::Prune(PruneImages { all, prune }) = self.verb;
+        let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
+        if !prune.agreed(&format!("This will remove {what}."))? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        prune.images(&global.own_store()?.store, all)?.show()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl PruneImages {
+    /// `rbox system prune`: containers, then the images only they needed.
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        let images = if self.all { "all images no container needs" } else { "all dangling images" };
+        let what = format!("This will remove:\n  - all stopped containers\n  - {images}\n  - all downloads that stopped\n");
+        if !self.prune.agreed(&what)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let store = global.own_store()?.store;
+        let mut reclaimed = self.prune.containers(&store)?;
+        reclaimed.add(self.prune.images(&store, self.all)?);
+        reclaimed.bytes += store.discard_partial_downloads()?;
+        reclaimed.show()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Prune {
+    /// Whether the user wants that: as docker asks.
+    fn agreed(&self, what: &str) -> Result<bool> {
+        if self.force {
+            return Ok(true);
+        }
+        print(|out| write!(out, "WARNING! {what}\nAre you sure you want to continue? [y/N] "))?;
+        let mut answer = String::new();
+        // No answer is none.
+        let _ = io::stdin().lock().read_line(&mut answer);
+        if !io::stdin().is_terminal() {
+            print(|out| writeln!(out))?;
+        }
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    fn containers(&self, store: &Store) -> Result<Reclaimed> {
+        let containers = Containers::open(store)?;
+        let wanted = |one: &Container| {
+            let labels = one.config.labels();
+            self.filter.iter().all(|filter| filter.fits(Some(&one.config.created), |name| labels.get(name).copied()))
+        };
+        let mut reclaimed = Reclaimed::default();
+        for container in containers.list()?.into_iter().flatten().filter(|one| !one.status.is_live() && wanted(one)) {
+            let id = &container.config.id;
+            let bytes = containers.disk_bytes(id);
+            match containers.remove(id, false) {
+                Ok(()) => {
+                    reclaimed.lines.push(id.clone());
+                    reclaimed.bytes += bytes;
+                }
+                // Somebody has removed it, or started it.
+                Err(longshore_runtime::Error::NotFound { .. } | longshore_runtime::Error::Busy { .. }) => {}
+                Err(error) => eprintln!("rbox: {}", printable(&error.to_string())),
+            }
+        }
+        if !reclaimed.lines.is_empty() {
+            reclaimed.lines.insert(0, "Deleted Containers:".into());
+            reclaimed.lines.push(String::new());
+        }
+        Ok(reclaimed)
+    }
+
+    /// Images without a name, with `all` those with names, too, as far as nobody needs them.
+    fn images(&self, store: &Store, all: bool) -> Result<Reclaimed> {
+        let in_use: BTreeSet<_> = store.in_use()?.into_iter().collect();
+        let wanted = |image: &Image| {
+            let labels = &image.config.config.labels;
+            let fits =
+                |filter: &Filter| filter.fits(image.config.created.as_deref(), |name| labels.get(name).map(String::as_str));
+            (all || image.names.is_empty()) && !in_use.contains(&image.raw.digest) && self.filter.iter().all(fits)
+        };
+        let mut reclaimed = Reclaimed::default();
+        for image in store.images()?.into_iter().flatten().filter(wanted) {
+            let parts: BTreeSet<_> = image.blobs().chain(image.diff_ids()).cloned().collect();
+            let bytes = |store: &Store| parts.iter().map(|digest| store.disk_bytes(digest)).sum::<u64>();
+            let before = bytes(store);
+            match store.remove(image.raw.digest.as_str(), true).or_else(|_| store.remove(image.id().as_str(), true)) {
+                Ok(removed) => {
+                    reclaimed
+                        .lines
+                        .extend(removed.untagged.iter().map(|name| format!("untagged: {}", Reference::familiar(name))));
+                    reclaimed.lines.extend(removed.deleted.iter().map(|id| format!("deleted: {id}")));
+                    reclaimed.bytes += before.saturating_sub(bytes(store));
+                }
+                Err(error) => eprintln!("rbox: {}", printable(&error.to_string())),
+            }
+        }
+        if !reclaimed.lines.is_empty() {
+            reclaimed.lines.insert(0, "Deleted Images:".into());
+            reclaimed.lines.push(String::new());
+        }
+        Ok(reclaimed)
+    }
+}
