@@ -14,7 +14,7 @@ use super::prepare;
 use super::record::{Config, Phase};
 use super::store::{Container, Containers};
 use crate::erofs::Shared;
-use crate::error::{Attempt, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::launch::{InRoot, file_type};
 use crate::sys::{self, MountAttributes};
@@ -47,23 +47,27 @@ impl Containers {
     /// Until it is dropped one that does not run cannot be started.
     ///
     /// This process may be in other namespaces then. Call it while it has one thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] while it waits to be started again.
     pub fn files(&self, container: &Container) -> Result<Files> {
         let id = &container.config.id;
         loop {
             let container = self.load(id)?;
-            if container.status.phase == Phase::Running {
-                match self.running_root(&container)? {
-                    Some(files) => return Ok(files),
-                    // It has just ended.
-                    None => std::thread::sleep(PAUSE),
+            let opened = match container.status.phase {
+                Phase::Running => self.running_root(&container)?,
+                Phase::Restarting => {
+                    let why = "it waits until it is started again; copy while it runs, or stop it first (`rbox stop`)".into();
+                    return Err(Error::Busy { what: format!("container {}", container.config.name), why });
                 }
-                continue;
+                _ => self.resting_root(&container.config)?,
+            };
+            match opened {
+                Some(files) => return Ok(files),
+                // It has just ended, or is just being started.
+                None => std::thread::sleep(PAUSE),
             }
-            let lock = self.open_lock(id)?;
-            if files::try_lock(&lock, FlockOperation::NonBlockingLockExclusive)? && !self.status(id)?.is_live() {
-                return self.resting_root(&container.config, lock);
-            }
-            std::thread::sleep(PAUSE);
         }
     }
 
@@ -89,8 +93,12 @@ impl Containers {
         Ok(Some(Files { root, rootless, _lock: None, _layers: Shared::new() }))
     }
 
-    /// Put together as for a start, in a mount namespace of this process's own.
-    fn resting_root(&self, config: &Config, lock: File) -> Result<Files> {
+    /// Put together as for a start, in a mount namespace of this process's own; `None` if somebody has it.
+    fn resting_root(&self, config: &Config) -> Result<Option<Files>> {
+        let lock = self.open_lock(&config.id)?;
+        if !files::try_lock(&lock, FlockOperation::NonBlockingLockExclusive)? || self.status(&config.id)?.is_live() {
+            return Ok(None);
+        }
         let attempted = || format!("mount the files of container {}", config.name);
         let dir = self.directory(&config.id);
         let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_rootless()?) };
@@ -114,7 +122,7 @@ impl Containers {
             let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
             sys::mount_setattr(root.as_fd(), attributes, false).attempt(attempted)?;
         }
-        Ok(Files { root, rootless, _lock: Some(lock), _layers: layers })
+        Ok(Some(Files { root, rootless, _lock: Some(lock), _layers: layers }))
     }
 }
 

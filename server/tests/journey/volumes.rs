@@ -383,7 +383,19 @@ fn files_are_copied_in_and_out_whether_the_container_runs_or_not() {
     no_containers(&ready, &before, &[&id]);
 }
 
-/// The first is what the link leads to on this machine, the second in the container.
+#[test]
+fn nothing_is_copied_while_a_container_waits_to_be_started_again() {
+    let Some(ready) = Ready::new() else { return };
+    ready.detach(&["--name", "loop", "--restart", "always"], "exit 1");
+    wait_until("it waits", || {
+        let output = ready.user.output("rbox", &["cp", "loop:/etc/passwd", "-"]);
+        !output.status.success() && stderr(&output).contains("started again")
+    });
+    ready.rbox(&["stop", "loop"]);
+    assert!(ready.rbox(&["cp", "loop:/etc/hostname", "-"]).contains("ustar"));
+    ready.rbox(&["rm", "loop"]);
+}
+
 #[test]
 fn cve_2018_15664_a_container_that_swaps_links_leads_no_copy_out() {
     let Some(ready) = Ready::new() else { return };
