@@ -189,8 +189,7 @@ impl<'a> Probe<'a> {
         if ended.is_ok_and(|count| count == 0) {
             return None;
         }
-        let run = self.run.take()?;
-        let result = run.result(self.check);
+        let result = self.run.take()?.result(self.check);
         self.due = Instant::now() + self.interval();
         // Who is just ending says nothing of its health any more.
         if result.exit_code == NOT_RUN && self.is_ending() { None } else { self.record(result) }
@@ -249,7 +248,7 @@ impl Run {
         }
     }
 
-    fn result(self, check: &Healthcheck) -> HealthResult {
+    fn result(mut self, check: &Healthcheck) -> HealthResult {
         let code = reap(&self.pidfd).map_or(NOT_RUN, |exit| i32::from(exit.code()));
         let mut output = String::from_utf8_lossy(&self.output).into_owned();
         if self.truncated {
@@ -259,7 +258,21 @@ impl Run {
         if late {
             output = format!("Health check exceeded timeout ({:?}): {output}", check.timeout());
         }
-        HealthResult { start: self.start, end: rfc3339(SystemTime::now()), exit_code: if late { -1 } else { code }, output }
+        HealthResult {
+            start: std::mem::take(&mut self.start),
+            end: rfc3339(SystemTime::now()),
+            exit_code: if late { -1 } else { code },
+            output,
+        }
+    }
+}
+
+/// No process of a check's outlives it, not even as a zombie: the monitor may have a long life before it.
+impl Drop for Run {
+    fn drop(&mut self) {
+        // It has ended already, most of the time.
+        let _ = sys::pidfd_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = reap(&self.pidfd);
     }
 }
 
