@@ -269,6 +269,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_mapping_is_told_to_the_next_program_and_nothing_else_is_one() {
+        for mapping in [Mapping::Full { uids: 1001, gids: 7 }, Mapping::Single { advice: "" }] {
+            let told: Mapping = mapping.to_string().parse().unwrap();
+            assert_eq!(std::mem::discriminant(&told), std::mem::discriminant(&mapping));
+            assert!(matches!(mapping, Mapping::Single { .. }) || told == mapping);
+        }
+        for bad in ["", "x", "1:", ":1", "1:2:3", "-1:2"] {
+            assert!(bad.parse::<Mapping>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn ranges_are_found_by_name_and_number_and_bad_lines_are_skipped() {
         let text = "ann:100000:65536\n1000:300000:10\nbob:1:1\nann:x:1\nann:5\nann:4294967295:2\nann:1:0\n";
         assert_eq!(parse_ranges(text, 1000, Some("ann")), [(100_000, 65_536), (300_000, 10)]);

@@ -15,10 +15,10 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub(super) struct LifeFlags {
-    /// Start it again when it has ended: no, on-failure[:NUMBER], always or unless-stopped; for --detach
+    /// When a container in the background is started again: no, on-failure[:NUMBER], always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: RestartPolicy,
-    /// A command of the container's shell that fails when the container is not well; for --detach
+    /// A command of the container's shell that fails when the container, one in the background, is not well
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
     /// From the end of such a command to the next, 1m30s for example [default: 30s]

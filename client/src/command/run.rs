@@ -42,7 +42,7 @@ pub(super) struct Run {
     /// Run in the background and print the container's ID
     #[arg(short, long)]
     detach: bool,
-    /// What the container is called; for --detach
+    /// What a container in the background is called
     #[arg(long)]
     name: Option<String>,
     /// Write the container's ID to this file, which must not exist

@@ -189,10 +189,16 @@ impl<'a> Probe<'a> {
         if ended.is_ok_and(|count| count == 0) {
             return None;
         }
-        let run = self.run.take()?;
-        let result = run.result(self.check);
+        let result = self.run.take()?.result(self.check);
         self.due = Instant::now() + self.interval();
-        self.record(result)
+        // Who is just ending says nothing of its health any more.
+        if result.exit_code == NOT_RUN && self.is_ending() { None } else { self.record(result) }
+    }
+
+    /// Whether the container's first process has left its namespaces, though it is not gone yet.
+    fn is_ending(&self) -> bool {
+        let pid = self.containers.status(self.id).map_or(0, |status| status.pid);
+        !std::path::Path::new(&format!("/proc/{pid}/ns/mnt")).exists()
     }
 
     fn begin(&mut self) {
@@ -220,7 +226,7 @@ impl Run {
     fn start(containers: &Containers, id: &str, check: &Healthcheck) -> Result<Self> {
         let (out, input) = pipe()?;
         rustix::fs::fcntl_setfl(&out, OFlags::NONBLOCK).attempt(|| "read a health check's output")?;
-        let (_, pidfd) = sys::spawn(0, None, &mut || run(containers, id, check, input.as_fd()).unwrap_or(125))
+        let (_, pidfd) = sys::spawn(0, None, &mut || run(containers, id, check, input.as_fd()).unwrap_or(NOT_RUN as u8))
             .attempt(|| "start a health check")?;
         let start = rfc3339(SystemTime::now());
         Ok(Self { pidfd, out, began: Instant::now(), start, output: Vec::new(), truncated: false })
@@ -242,8 +248,8 @@ impl Run {
         }
     }
 
-    fn result(self, check: &Healthcheck) -> HealthResult {
-        let code = reap(&self.pidfd).map_or(125, |exit| i32::from(exit.code()));
+    fn result(mut self, check: &Healthcheck) -> HealthResult {
+        let code = reap(&self.pidfd).map_or(NOT_RUN, |exit| i32::from(exit.code()));
         let mut output = String::from_utf8_lossy(&self.output).into_owned();
         if self.truncated {
             output.push_str("...");
@@ -252,9 +258,26 @@ impl Run {
         if late {
             output = format!("Health check exceeded timeout ({:?}): {output}", check.timeout());
         }
-        HealthResult { start: self.start, end: rfc3339(SystemTime::now()), exit_code: if late { -1 } else { code }, output }
+        HealthResult {
+            start: std::mem::take(&mut self.start),
+            end: rfc3339(SystemTime::now()),
+            exit_code: if late { -1 } else { code },
+            output,
+        }
     }
 }
+
+/// No process of a check's outlives it, not even as a zombie: the monitor may have a long life before it.
+impl Drop for Run {
+    fn drop(&mut self) {
+        // It has ended already, most of the time.
+        let _ = sys::pidfd_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = reap(&self.pidfd);
+    }
+}
+
+/// The exit code of what could not be run in the container.
+const NOT_RUN: i32 = 125;
 
 /// The exit code of a command that took too long.
 const KILLED: i32 = super::record::KILLED as i32;

@@ -161,12 +161,11 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
     // What stays is found by who wants it next.
     let _ = containers.release_network(&config);
     let _ = std::fs::remove_file(containers.directory(id).join("state.json"));
-    let code = end.code.to_string();
+    let code = end.code;
     if oom_killed {
         containers.tell("oom", &config, &[]);
     }
-    containers.tell("die", &config, &[("exitCode", &code)]);
-    let code = end.code;
+    containers.tell("die", &config, &[("exitCode", &code.to_string())]);
     let finished = containers.status(id).and_then(|mut status| {
         status.end(Some(end));
         debug_assert_eq!(status.phase, Phase::Exited, "only what runs has a monitor");

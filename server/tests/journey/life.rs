@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::common::needs::useful;
 use super::common::wait_until;
 use super::detached::{POLITE, no_containers};
-use super::fixture::{Mounts, Ready, send};
+use super::fixture::{Mounts, Ready, processes, send};
 use super::tools::stderr;
 
 impl Ready {
@@ -133,12 +133,18 @@ fn what_always_runs_ends_by_stop_kill_and_rm_and_by_nothing_else() {
 fn while_it_waits_to_start_again_a_container_is_one_process_that_may_be_killed() {
     let Some(ready) = Ready::new() else { return };
     let before = Mounts::now(&ready.user);
-    let id = ready.detach(&["--restart", "always", "--name", "again"], "echo run; exit 1");
+    let check = ["--health-cmd", "sleep 1000", "--health-interval", "1ms"];
+    let id = ready.detach(&[&["--restart", "always", "--name", "again"], &check[..]].concat(), "echo run; sleep 0.05; exit 1");
     wait_until("its delay is a second and more", || ready.runs("again") > 5);
     ready.wait_for_status(&id, "Restarting");
     let monitor = ready.monitor(&id);
     let held = std::fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().count();
     assert!(held <= 6, "{held} descriptors");
+    assert_eq!(
+        std::fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap(),
+        "",
+        "nobody is left of a look"
+    );
     send(monitor, Signal::KILL);
     ready.wait_for_status(&id, "Exited (1");
     // The machine starts it again, as it does all that were not stopped.
@@ -146,6 +152,32 @@ fn while_it_waits_to_start_again_a_container_is_one_process_that_may_be_killed()
     ready.wait_for_status(&id, "Restarting");
     ready.rbox(&["rm", "-f", "again"]);
     no_containers(&ready, &before, &[&id]);
+}
+
+#[test]
+fn kill_nine_of_the_monitor_at_any_moment_between_two_runs_leaves_one_that_has_ended() {
+    let Some(ready) = Ready::new() else { return };
+    let before = Mounts::now(&ready.user);
+    let options = ["--restart", "always", "--health-cmd", "true", "--health-interval", "5ms"];
+    let mut ids = Vec::new();
+    for round in 0..25_u64 {
+        let id = ready.detach(&options, "sleep 0.01; exit 1");
+        std::thread::sleep(Duration::from_millis(20 + round * 11));
+        // It may be starting the next one: its name is another then for a moment.
+        let mut killed = false;
+        for pid in processes(&ready.user) {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if words.starts_with(format!("longshore-monitor\0{id}\0").as_bytes()) {
+                killed |= kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).is_ok();
+            }
+        }
+        assert!(killed, "round {round}: it is there all the time");
+        ready.wait_for_status(&id, "Exited (1");
+        ids.push(id);
+    }
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    ready.rbox(&[&["rm"][..], &ids].concat());
+    no_containers(&ready, &before, &ids);
 }
 
 #[test]
