@@ -45,6 +45,6 @@ fn launch(store: &Store, dir: &Path, guard: &Guard, image: &Image, mut options: 
     let root = overlay.mount_by(&mut |path| layers.open(path))?;
     layers.enter();
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
-    let service = name_server.as_mut();
-    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new(""), service })
+    let launch = Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") };
+    launch::run_served(launch, name_server.as_mut())
 }

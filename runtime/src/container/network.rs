@@ -32,7 +32,7 @@ impl Containers {
     /// # Errors
     ///
     /// [`Error::Busy`] when it is connected already, or has no networks of its own.
-    pub fn connect(&self, container: &Container, attachment: Attachment) -> Result<()> {
+    pub fn connect(&self, container: &Container, attachment: &Attachment) -> Result<()> {
         let busy =
             |why: &str| Error::Busy { what: format!("the network of container {}", container.config.name), why: why.into() };
         if container.config.options.network != Network::Networks {
@@ -53,7 +53,7 @@ impl Containers {
             return save(&directory, "container.json", &config);
         }
         let used = status.endpoints.iter().map(|endpoint| endpoint.claim.interface.clone()).collect();
-        let connect = Connect { id, name: &config.name, pid: status.pid, used, directory: &directory, attachment: &attachment };
+        let connect = Connect { id, name: &config.name, pid: status.pid, used, directory: &directory, attachment };
         status.endpoints.push(self.networks().connect(&connect)?);
         save(&directory, "container.json", &config)?;
         self.save_status(id, &status)
