@@ -138,9 +138,10 @@ fn run(root: &std::path::Path, id: &str) -> Result<()> {
     // Each part whatever becomes of the others.
     let cleared = processes::destroy(&cgroups);
     // What stays is found by who wants it next.
-    let _ = containers.release_network(&config);
+    let status = containers.status(id);
+    let _ = containers.release_network(&config, status.as_ref().map_or(&[], |status| &status.endpoints));
     let _ = std::fs::remove_file(containers.directory(id).join("state.json"));
-    let finished = containers.status(id).and_then(|mut status| {
+    let finished = status.and_then(|mut status| {
         status.end(Some(end));
         debug_assert_eq!(status.phase, Phase::Exited, "only what runs has a monitor");
         if let Err(error) = &cleared {

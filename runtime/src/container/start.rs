@@ -156,7 +156,7 @@ impl Launching<'_> {
         let id = &self.config.id;
         // Each part whatever becomes of the others: what could not be done, the next command does.
         let _ = self.containers.runtime.end(id);
-        let _ = self.containers.release_network(self.config);
+        let _ = self.containers.release_network(self.config, &[]);
         let _ = std::fs::remove_file(self.containers.directory(id).join("state.json"));
         let status = Status { exit_code: error.exit_code(), error: error.to_string(), ..Status::new() };
         let _ = self.containers.save_status(id, &status);
