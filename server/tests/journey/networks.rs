@@ -386,6 +386,7 @@ fn a_container_shares_another_s_network_or_has_the_lines_it_asks_for() {
     net.hears_hello(&net.namespace, "127.0.0.1", port);
     let address = net.address("base");
     let shared = ["--network", "container:base"];
+    assert_eq!(net.sh(&shared, "hostname; cat /etc/hostname"), format!("{0}\n{0}\n", &base[..12]));
     let seen =
         net.sh(&shared, "hostname -i 2>/dev/null; ip addr show eth0; ls /sys/class/net; tail -n 1 /etc/hosts; nc 127.0.0.1 80");
     assert!(seen.contains(&format!("inet {address}/16")) && seen.contains(&base[..12]) && seen.contains("hello\n"), "{seen}");
