@@ -47,7 +47,8 @@ fn main() -> Result<()> {
     let root = dir.join("store");
     let client = |program: &str, args: &[&str]| {
         let mut command = Command::new(bin.join(program));
-        command.args(args).env("LONGSHORE_ROOT", &root);
+        // A bridge would stay behind.
+        command.args(args).env("LONGSHORE_ROOT", &root).env("LONGSHORE_NETWORK", "none");
         command
     };
     let source = format!("oci:{}", layout.display());

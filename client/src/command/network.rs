@@ -364,7 +364,7 @@ impl Connect {
             name => containers.networks().get(name)?.name,
         };
         let attachment = Attachment { network, aliases: self.alias, address: self.ip, mac: None };
-        containers.connect(&containers.get(&self.container)?, attachment)?;
+        containers.connect(&containers.get(&self.container)?, &attachment)?;
         Ok(ExitCode::SUCCESS)
     }
 }

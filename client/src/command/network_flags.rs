@@ -15,7 +15,7 @@ const VARIABLE: &str = "LONGSHORE_NETWORK";
 
 #[derive(Debug, Args)]
 pub(super) struct NetworkFlags {
-    /// none, host, container:NAME, bridge, or a network's name; several of the last [default: $LONGSHORE_NETWORK, bridge]
+    /// none, host, container:NAME, bridge, or a network's name; several of the last [default: $LONGSHORE_NETWORK, else bridge, for an ordinary user pasta]
     #[arg(long = "network", alias = "net", value_name = "NETWORK")]
     networks: Vec<String>,
     /// Have a port of this machine lead to one of the container; also ranges of as many ports, 8000-8010:80-90

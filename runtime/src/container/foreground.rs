@@ -7,7 +7,7 @@ use super::prepare;
 use crate::erofs::Shared;
 use crate::error::Result;
 use crate::launch::{self, Exit, Guard, Launch};
-use crate::network::attach::{Request, attach};
+use crate::network::attach::{Attached, Request, attach};
 use crate::network::{self, Networks};
 use crate::spec::{Network, RunOptions, default_spec};
 use crate::store::{Image, Lease, Store};
@@ -22,10 +22,15 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
     let dir = lease.scratch();
     let guard = Guard::start(std::slice::from_ref(&dir))?;
     lease.id().clone_into(&mut options.id);
-    let networked = options.network == Network::Networks;
-    let ended = launch(store, lease, &guard, image, options, stdin);
-    network::end(&dir);
-    let released = if networked { Networks::new(store).release(lease.id()) } else { Ok(()) };
+    let exposed = &image.config.config.exposed_ports;
+    let attached = attach(&Request { store, id: lease.id(), name: "", directory: &dir, options: &options, exposed });
+    let endpoints = attached.as_ref().map_or_else(|_| Vec::new(), |attached| attached.endpoints.clone());
+    let has_pasta = options.network == Network::User;
+    let ended = attached.and_then(|attached| launch(store, lease, &guard, image, options, stdin, attached));
+    if has_pasta {
+        network::end(&dir);
+    }
+    let released = Networks::new(store).release_endpoints(&endpoints);
     let removed = launch::remove_tree(&dir);
     guard.dismiss();
     let exit = ended?;
@@ -34,13 +39,18 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
     Ok(exit)
 }
 
-fn launch(store: &Store, lease: &Lease, guard: &Guard, image: &Image, mut options: RunOptions, stdin: bool) -> Result<Exit> {
+fn launch(
+    store: &Store,
+    lease: &Lease,
+    guard: &Guard,
+    image: &Image,
+    mut options: RunOptions,
+    stdin: bool,
+    mut attached: Attached,
+) -> Result<Exit> {
     let dir = &lease.scratch();
     volume::complete(&mut options, &image.config.config)?;
     prepare::find_namespaces(store, &mut options)?;
-    let id = options.id.clone();
-    let exposed = &image.config.config.exposed_ports;
-    let mut attached = attach(&Request { store, id: &id, name: "", directory: dir, options: &options, exposed })?;
     prepare::enter_network(&dir.join("etc"), &attached, &mut options)?;
     let mut name_server = attached.name_server(store, &options)?;
     let mut layers = Shared::new();
@@ -56,6 +66,6 @@ fn launch(store: &Store, lease: &Lease, guard: &Guard, image: &Image, mut option
         volumes.mount(&mut options.volumes, &mounting)?;
     }
     let spec = default_spec(&image.config.config, root.as_fd(), &options)?;
-    let service = name_server.as_mut();
-    launch::run(Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new(""), service })
+    let launch = Launch { id: &options.id, spec: &spec, root, stdin, guard: Some(guard), bundle: Path::new("") };
+    launch::run_served(launch, name_server.as_mut())
 }

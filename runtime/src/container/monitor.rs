@@ -159,14 +159,15 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
     // Each part whatever becomes of the others.
     let cleared = processes::destroy(&cgroups);
     // What stays is found by who wants it next.
-    let _ = containers.release_network(&config);
+    let status = containers.status(id);
+    let _ = containers.release_network(&config, status.as_ref().map_or(&[], |status| &status.endpoints));
     let _ = std::fs::remove_file(containers.directory(id).join("state.json"));
     let code = end.code;
     if oom_killed {
         containers.tell("oom", &config, &[]);
     }
     containers.tell("die", &config, &[("exitCode", &code.to_string())]);
-    let finished = containers.status(id).and_then(|mut status| {
+    let finished = status.and_then(|mut status| {
         status.end(Some(end));
         debug_assert_eq!(status.phase, Phase::Exited, "only what runs has a monitor");
         if let Err(error) = &cleared {

@@ -6,7 +6,7 @@ use super::record::{Config, Phase};
 use super::store::{Container, Containers, save};
 use crate::error::{Error, Result};
 use crate::network::attach::Connect;
-use crate::network::{self, Attachment, Definition, Networks};
+use crate::network::{self, Attachment, Definition, Endpoint, Networks};
 use crate::spec::Network;
 
 impl Containers {
@@ -15,10 +15,12 @@ impl Containers {
         Networks::new(&self.store)
     }
 
-    /// Gives back what a container that has ended had of networks.
-    pub(super) fn release_network(&self, config: &Config) -> Result<()> {
+    /// Gives back what a container that has ended had of networks. `known` are its connections; without any they
+    /// are looked for.
+    pub(super) fn release_network(&self, config: &Config, known: &[Endpoint]) -> Result<()> {
         match config.options.network {
-            Network::Networks => self.networks().release(&config.id),
+            Network::Networks if known.is_empty() => self.networks().release(&config.id),
+            Network::Networks => self.networks().release_endpoints(known),
             Network::User => {
                 network::end(&self.directory(&config.id));
                 Ok(())
@@ -32,7 +34,7 @@ impl Containers {
     /// # Errors
     ///
     /// [`Error::Busy`] when it is connected already, or has no networks of its own.
-    pub fn connect(&self, container: &Container, attachment: Attachment) -> Result<()> {
+    pub fn connect(&self, container: &Container, attachment: &Attachment) -> Result<()> {
         let busy =
             |why: &str| Error::Busy { what: format!("the network of container {}", container.config.name), why: why.into() };
         if container.config.options.network != Network::Networks {
@@ -53,7 +55,7 @@ impl Containers {
             return save(&directory, "container.json", &config);
         }
         let used = status.endpoints.iter().map(|endpoint| endpoint.claim.interface.clone()).collect();
-        let connect = Connect { id, name: &config.name, pid: status.pid, used, directory: &directory, attachment: &attachment };
+        let connect = Connect { id, name: &config.name, pid: status.pid, used, directory: &directory, attachment };
         status.endpoints.push(self.networks().connect(&connect)?);
         save(&directory, "container.json", &config)?;
         self.save_status(id, &status)

@@ -54,7 +54,12 @@ pub(super) fn find_namespaces(store: &Store, options: &mut RunOptions) -> Result
 /// Writes the files of `/etc` that a container gets from its host into `dir`, and has it join its network.
 pub(super) fn enter_network(dir: &Path, attached: &Attached, options: &mut RunOptions) -> Result<()> {
     options.network_namespace = attached.path();
-    options.etc_directory = Some(attached.shared_etc.clone().unwrap_or_else(|| dir.to_owned()));
+    if let Some((directory, hostname)) = &attached.shared {
+        options.etc_directory = Some(directory.clone());
+        options.hostname.get_or_insert_with(|| hostname.clone());
+        return Ok(());
+    }
+    options.etc_directory = Some(dir.to_owned());
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)

@@ -184,7 +184,7 @@ impl Launching<'_> {
         let id = &self.config.id;
         // Each part whatever becomes of the others: what could not be done, the next command does.
         let _ = self.containers.runtime.end(id);
-        let _ = self.containers.release_network(self.config);
+        let _ = self.containers.release_network(self.config, &[]);
         let _ = std::fs::remove_file(self.containers.directory(id).join("state.json"));
         let before = self.containers.status(id).unwrap_or_else(|_| Status::new());
         let phase = if self.again { Phase::Exited } else { Phase::Created };

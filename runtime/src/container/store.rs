@@ -365,7 +365,7 @@ impl Containers {
             self.privileged("end what is left of a container", &mut || self.runtime.end(id))?;
         }
         // What stays is found by who wants it next.
-        let _ = self.release_network(config);
+        let _ = self.release_network(config, &status.endpoints);
         let _ = std::fs::remove_file(self.directory(id).join("state.json"));
         status.end(End::read(&self.open_lock(id)?));
         self.tell("die", config, &[("exitCode", &status.exit_code.to_string())]);

@@ -82,8 +82,6 @@ pub struct Launch<'a> {
     pub guard: Option<&'a Guard>,
     /// The bundle's directory, absolute, for who is told of the container's state; empty if there is none.
     pub bundle: &'a Path,
-    /// What this process does beside while the container runs.
-    pub(crate) service: Option<&'a mut Server>,
 }
 
 /// How a container ended.
@@ -112,6 +110,11 @@ impl Exit {
 /// with the thread that started it. [`Error::Exec`] says that the command could not be executed; any
 /// other error that there was no container. Its cgroup is gone when this returns.
 pub fn run(launch: Launch<'_>) -> Result<Exit> {
+    run_served(launch, None)
+}
+
+/// The same, where this process answers the container's questions for names while that runs.
+pub(crate) fn run_served(launch: Launch<'_>, name_server: Option<&mut Server>) -> Result<Exit> {
     let signals = Signals::catch()?;
     let running = begin(Begin {
         id: launch.id,
@@ -131,7 +134,7 @@ pub fn run(launch: Launch<'_>) -> Result<Exit> {
         born: &mut |_| Ok(()),
         hooks: None,
     })?;
-    running.wait(&signals, launch.service)
+    running.wait(&signals, name_server)
 }
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.

@@ -66,8 +66,8 @@ pub(crate) struct Attached {
     pub(crate) endpoints: Vec<Endpoint>,
     /// Its ports on this machine.
     pub(crate) published: Vec<Published>,
-    /// The directory with the files of `/etc` that it shares with another container.
-    pub(crate) shared_etc: Option<PathBuf>,
+    /// The directory with the files of `/etc` that it shares with another container, and that one's host name.
+    pub(crate) shared: Option<(PathBuf, String)>,
 }
 
 impl Attached {
@@ -155,8 +155,9 @@ fn share(request: &Request<'_>, id: &str) -> Result<Attached> {
     if containers.get(&other.config.id)?.status.pid != other.status.pid {
         return Err(not_running());
     }
-    let shared_etc = Some(containers.directory(&other.config.id).join("etc"));
-    Ok(Attached { namespace: Some(namespace), shared_etc, ..Attached::default() })
+    let etc = containers.directory(&other.config.id).join("etc");
+    let hostname = RunOptions { id: other.config.id, ..other.config.options }.hostname()?;
+    Ok(Attached { namespace: Some(namespace), shared: Some((etc, hostname)), ..Attached::default() })
 }
 
 /// What is published, with what the image names if all of that is.

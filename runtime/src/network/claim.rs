@@ -16,7 +16,7 @@ use super::create::{usable, v4};
 use super::link::Mac;
 use super::options::parse_mac;
 use super::publish::Published;
-use super::{Definition, Driver, FILE_LIMIT_BYTES, Networks, unknown};
+use super::{Definition, Driver, FILE_LIMIT_BYTES, Networks, firewall, unknown};
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 
@@ -202,14 +202,25 @@ impl Networks {
                 || held(&self.store.join("leases").join(container)))
     }
 
-    /// Removes the claims of containers that are gone. Only under the lock.
+    /// Removes the claims of containers that are gone, and their ports. Only under the lock.
     pub(super) fn sweep(&self, name: &str) {
+        let mut published = false;
         for (address, claim) in self.read_claims(name) {
             if !self.lives(&claim.container) {
                 // One that stays is recognised by who wants it next.
                 let _ = std::fs::remove_file(self.claims(name).join(address.to_string()));
+                published |= !claim.published.is_empty();
             }
         }
+        if published && firewall::exists(&self.mark()).unwrap_or(false) {
+            // What stays leads to an address that nobody has, until the table is made anew.
+            let _ = firewall::rebuild(self);
+        }
+    }
+
+    /// Whether anybody has an address of a network.
+    pub(super) fn has_claims(&self, name: &str) -> bool {
+        std::fs::read_dir(self.claims(name)).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Calls a container something else in its networks. Only under the lock.
@@ -225,11 +236,14 @@ impl Networks {
         Ok(())
     }
 
-    /// Gives back one address of a container.
-    pub(super) fn give_back(&self, endpoint: &Endpoint) {
+    /// Gives back one address of a container; false if it is not the container's any more. Only under the lock, or
+    /// for a container that lives.
+    pub(super) fn give_back(&self, endpoint: &Endpoint) -> bool {
         let path = self.claims(&endpoint.network).join(endpoint.address.to_string());
+        let bytes = files::read_bounded(&path, FILE_LIMIT_BYTES).unwrap_or_default();
+        let own = serde_json::from_slice::<Claim>(&bytes).is_ok_and(|claim| claim.container == endpoint.claim.container);
         // One that stays is recognised by who wants it next.
-        let _ = std::fs::remove_file(path);
+        own && std::fs::remove_file(path).is_ok()
     }
 
     /// Whether a driver's networks have claims that lead somewhere by this machine's firewall.

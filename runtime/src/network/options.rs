@@ -81,8 +81,12 @@ pub(super) fn check_host_name(name: &str) -> std::result::Result<(), &'static st
 
 /// Six numbers of two hexadecimal digits.
 pub(super) fn parse_mac(text: &str) -> Result<Mac> {
-    let bytes: Option<Vec<u8>> =
-        text.split([':', '-']).map(|part| if part.len() == 2 { u8::from_str_radix(part, 16).ok() } else { None }).collect();
+    // Not a sign, which a number may have before it.
+    let byte = |part: &str| {
+        let digits = part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+        digits.then(|| u8::from_str_radix(part, 16).ok()).flatten()
+    };
+    let bytes: Option<Vec<u8>> = text.split([':', '-']).map(byte).collect();
     let mac = bytes.and_then(|bytes| Mac::try_from(bytes).ok());
     // The lowest bit of the first says that it is for several.
     mac.filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6])

@@ -70,7 +70,11 @@ impl Published {
         };
         let host: Option<IpAddr> = match host {
             None | Some("") => None,
-            Some(address) => Some(address.parse().map_err(|_| invalid("its address is none; an IPv6 one stands in brackets"))?),
+            Some(address) => {
+                let bracketed = rest.is_some_and(|rest| rest.starts_with('['));
+                let parsed = address.parse().ok().filter(|address: &IpAddr| address.is_ipv6() == bracketed);
+                Some(parsed.ok_or_else(|| invalid("its address is none; an IPv6 one stands in brackets"))?)
+            }
         };
         let outer: Box<dyn Iterator<Item = u16>> = if outer.is_empty() {
             Box::new(std::iter::repeat_n(0, inner.len()))

@@ -19,7 +19,7 @@ impl Networks {
     }
 
     fn rebuild_if_flushed(&self) -> Result<()> {
-        let used = |network: &Definition| Self::is_routed(network) && !self.endpoints_unchecked(network).is_empty();
+        let used = |network: &Definition| Self::is_routed(network) && self.has_claims(&network.name);
         if !self.list()?.into_iter().flatten().any(|network| used(&network)) || firewall::exists(&self.mark())? {
             return Ok(());
         }
@@ -54,12 +54,14 @@ impl Networks {
             return Ok(());
         }
         let _lock = self.lock()?;
-        let unpublish = |endpoint: &Endpoint| {
-            self.give_back(endpoint);
-            if endpoint.claim.published.is_empty() { Ok(()) } else { firewall::unpublish(self, endpoint) }
-        };
-        // Each part whatever becomes of the others.
-        endpoints.iter().map(unpublish).fold(Ok(()), Result::and)
+        let mut unpublished = Ok(());
+        for endpoint in endpoints {
+            // Each part whatever becomes of the others. What is another's by now had its ports removed by that.
+            if self.give_back(endpoint) && !endpoint.claim.published.is_empty() {
+                unpublished = unpublished.and(firewall::unpublish(self, endpoint));
+            }
+        }
+        unpublished
     }
 
     /// The containers of a network are told that one of them is called something else now.

@@ -232,11 +232,11 @@ fn published_ports_are_reached_from_here_and_from_elsewhere_and_survive_a_flush(
     assert_eq!(net.sh(&[], "sleep 0.1; nc 192.0.2.1 8080"), "hello\n");
     // This machine's own loopback is nobody else's.
     let mut secret = net.namespace.inside(Command::new("bash").args(["-c", "exec python3 -m http.server -b 127.0.0.1 8099"]));
-    let _secret = installed("python3").then(|| secret.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    let secret = installed("python3").then(|| secret.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
     let through =
         "ip route add 127.0.0.1/32 via $(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'); nc -w 1 127.0.0.1 8099";
     assert!(!net.run(&["--cap-add", "net_admin", "--network", "front"], through).status.success());
-    if let Some(mut server) = _secret {
+    if let Some(mut server) = secret {
         server.kill().unwrap();
         server.wait().unwrap();
     }
@@ -272,6 +272,30 @@ fn published_ports_are_reached_from_here_and_from_elsewhere_and_survive_a_flush(
     net.rbox(&["start", "web"]);
     reached(8080);
     net.rbox(&["rm", "-f", "web"]);
+    net.nothing_connected();
+}
+
+#[test]
+fn datagrams_reach_a_published_port_and_their_answers_come_back() {
+    let Some(net) = Net::new() else { return };
+    if !installed("python3") {
+        return;
+    }
+    net.detach(&["--name", "echo", "-p", "5300:53/udp"], POLITE);
+    // The image has no such server: this machine's runs in the container's network.
+    let pid = net.inspect("echo")["State"]["Pid"].as_u64().unwrap().to_string();
+    let server = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53)); print('up', flush=True)\n\
+                  while True: d, a = s.recvfrom(99); s.sendto(d * 2, a)";
+    let mut server =
+        Command::new("nsenter").args(["-t", &pid, "-n", "python3", "-c", server]).stdout(Stdio::piped()).spawn().unwrap();
+    server.stdout.take().unwrap().read_exact(&mut [0; 3]).unwrap();
+    let client = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); \
+                  s.sendto(b'ab', ('127.0.0.1', 5300)); print(s.recv(99).decode())";
+    let heard = net.namespace.inside(Command::new("python3").args(["-c", client])).output().unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(heard.stdout, b"abab\n", "{}", stderr(&heard));
+    net.rbox(&["rm", "-f", "echo"]);
     net.nothing_connected();
 }
 
@@ -362,6 +386,7 @@ fn a_container_shares_another_s_network_or_has_the_lines_it_asks_for() {
     net.hears_hello(&net.namespace, "127.0.0.1", port);
     let address = net.address("base");
     let shared = ["--network", "container:base"];
+    assert_eq!(net.sh(&shared, "hostname; cat /etc/hostname"), format!("{0}\n{0}\n", &base[..12]));
     let seen =
         net.sh(&shared, "hostname -i 2>/dev/null; ip addr show eth0; ls /sys/class/net; tail -n 1 /etc/hosts; nc 127.0.0.1 80");
     assert!(seen.contains(&format!("inet {address}/16")) && seen.contains(&base[..12]) && seen.contains("hello\n"), "{seen}");

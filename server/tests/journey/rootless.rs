@@ -1,13 +1,14 @@
 //! An ordinary user pulls and runs what root does, and sees the same.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
-use super::common::needs::installed;
+use super::common::needs::{installed, useful};
 use super::common::wait_until;
 use super::fixture::{Mounts, Ready, nothing_left, processes, send};
 use super::tools::{User, program_path, stderr};
@@ -49,6 +50,10 @@ impl Ordinary {
     }
 
     pub(super) fn output(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program, args).output().unwrap()
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
         let script = "mount --bind $HOST/passwd /etc/passwd && mount --bind $HOST/ranges /etc/subuid && \
                       mount --bind $HOST/ranges /etc/subgid && cd / && exec setpriv --reuid $ID --regid $ID --clear-groups \"$@\"";
         let program = self.host.join(program);
@@ -62,7 +67,13 @@ impl Ordinary {
                 None => command.env_remove(name),
             };
         }
-        command.env("HOST", &self.host).env("ID", UID.to_string()).output().unwrap()
+        command.env("HOST", &self.host).env("ID", UID.to_string());
+        command
+    }
+
+    /// With the network that is there if nothing is said.
+    fn networked(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program, args).env_remove("LONGSHORE_NETWORK").output().unwrap()
     }
 
     pub(super) fn succeed(&self, program: &str, args: &[&str]) -> String {
@@ -204,4 +215,59 @@ fn an_ordinary_user_s_containers_are_started_again_looked_after_and_attached_to(
         rbox(&["rmi", &ready.image]);
         assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
     }
+}
+
+#[test]
+fn an_ordinary_user_s_ports_are_published_by_pasta_which_ends_with_the_container() {
+    if !installed("pasta") || !useful(Path::new("/dev/net/tun").exists(), "/dev/net/tun") {
+        return;
+    }
+    let Some(ready) = Ready::new() else { return };
+    let Some(ordinary) = Ordinary::new(RANGE) else { return };
+    ordinary.succeed("rpull", &[&ready.image]);
+    let before = Mounts::now(&ordinary.user);
+    let mark = format!("MARK={}", ordinary.user.store().display());
+    let script = "while :; do echo hello | nc -l -p 80; done";
+    let args = ["-d", "--name", "web", "-e", &mark, "-p", "127.0.0.1::80", &ready.image, "sh", "-c", script];
+    let output = ordinary.networked("rrun", &args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let address = ordinary.succeed("rbox", &["port", "web", "80"]);
+    wait_until("it says hello", || {
+        let mut text = String::new();
+        let heard = std::net::TcpStream::connect(address.trim()).and_then(|mut stream| stream.read_to_string(&mut text));
+        heard.is_ok() && text == "hello\n"
+    });
+    let pasta = || {
+        let file = ordinary.user.store().join("containers").join(&id).join("pasta.pid");
+        let is_it = |words: &[u8]| words.windows(file.as_os_str().len()).any(|part| part == file.as_os_str().as_encoded_bytes());
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|process| fs::read(process.path().join("cmdline")).is_ok_and(|words| is_it(&words))).count()
+    };
+    assert_eq!(pasta(), 1);
+    ordinary.succeed("rbox", &["stop", "-t", "0", "web"]);
+    wait_until("pasta has ended", || pasta() == 0);
+    let started = ordinary.networked("rbox", &["start", "web"]);
+    assert!(started.status.success(), "{}", stderr(&started));
+    assert_eq!(pasta(), 1);
+    let is_monitor =
+        |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.starts_with(b"longshore-monitor\0"));
+    let monitor = || processes(&ordinary.user).into_iter().find(is_monitor);
+    wait_until("the monitor is there", || monitor().is_some());
+    send(monitor().unwrap(), Signal::KILL);
+    wait_until("pasta has ended with the monitor", || pasta() == 0);
+    ordinary.succeed("rbox", &["rm", "-f", "web"]);
+    // In the foreground, too; and what cannot be is refused by name.
+    let seen = ordinary.networked("rrun", &[&ready.image, "sh", "-c", "ls /sys/class/net | wc -l"]);
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), "2\n", "{}", stderr(&seen));
+    for (args, part) in [
+        (&["--network", "front"] as &[&str], "only root"),
+        (&["--ip", "10.0.0.2"], "--ip"),
+        (&["--add-host", "up:host-gateway"], "host-gateway"),
+    ] {
+        let said = stderr(&ordinary.networked("rrun", &[args, &[&ready.image, "true"]].concat()));
+        assert!(said.contains(part), "{args:?}: {said}");
+    }
+    assert!(stderr(&ordinary.output("rbox", &["network", "create", "front"])).contains("only root"));
+    nothing_left(&ordinary.user, &before, &[&id]);
 }

@@ -100,6 +100,9 @@ impl Datagram {
     }
 }
 
+/// The answer to a question, or who else is to be asked.
+type Answer<'a> = dyn FnMut(&Query) -> Result<Vec<u8>, Vec<SocketAddr>> + 'a;
+
 /// A client's connection: questions that are answered here, until there is one that is not. From there on the
 /// connection is one with a server.
 #[derive(Debug)]
@@ -127,13 +130,8 @@ impl Stream {
         self.deadline
     }
 
-    /// False once it is over. `answer` gives an answer, or who else is to be asked.
-    pub(super) fn go_on(
-        &mut self,
-        epoll: &OwnedFd,
-        now: Instant,
-        answer: &mut dyn FnMut(&Query) -> Result<Vec<u8>, Vec<SocketAddr>>,
-    ) -> bool {
+    /// False once it is over.
+    pub(super) fn go_on(&mut self, epoll: &OwnedFd, now: Instant, answer: &mut Answer<'_>) -> bool {
         if now >= self.deadline {
             return false;
         }
@@ -156,7 +154,7 @@ impl Stream {
     }
 
     /// Answers a question, or passes bytes on in both directions.
-    fn work(&mut self, epoll: &OwnedFd, answer: &mut dyn FnMut(&Query) -> Result<Vec<u8>, Vec<SocketAddr>>) -> Result<bool, ()> {
+    fn work(&mut self, epoll: &OwnedFd, answer: &mut Answer<'_>) -> Result<bool, ()> {
         if let Some(server) = &mut self.server {
             let written = write(server, &mut self.asked)?;
             let read = self.answer.is_empty() && read(server, &mut self.answer)?;
@@ -245,7 +243,7 @@ mod tests {
         let mut stream = Stream::new(own.accept().unwrap().0, &epoll).unwrap();
         let query = b"\x01\x02\x01\0\0\x01\0\0\0\0\0\0\x02db\0\0\x01\0\x01";
         let framed = [&[0, query.len() as u8][..], query].concat();
-        let mut served = |stream: &mut Stream, known: bool| {
+        let served = |stream: &mut Stream, known: bool| {
             stream.go_on(&epoll, Instant::now(), &mut |query: &Query| {
                 if known {
                     Ok(query.addresses(&["10.0.0.1".parse().unwrap()]))
