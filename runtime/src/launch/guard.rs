@@ -1,8 +1,8 @@
 //! The process that cleans up when the launcher cannot: after `kill -9`.
 //!
 //! It is forked before anything is made, leaves the session, holds no descriptor but its end of one
-//! socket, and sleeps until that socket says either "all is well" or, by closing, that the launcher
-//! is gone. Then it kills the container, removes its cgroup and its directories.
+//! socket, and sleeps until the launcher has closed the other. Then it reads what it was told: that all
+//! is well, or else what to do: it kills the container, removes its cgroup and its directories.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -107,6 +107,7 @@ impl Guard {
     pub fn dismiss(self) {
         // If the guard is gone already there is nothing to dismiss; either way it is waited for.
         let _ = rustix::net::send(&self.socket, b"d", SendFlags::NOSIGNAL);
+        drop(self.socket);
         let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
     }
 }
@@ -152,6 +153,8 @@ enum Ending {
 }
 
 fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
+    // What it is told matters only once nobody can tell it more: to wake for each word would cost the launcher time.
+    while poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::empty())], None) == Err(rustix::io::Errno::INTR) {}
     loop {
         let mut message = [0; MESSAGE_LIMIT_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
