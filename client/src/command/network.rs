@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use longshore_runtime::Error;
+use longshore_runtime::container::Containers;
 use longshore_runtime::name::Digest;
 use longshore_runtime::network::{Attachment, CreateNetwork, DEFAULT, Definition, Driver, Networks, Subnet};
 use serde_json::{Map, Value, json};
@@ -34,7 +35,8 @@ enum Verb {
     Rm(Names),
     Connect(Connect),
     Disconnect(Disconnect),
-    Prune(Prune),
+    /// Remove all networks that no container uses or was made for
+    Prune(super::prune::Prune),
 }
 
 /// Make a network
@@ -127,14 +129,6 @@ struct Disconnect {
     container: String,
 }
 
-/// Remove all networks that no container uses or was made for
-#[derive(Debug, Args)]
-struct Prune {
-    /// As docker's; nothing is asked here
-    #[arg(short, long)]
-    force: bool,
-}
-
 #[derive(Debug, Clone)]
 enum Filter {
     Name(String),
@@ -200,7 +194,7 @@ impl Network {
                 containers.disconnect(&containers.get(&container)?, &network)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Verb::Prune(_) => prune(global),
+            Verb::Prune(prune) => prune.networks(global),
         }
     }
 }
@@ -369,8 +363,8 @@ impl Connect {
     }
 }
 
-fn prune(global: &Global) -> Result<ExitCode> {
-    let containers = global.containers()?;
+/// Removes the networks that fit and that no container has. Gives their names.
+pub(super) fn remove_unused(containers: &Containers, wanted: impl Fn(&Definition) -> bool) -> Result<Vec<String>> {
     let networks = containers.networks();
     let kept: Vec<String> = containers
         .list()?
@@ -379,20 +373,15 @@ fn prune(global: &Global) -> Result<ExitCode> {
         .flat_map(|container| container.config.options.networking.attachments)
         .map(|attachment| attachment.network)
         .collect();
-    let mut deleted = Vec::new();
-    for network in made(&networks)?.into_iter().filter(|network| network.name != DEFAULT && !kept.contains(&network.name)) {
+    let unused = |network: &Definition| network.name != DEFAULT && !kept.contains(&network.name);
+    let mut removed = Vec::new();
+    for network in made(&networks)?.into_iter().filter(|network| unused(network) && wanted(network)) {
         match networks.remove(&network) {
-            Ok(()) => deleted.push(network.name),
+            Ok(()) => removed.push(network.name),
             // A container in the foreground has it.
             Err(Error::Busy { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    print(|out| {
-        if !deleted.is_empty() {
-            writeln!(out, "Deleted Networks:")?;
-        }
-        deleted.iter().try_for_each(|name| writeln!(out, "{name}"))
-    })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(removed)
 }

@@ -9,9 +9,11 @@ use clap::{Args, Subcommand};
 use longshore_runtime::Store;
 use longshore_runtime::container::{Container, Containers};
 use longshore_runtime::name::Reference;
+use longshore_runtime::network::Definition;
 use longshore_runtime::store::Image;
 
 use super::logs::parse_time;
+use super::network::remove_unused;
 use super::{Global, print};
 use crate::error::Result;
 use crate::text::{self, printable};
@@ -141,15 +143,18 @@ impl ImageVerbs {
 }
 
 impl PruneImages {
-    /// `rbox system prune`: containers, then the images only they needed.
+    /// `rbox system prune`: containers, then the networks and images only they needed.
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let images = if self.all { "all images no container needs" } else { "all dangling images" };
-        let what = format!("This will remove:\n  - all stopped containers\n  - {images}\n  - all downloads that stopped\n");
+        let what = format!(
+            "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n  - {images}\n  - all downloads that stopped\n"
+        );
         if !self.prune.agreed(&what)? {
             return Ok(ExitCode::SUCCESS);
         }
         let store = global.own_store()?.store;
         let mut reclaimed = self.prune.containers(&store)?;
+        reclaimed.add(self.prune.unused_networks(&store)?);
         reclaimed.add(self.prune.images(&store, self.all)?);
         reclaimed.bytes += store.discard_partial_downloads()?;
         reclaimed.show()?;
@@ -171,6 +176,29 @@ impl Prune {
             print(|out| writeln!(out))?;
         }
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    /// `rbox network prune`.
+    pub(super) fn networks(&self, global: &Global) -> Result<ExitCode> {
+        if !self.agreed("This will remove all custom networks not used by at least one container.")? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let removed = self.unused_networks(&global.own_store()?.store)?.lines;
+        print(|out| removed.iter().try_for_each(|line| writeln!(out, "{line}")))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn unused_networks(&self, store: &Store) -> Result<Reclaimed> {
+        let wanted = |network: &Definition| {
+            let label = |name: &str| network.labels.get(name).map(String::as_str);
+            self.filter.iter().all(|filter| filter.fits(Some(&network.created), label))
+        };
+        let mut lines = remove_unused(&Containers::open(store)?, wanted)?;
+        if !lines.is_empty() {
+            lines.insert(0, "Deleted Networks:".into());
+            lines.push(String::new());
+        }
+        Ok(Reclaimed { lines, bytes: 0 })
     }
 
     fn containers(&self, store: &Store) -> Result<Reclaimed> {
