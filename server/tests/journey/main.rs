@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod courses;
 mod daily;
 mod detached;
 mod double;

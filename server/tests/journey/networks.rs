@@ -15,10 +15,10 @@ use super::tools::stderr;
 const HELLO: &str = "while :; do echo hello | nc -l -p 80; done & trap 'exit 33' TERM; echo up; wait; wait";
 
 /// A network namespace that is held open by a process in it.
-struct Namespace(Child);
+pub(super) struct Namespace(Child);
 
 impl Namespace {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut command = Command::new("unshare");
         command.args(["-n", "sh", "-c", "ip link set lo up && echo up && exec sleep 1000"]).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -29,7 +29,7 @@ impl Namespace {
     }
 
     /// The same command in the namespace.
-    fn inside(&self, command: &Command) -> Command {
+    pub(super) fn inside(&self, command: &Command) -> Command {
         let mut inside = Command::new("nsenter");
         inside.args(["-t", &self.0.id().to_string(), "-n", "--"]).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -41,7 +41,7 @@ impl Namespace {
         inside
     }
 
-    fn sh(&self, script: &str) -> String {
+    pub(super) fn sh(&self, script: &str) -> String {
         let mut command = Command::new("bash");
         command.args(["-c", script]);
         let output = self.inside(&command).output().unwrap();
