@@ -12,6 +12,7 @@ mod double;
 mod fixture;
 mod image;
 mod isolation;
+mod killed;
 mod life;
 mod limits;
 mod networks;

@@ -66,30 +66,30 @@ impl Drop for Namespace {
 }
 
 /// An image, and a machine of its own as far as networks go.
-struct Net {
-    ready: Ready,
+pub(super) struct Net {
+    pub(super) ready: Ready,
     namespace: Namespace,
 }
 
 impl Net {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         if !["unshare", "nsenter", "ip", "nft", "bash"].iter().all(|program| installed(program)) {
             return None;
         }
         Some(Self { ready: Ready::new()?, namespace: Namespace::new() })
     }
 
-    fn command(&self, program: &str, args: &[&str]) -> Command {
+    pub(super) fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = self.ready.user.command(program, args);
         command.env_remove("LONGSHORE_NETWORK");
         self.namespace.inside(&command)
     }
 
-    fn output(&self, program: &str, args: &[&str]) -> Output {
+    pub(super) fn output(&self, program: &str, args: &[&str]) -> Output {
         self.command(program, args).output().unwrap()
     }
 
-    fn rbox(&self, args: &[&str]) -> String {
+    pub(super) fn rbox(&self, args: &[&str]) -> String {
         let output = self.output("rbox", args);
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
@@ -123,7 +123,7 @@ impl Net {
         self.output("rbox", &["exec", container, "sh", "-c", script])
     }
 
-    fn inspect(&self, container: &str) -> serde_json::Value {
+    pub(super) fn inspect(&self, container: &str) -> serde_json::Value {
         let text = self.rbox(&["inspect", "--type", "container", container]);
         serde_json::from_str::<serde_json::Value>(&text).unwrap()[0].clone()
     }
@@ -140,7 +140,7 @@ impl Net {
     }
 
     /// Asserts that nothing of networks is left but the networks themselves.
-    fn nothing_connected(&self) {
+    pub(super) fn nothing_connected(&self) {
         wait_until("no interface is left", || !self.namespace.sh("ip -o link").contains("veth"));
         for network in std::fs::read_dir(self.ready.user.store().join("networks")).unwrap().flatten() {
             let path = network.path();
