@@ -62,7 +62,7 @@ fn what_crun_does_otherwise_is_known() {
     let Some(crun) = runtimes::peer("crun").filter(|_| ready()) else { return };
     let report = judge(&crun);
     fails_exactly(&report, runtimes::CRUN_FAILS);
-    assert_eq!(with(&report, "differs"), ["hooks-fail-poststart"]);
+    assert_eq!(with(&report, "differs"), Vec::<&str>::new());
 }
 
 #[test]
