@@ -91,14 +91,15 @@ impl Containers {
 
     /// The same to one that ran a moment ago; that it has ended since is no error.
     pub(super) fn kill_living(&self, container: &Container, signal: Signal) -> Result<()> {
-        match self.kill(&container.config.id, signal) {
-            Err(error @ crate::Error::Busy { .. }) => match self.load(&container.config.id) {
-                Ok(now) if now.status.phase == Phase::Starting => Err(error),
-                _ => Ok(()),
-            },
-            Err(crate::Error::NotFound { .. }) => Ok(()),
-            other => other,
-        }
+        let id = &container.config.id;
+        let Err(error) = self.kill(id, signal) else { return Ok(()) };
+        let is_there = match self.load(id).map(|now| now.status.phase) {
+            Ok(Phase::Starting) => true,
+            // What its monitor writes comes a moment after its end.
+            Ok(Phase::Running) => self.runtime.first_process(id).is_ok_and(|process| process.is_some()),
+            _ => false,
+        };
+        if is_there { Err(error) } else { Ok(()) }
     }
 
     /// The container once nobody is just starting it. It is not started again by its policy from here on.
