@@ -94,7 +94,7 @@ fn a_web_application_finds_its_database_by_name_and_the_data_outlives_both() {
         wait_until("the database is ready", || {
             let log = output("rbox", &["logs", "db"]);
             [log.stdout, log.stderr].concat().windows(21).any(|text| text == b"ready for connections")
-        })
+        });
     };
     let visits = || {
         let mut command = Command::new("python3");
