@@ -9,6 +9,7 @@ use longshore_runtime::Error;
 use longshore_runtime::events::{Event, EventQuery};
 use longshore_runtime::lifecycle::rfc3339;
 
+use super::label::{Wanted, all_fit, joined};
 use super::logs::parse_time;
 use super::{Format, Global};
 use crate::error::Result;
@@ -25,7 +26,8 @@ pub(super) struct Events {
     /// Only those before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<SystemTime>,
-    /// Only those that fit: container=, event=, image=, label=, type= or scope=; of one kind any, of several all
+    /// Only those that fit: container=, event=, image=, label=, type= or scope=; of
+    /// one kind any (but all labels), of several all
     #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
     /// Output format
@@ -34,56 +36,46 @@ pub(super) struct Events {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Filter {
-    kind: Kind,
-    value: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Container,
-    Event,
-    Image,
-    Label,
-    Type,
-    Scope,
+enum Filter {
+    Container(String),
+    Event(String),
+    Image(String),
+    Label(Wanted),
+    Type(String),
+    Scope(String),
 }
 
 impl Filter {
     fn parse(text: &str) -> std::result::Result<Self, String> {
         let (kind, value) = text.split_once('=').ok_or("KIND=VALUE")?;
-        let kind = match kind {
-            "container" => Kind::Container,
-            "event" => Kind::Event,
-            "image" => Kind::Image,
-            "label" => Kind::Label,
-            "type" => Kind::Type,
-            "scope" => Kind::Scope,
+        let value = value.to_owned();
+        Ok(match kind {
+            "container" => Self::Container(value),
+            "event" => Self::Event(value),
+            "image" => Self::Image(value),
+            "label" => Self::Label(Wanted::parse(&value, true)?),
+            "type" => Self::Type(value),
+            "scope" => Self::Scope(value),
             _ => return Err("the kinds are container, event, image, label, type and scope".into()),
-        };
-        Ok(Self { kind, value: value.to_owned() })
+        })
     }
 
     fn fits(&self, event: &Event) -> bool {
-        let (value, attributes) = (self.value.as_str(), &event.actor.attributes);
-        let attribute = |name: &str| attributes.get(name).map(String::as_str);
-        match self.kind {
-            Kind::Container => {
-                event.kind == "container"
-                    && (!value.is_empty() && event.actor.id.starts_with(value) || attribute("name") == Some(value))
+        let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
+        match self {
+            Self::Container(text) => {
+                let is_id = !text.is_empty() && event.actor.id.starts_with(text.as_str());
+                event.kind == "container" && (is_id || attribute("name") == Some(text))
             }
             // docker's `health_status: healthy` is a health_status, too.
-            Kind::Event => event.action == value || event.action.split_once(": ").is_some_and(|(action, _)| action == value),
-            Kind::Image => {
+            Self::Event(text) => event.action == *text || event.action.split_once(": ").is_some_and(|(action, _)| action == text),
+            Self::Image(text) => {
                 let image = attribute("image").unwrap_or_default();
-                image == value || image.rsplit_once(':').is_some_and(|(name, _)| name == value)
+                image == text || image.rsplit_once(':').is_some_and(|(name, _)| name == text)
             }
-            Kind::Label => match value.split_once('=') {
-                Some((name, value)) => attribute(name) == Some(value),
-                None => attribute(value).is_some(),
-            },
-            Kind::Type => event.kind == value,
-            Kind::Scope => event.scope == value,
+            Self::Label(wanted) => wanted.fits(attribute),
+            Self::Type(text) => event.kind == *text,
+            Self::Scope(text) => event.scope == *text,
         }
     }
 }
@@ -114,16 +106,13 @@ impl Events {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Of each kind of filter that was given one must fit.
     fn wants(&self, event: &Event) -> bool {
-        let fits = |kind| self.filter.iter().any(|other| other.kind == kind && other.fits(event));
-        self.filter.iter().all(|one| fits(one.kind))
+        all_fit(&self.filter, |one| matches!(one, Filter::Label(_)), |one| one.fits(event))
     }
 }
 
 /// docker's line: `TIME TYPE ACTION ID (NAME=VALUE, ...)`.
 fn line(event: &Event) -> String {
-    let attributes: Vec<String> = event.actor.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let (kind, action, id) = (&event.kind, &event.action, &event.actor.id);
-    printable(&format!("{} {kind} {action} {id} ({})", rfc3339(event.when()), attributes.join(", ")))
+    printable(&format!("{} {kind} {action} {id} ({})", rfc3339(event.when()), joined(&event.actor.attributes, ", ")))
 }

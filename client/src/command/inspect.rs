@@ -51,13 +51,18 @@ impl Inspect {
                 },
             },
         };
-        let described: Vec<Value> = self.names.iter().map(describe).collect::<Result<_>>()?;
-        print(|out| {
-            serde_json::to_writer_pretty(&mut *out, &described)?;
-            writeln!(out)
-        })?;
-        Ok(ExitCode::SUCCESS)
+        print_documents(&self.names, describe)
     }
+}
+
+/// Prints what `describe` makes of each name, all of it or nothing.
+pub(super) fn print_documents(names: &[String], describe: impl FnMut(&String) -> Result<Value>) -> Result<ExitCode> {
+    let described: Vec<Value> = names.iter().map(describe).collect::<Result<_>>()?;
+    print(|out| {
+        serde_json::to_writer_pretty(&mut *out, &described)?;
+        writeln!(out)
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// docker's keys; `Config` is the image's own, whole.

@@ -9,6 +9,7 @@ use longshore_runtime::Error;
 use longshore_runtime::container::{Create, RestartPolicy};
 use longshore_runtime::image::Healthcheck;
 
+use super::label;
 use super::limits::read_assignments;
 use super::logs::parse_duration;
 use crate::error::Result;
@@ -40,7 +41,7 @@ pub(super) struct LifeFlags {
     #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_retries", "health_start_period", "health_start_interval"])]
     no_healthcheck: bool,
     /// Say something of the container, for filters and other programs
-    #[arg(short, long = "label", value_name = "NAME[=VALUE]", value_parser = label)]
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]", value_parser = label::parse)]
     labels: Vec<(String, String)>,
     /// Labels from a file, NAME[=VALUE] a line
     #[arg(long = "label-file", value_name = "FILE")]
@@ -80,22 +81,13 @@ impl LifeFlags {
         };
         let mut labels = BTreeMap::new();
         for file in &self.label_files {
-            labels.extend(read_assignments(file, "label")?.iter().map(|line| split(line)));
+            // Lines without a name are refused when they are read.
+            labels.extend(read_assignments(file, "label")?.iter().flat_map(|line| label::parse(line)));
         }
         labels.extend(self.labels);
         create.labels = labels;
         Ok(())
     }
-}
-
-fn split(text: &str) -> (String, String) {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    (name.to_owned(), value.to_owned())
-}
-
-/// `NAME=VALUE`, or `NAME` for an empty value.
-pub(super) fn label(text: &str) -> std::result::Result<(String, String), String> {
-    Some(split(text)).filter(|(name, _)| !name.is_empty()).ok_or_else(|| "a label is NAME=VALUE, or NAME".into())
 }
 
 fn interval(text: &str) -> std::result::Result<Duration, String> {
@@ -114,10 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_have_names_and_times_have_units() {
-        assert_eq!(label("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert_eq!(label("a"), Ok(("a".into(), String::new())));
-        assert!(label("=x").is_err() && label("").is_err());
+    fn times_have_units() {
         assert_eq!(interval("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(interval_or_none("0"), Ok(Duration::ZERO));
         for bad in ["0", "0s", "-1s", "5", "x", "", "1y"] {

@@ -14,6 +14,7 @@ mod inspect_container;
 mod inspect_network;
 mod isolation;
 mod kill;
+mod label;
 mod life;
 mod limits;
 mod logs;

@@ -12,7 +12,9 @@ use longshore_runtime::name::Digest;
 use longshore_runtime::network::{Attachment, CreateNetwork, DEFAULT, Definition, Driver, Networks, Subnet};
 use serde_json::{Map, Value, json};
 
+use super::inspect::print_documents;
 use super::inspect_network::endpoint_id;
+use super::label::{self, Wanted};
 use super::ps::ID_DIGITS;
 use super::{Format, Global, for_each, json_lines, print};
 use crate::error::Result;
@@ -57,9 +59,9 @@ struct Create {
     /// It leads to nowhere but its own containers
     #[arg(long)]
     internal: bool,
-    /// NAME=VALUE
-    #[arg(long = "label", value_name = "NAME[=VALUE]")]
-    labels: Vec<String>,
+    /// Say something of it
+    #[arg(long = "label", value_name = "NAME[=VALUE]", value_parser = label::parse)]
+    labels: Vec<(String, String)>,
     /// parent=INTERFACE for macvlan and ipvlan, mtu=BYTES, com.docker.network.bridge.name=NAME
     #[arg(short, long = "opt", value_name = "NAME=VALUE")]
     options: Vec<String>,
@@ -134,7 +136,7 @@ enum Filter {
     Name(String),
     Id(String),
     Driver(String),
-    Label(String),
+    Label(Wanted),
 }
 
 impl Filter {
@@ -145,7 +147,7 @@ impl Filter {
             "name" => Self::Name(value),
             "id" => Self::Id(value),
             "driver" => Self::Driver(value),
-            "label" => Self::Label(value),
+            "label" => Self::Label(Wanted::parse(&value, true)?),
             _ => return Err("the kinds are name, id, driver and label".into()),
         })
     }
@@ -155,10 +157,7 @@ impl Filter {
             Self::Name(part) => row.name.contains(part.as_str()),
             Self::Id(part) => row.id.contains(part.as_str()),
             Self::Driver(driver) => row.driver == *driver,
-            Self::Label(label) => match label.split_once('=') {
-                Some((name, value)) => row.labels.get(name).is_some_and(|own| own == value),
-                None => row.labels.contains_key(label),
-            },
+            Self::Label(wanted) => wanted.fits(|name| row.labels.get(name).map(String::as_str)),
         }
     }
 }
@@ -211,10 +210,6 @@ impl Create {
             let (name, value) = option.split_once('=').ok_or_else(invalid)?;
             options.insert(name.to_owned(), value.to_owned());
         }
-        let label = |text: &String| {
-            let (name, value) = text.split_once('=').unwrap_or((text, ""));
-            (name.to_owned(), value.to_owned())
-        };
         let made = networks.create(CreateNetwork {
             name: self.name,
             driver: match self.driver {
@@ -226,7 +221,7 @@ impl Create {
             gateway: self.gateway,
             ipv6: self.ipv6,
             internal: self.internal,
-            labels: self.labels.iter().map(label).collect(),
+            labels: self.labels.into_iter().collect(),
             options,
         })?;
         print(|out| writeln!(out, "{}", made.id))?;
@@ -271,15 +266,13 @@ impl Ls {
             labels: BTreeMap::new(),
         }));
         rows.sort_by(|a, b| a.name.cmp(&b.name));
-        let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
-        rows.retain(|row| self.filter.iter().all(|one| self.filter.iter().any(|other| same(one, other) && other.fits(row))));
+        rows.retain(|row| label::all_fit(&self.filter, |one| matches!(one, Filter::Label(_)), |one| one.fits(row)));
         let id = |row: &Row| if self.no_trunc { row.id.clone() } else { row.id[..ID_DIGITS].to_owned() };
         print(|out| match (self.quiet, self.format) {
             (true, _) => rows.iter().try_for_each(|row| writeln!(out, "{}", id(row))),
             (_, Format::Json) => json_lines(
                 out,
                 rows.iter().map(|row| {
-                    let labels: Vec<String> = row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
                     json!({
                         "ID": id(row),
                         "Name": row.name,
@@ -288,7 +281,7 @@ impl Ls {
                         "CreatedAt": row.created,
                         "IPv6": row.ipv6.to_string(),
                         "Internal": row.internal.to_string(),
-                        "Labels": labels.join(","),
+                        "Labels": label::joined(&row.labels, ","),
                     })
                 }),
             ),
@@ -302,12 +295,7 @@ impl Ls {
 }
 
 fn inspect(networks: &Networks, names: &[String]) -> Result<ExitCode> {
-    let described = names.iter().map(|name| Ok(describe(networks, &networks.get(name)?))).collect::<Result<Vec<Value>>>()?;
-    print(|out| {
-        serde_json::to_writer_pretty(&mut *out, &described)?;
-        writeln!(out)
-    })?;
-    Ok(ExitCode::SUCCESS)
+    print_documents(names, |name| Ok(describe(networks, &networks.get(name)?)))
 }
 
 /// docker's keys.

@@ -12,6 +12,7 @@ use longshore_runtime::name::Reference;
 use longshore_runtime::network::Definition;
 use longshore_runtime::store::Image;
 
+use super::label::Wanted;
 use super::logs::parse_time;
 use super::network::remove_unused;
 use super::{Global, print};
@@ -66,23 +67,14 @@ pub(super) struct PruneImages {
 #[derive(Debug, Clone)]
 enum Filter {
     Until(SystemTime),
-    Label { name: String, value: Option<String>, wanted: bool },
+    Label(Wanted),
 }
 
 impl Filter {
     fn parse(text: &str) -> std::result::Result<Self, String> {
-        let label = |text: &str, wanted| {
-            let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
-            if name.is_empty() {
-                Err("a label has a name".into())
-            } else {
-                Ok(Self::Label { name: name.to_owned(), value, wanted })
-            }
-        };
         match text.split_once('=') {
             Some(("until", time)) => parse_time(time).map(Self::Until),
-            Some(("label", rest)) => label(rest, true),
-            Some(("label!", rest)) => label(rest, false),
+            Some((kind @ ("label" | "label!"), rest)) => Wanted::parse(rest, kind == "label").map(Self::Label),
             _ => Err("the kinds are until=TIME, label=NAME[=VALUE] and label!=NAME[=VALUE]".into()),
         }
     }
@@ -90,10 +82,7 @@ impl Filter {
     fn fits<'a>(&self, created: Option<&str>, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         match self {
             Self::Until(until) => created.and_then(text::parse_rfc3339).is_some_and(|created| created < *until),
-            Self::Label { name, value, wanted } => {
-                let fits = label(name).is_some_and(|its| value.as_deref().is_none_or(|value| value == its));
-                fits == *wanted
-            }
+            Self::Label(wanted) => wanted.fits(label),
         }
     }
 }
@@ -162,20 +151,21 @@ impl PruneImages {
     }
 }
 
+/// Whether the user wants that: as docker asks.
+pub(super) fn confirmed(what: &str) -> Result<bool> {
+    print(|out| write!(out, "WARNING! {what}\nAre you sure you want to continue? [y/N] "))?;
+    let mut answer = String::new();
+    // No answer is none.
+    let _ = io::stdin().lock().read_line(&mut answer);
+    if !io::stdin().is_terminal() {
+        print(|out| writeln!(out))?;
+    }
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 impl Prune {
-    /// Whether the user wants that: as docker asks.
     fn agreed(&self, what: &str) -> Result<bool> {
-        if self.force {
-            return Ok(true);
-        }
-        print(|out| write!(out, "WARNING! {what}\nAre you sure you want to continue? [y/N] "))?;
-        let mut answer = String::new();
-        // No answer is none.
-        let _ = io::stdin().lock().read_line(&mut answer);
-        if !io::stdin().is_terminal() {
-            print(|out| writeln!(out))?;
-        }
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+        Ok(self.force || confirmed(what)?)
     }
 
     /// `rbox network prune`.

@@ -11,6 +11,7 @@ use longshore_runtime::volume::{Source, Volume};
 use serde_json::json;
 
 use super::inspect_network::networks;
+use super::label::{Wanted, all_fit, joined};
 use super::{Format, Global, json_lines, port, print};
 use crate::error::Result;
 use crate::text::{self, printable};
@@ -56,7 +57,7 @@ enum Filter {
     Exited(u8),
     Ancestor(String),
     Network(String),
-    Label(String),
+    Label(Wanted),
     Health(String),
 }
 
@@ -73,7 +74,7 @@ impl Filter {
             "exited" => Self::Exited(value.parse().map_err(|_| "an exit code is a number from 0 to 255")?),
             "ancestor" => Self::Ancestor(value),
             "network" => Self::Network(value),
-            "label" => Self::Label(value),
+            "label" => Self::Label(Wanted::parse(&value, true)?),
             "health" if ["none", "starting", "healthy", "unhealthy"].contains(&value.as_str()) => Self::Health(value),
             "health" => return Err("a health is one of none, starting, healthy, unhealthy".into()),
             _ => return Err("the kinds are id, name, status, exited, ancestor, network, label and health".into()),
@@ -83,10 +84,7 @@ impl Filter {
     fn fits(&self, Row { container, paused, health }: &Row) -> bool {
         let config = &container.config;
         match self {
-            Self::Label(label) => {
-                let (name, value) = label.split_once('=').map_or((label.as_str(), None), |(name, value)| (name, Some(value)));
-                config.labels().get(name).is_some_and(|its| value.is_none_or(|value| value == *its))
-            }
+            Self::Label(wanted) => wanted.fits(|name| config.labels().get(name).copied()),
             Self::Health(wanted) => health.map_or("none", HealthStatus::name) == wanted,
             Self::Id(part) => config.id.contains(part.as_str()),
             Self::Name(part) => {
@@ -153,13 +151,8 @@ impl Ps {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Of each kind of filter that was given one must fit; of labels all.
     fn wants(&self, row: &Row) -> bool {
-        let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
-        self.filter.iter().all(|one| match one {
-            Filter::Label(_) => one.fits(row),
-            _ => self.filter.iter().any(|other| same(one, other) && other.fits(row)),
-        })
+        all_fit(&self.filter, |one| matches!(one, Filter::Label(_)), |one| one.fits(row))
     }
 
     fn id<'a>(&self, container: &'a Container) -> &'a str {
@@ -179,14 +172,13 @@ impl Ps {
     /// docker's keys.
     fn json(&self, row: &Row) -> serde_json::Value {
         let container = &row.container;
-        let labels: Vec<String> = container.config.labels().iter().map(|(name, value)| format!("{name}={value}")).collect();
         let config = &container.config;
         json!({
             "Command": self.command(container),
             "CreatedAt": config.created,
             "ID": self.id(container),
             "Image": config.image,
-            "Labels": labels.join(","),
+            "Labels": joined(container.config.labels(), ","),
             "LocalVolumes": config.options.volumes.iter().filter_map(Volume::volume).count().to_string(),
             "Mounts": config.options.volumes.iter().map(mounted).collect::<Vec<_>>().join(","),
             "Names": config.name,

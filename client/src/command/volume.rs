@@ -1,7 +1,7 @@
 //! `rbox volume`
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -9,6 +9,9 @@ use longshore_runtime::Error;
 use longshore_runtime::volume::{Info, Volumes};
 use serde_json::{Value, json};
 
+use super::inspect::print_documents;
+use super::label::{self, Wanted};
+use super::prune::confirmed;
 use super::{Format, Global, for_each, json_lines, print};
 use crate::error::Result;
 use crate::text::{self, printable};
@@ -40,8 +43,8 @@ struct Create {
     #[arg(short, long, default_value = "local", value_parser = ["local"])]
     driver: String,
     /// Say something about it
-    #[arg(long = "label", value_name = "KEY[=VALUE]")]
-    labels: Vec<String>,
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label::parse)]
+    labels: Vec<(String, String)>,
     /// What it is called
     #[arg(value_name = "VOLUME")]
     name: Option<String>,
@@ -103,8 +106,7 @@ struct Rm {
 enum Filter {
     Name(String),
     Driver(String),
-    Label(String, Option<String>),
-    NoLabel(String, Option<String>),
+    Label(Wanted),
     Dangling(bool),
 }
 
@@ -119,42 +121,30 @@ impl Filter {
                 "false" | "0" => false,
                 _ => return Err("dangling is true or false".into()),
             }),
-            "label" | "label!" => {
-                let (key, value) = value.split_once('=').map_or((value, None), |(key, value)| (key, Some(value.to_owned())));
-                if kind == "label" { Self::Label(key.into(), value) } else { Self::NoLabel(key.into(), value) }
-            }
+            "label" | "label!" => Self::Label(Wanted::parse(value, kind == "label")?),
             _ => return Err("the kinds are name, label, driver and dangling".into()),
         })
     }
 
     fn parse_for_prune(text: &str) -> std::result::Result<Self, String> {
         match Self::parse(text) {
-            Ok(filter @ (Self::Label(..) | Self::NoLabel(..))) => Ok(filter),
+            Ok(filter @ Self::Label(_)) => Ok(filter),
             _ => Err("label=KEY[=VALUE] or label!=KEY[=VALUE]".into()),
         }
     }
 
     fn fits(&self, info: &Info, in_use: &BTreeSet<String>) -> bool {
-        let has = |key: &String, value: &Option<String>| {
-            info.labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
-        };
         match self {
             Self::Name(part) => info.name.contains(part.as_str()),
             Self::Driver(driver) => driver == "local",
-            Self::Label(key, value) => has(key, value),
-            Self::NoLabel(key, value) => !has(key, value),
+            Self::Label(wanted) => wanted.fits(|name| info.labels.get(name).map(String::as_str)),
             Self::Dangling(dangling) => in_use.contains(&info.name) != *dangling,
         }
     }
 }
 
-/// Of each kind of filter that was given one must fit, but all of those about labels.
 fn wanted(filters: &[Filter], info: &Info, in_use: &BTreeSet<String>) -> bool {
-    let same = |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
-    filters.iter().all(|one| match one {
-        Filter::Label(..) | Filter::NoLabel(..) => one.fits(info, in_use),
-        _ => filters.iter().any(|other| same(one, other) && other.fits(info, in_use)),
-    })
+    label::all_fit(filters, |one| matches!(one, Filter::Label(_)), |one| one.fits(info, in_use))
 }
 
 impl Volume {
@@ -171,12 +161,7 @@ impl Volume {
 
 impl Create {
     fn execute(self, global: &Global) -> Result<ExitCode> {
-        let label = |label: String| match label.split_once('=') {
-            Some((key, value)) => (key.to_owned(), value.to_owned()),
-            None => (label, String::new()),
-        };
-        let labels: BTreeMap<String, String> = self.labels.into_iter().map(label).collect();
-        let made = Volumes::of(&global.store()?).create(self.name.as_deref(), labels)?;
+        let made = Volumes::of(&global.store()?).create(self.name.as_deref(), self.labels.into_iter().collect())?;
         print(|out| writeln!(out, "{}", made.name))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -185,13 +170,7 @@ impl Create {
 impl Inspect {
     fn execute(self, global: &Global) -> Result<ExitCode> {
         let volumes = Volumes::of(&global.store()?);
-        let described: Vec<Value> =
-            self.names.iter().map(|name| Ok(describe(&volumes, &volumes.get(name)?))).collect::<Result<_>>()?;
-        print(|out| {
-            serde_json::to_writer_pretty(&mut *out, &described)?;
-            writeln!(out)
-        })?;
-        Ok(ExitCode::SUCCESS)
+        print_documents(&self.names, |name| Ok(describe(&volumes, &volumes.get(name)?)))
     }
 }
 
@@ -234,12 +213,11 @@ impl Ls {
 
 /// docker's keys of a line; what docker does not count there either is not available.
 fn row(volumes: &Volumes, info: &Info) -> Value {
-    let labels: Vec<String> = info.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     json!({
         "Availability": "N/A",
         "Driver": "local",
         "Group": "N/A",
-        "Labels": labels.join(","),
+        "Labels": label::joined(&info.labels, ","),
         "Links": "N/A",
         "Mountpoint": volumes.data_path(&info.name),
         "Name": info.name,
@@ -251,7 +229,9 @@ fn row(volumes: &Volumes, info: &Info) -> Value {
 
 impl Prune {
     fn execute(self, global: &Global) -> Result<ExitCode> {
-        if !self.force && !self.confirmed()? {
+        let which = if self.all { "all" } else { "anonymous" };
+        let what = format!("This will remove {which} local volumes not used by at least one container.");
+        if !self.force && !confirmed(&what)? {
             return Ok(ExitCode::SUCCESS);
         }
         let volumes = Volumes::of(&global.own_store()?.store);
@@ -265,17 +245,6 @@ impl Prune {
             writeln!(out, "Total reclaimed space: {}", text::size(bytes))
         })?;
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn confirmed(&self) -> Result<bool> {
-        let which = if self.all { "all" } else { "anonymous" };
-        print(|out| {
-            writeln!(out, "WARNING! This will remove {which} local volumes not used by at least one container.")?;
-            write!(out, "Are you sure you want to continue? [y/N] ")
-        })?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).map_err(|error| Error::io("read the answer from standard input", error))?;
-        Ok(matches!(answer.trim(), "y" | "Y"))
     }
 }
 
@@ -294,6 +263,8 @@ impl Rm {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]

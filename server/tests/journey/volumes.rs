@@ -188,7 +188,7 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     let mut asked =
         ready.user.command("rbox", &["volume", "prune", "-a"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     asked.stdin.take().unwrap().write_all(b"n\n").unwrap();
-    assert!(asked.wait_with_output().unwrap().stdout.ends_with(b"[y/N] "));
+    assert!(asked.wait_with_output().unwrap().stdout.ends_with(b"[y/N] \n"));
     assert!(ready.rbox(&["volume", "prune", "-f", "--filter", "label=x"]).starts_with("Total reclaimed"));
     assert_eq!(ready.rbox(&["volume", "prune", "-f"]), format!("Deleted Volumes:\n{unnamed}\nTotal reclaimed space: 0B\n"));
     ready.rbox(&["rm", "web"]);
