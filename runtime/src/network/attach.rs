@@ -141,20 +141,11 @@ pub(crate) fn attach(request: &Request<'_>) -> Result<Attached> {
 fn share(request: &Request<'_>, id: &str) -> Result<Attached> {
     let containers = Containers::open(request.store)?;
     let other = containers.get(id)?;
-    let not_running =
-        || Error::Busy { what: format!("the network of container {}", other.config.name), why: "it is not running".into() };
-    if other.status.pid == 0 {
-        return Err(not_running());
-    }
     if request.options.rootless.is_some() {
         let why = "each container of an ordinary user is in a user namespace of its own, which owns its network";
         return Err(Error::invalid(format!("--network container:{}", other.config.name), why));
     }
-    let namespace = Namespace::of(other.status.pid)?;
-    // The number was still its own while the namespace was opened.
-    if containers.get(&other.config.id)?.status.pid != other.status.pid {
-        return Err(not_running());
-    }
+    let namespace = Namespace::hold(&containers.namespace(other.running()?, "net")?)?;
     let etc = containers.directory(&other.config.id).join("etc");
     let hostname = RunOptions { id: other.config.id, ..other.config.options }.hostname()?;
     Ok(Attached { namespace: Some(namespace), shared: Some((etc, hostname)), ..Attached::default() })
@@ -185,7 +176,7 @@ fn connect(networks: &Networks, request: &Request<'_>) -> Result<Attached> {
     let mut attached = Attached::default();
     let published = published(request)?;
     if !published.is_empty() {
-        let Some((first, _)) = joined.first().filter(|(network, _)| network.driver == Driver::Bridge) else {
+        let Some((first, _)) = joined.first().filter(|(network, _)| network.is_routed()) else {
             let why = "the container's first network is no bridge, its ports are reached at its own address";
             return Err(Error::invalid("a published port", why));
         };
@@ -196,7 +187,7 @@ fn connect(networks: &Networks, request: &Request<'_>) -> Result<Attached> {
     }
     for (index, (network, attachment)) in joined.iter().enumerate() {
         let published = if index == 0 { attached.published.clone() } else { Vec::new() };
-        let claim = claim_of(request.id, request.name, attachment, index, published);
+        let claim = claim_of((request.id, request.name), network, attachment, index, published)?;
         attached.endpoints.push(networks.claim(network, claim, attachment.address, request.directory)?);
     }
     let host = Socket::route()?;
@@ -228,15 +219,24 @@ fn connect(networks: &Networks, request: &Request<'_>) -> Result<Attached> {
     Ok(attached)
 }
 
-fn claim_of(id: &str, name: &str, attachment: &Attachment, index: usize, published: Vec<Published>) -> Claim {
-    Claim {
-        container: id.to_owned(),
-        name: name.to_owned(),
-        aliases: attachment.aliases.clone(),
-        interface: format!("eth{index}"),
-        mac: attachment.mac.clone(),
-        published,
-    }
+fn claim_of(
+    (id, name): (&str, &str),
+    network: &Definition,
+    attachment: &Attachment,
+    index: usize,
+    published: Vec<Published>,
+) -> Result<Claim> {
+    let mac = match (&attachment.mac, network.driver) {
+        // The kernel takes the interface of who had the address before away a moment later, and two on one wire may not
+        // have the same: so it is not made of the address.
+        (None, Driver::Macvlan) => {
+            let hex = crate::files::random_hex(4)?;
+            Some(format!("02:42:{}:{}:{}:{}", &hex[..2], &hex[2..4], &hex[4..6], &hex[6..]))
+        }
+        (given, _) => given.clone(),
+    };
+    let aliases = attachment.aliases.clone();
+    Ok(Claim { container: id.to_owned(), name: name.to_owned(), aliases, interface: format!("eth{index}"), mac, published })
 }
 
 /// Makes the container's interface in a network.
@@ -278,7 +278,7 @@ impl Networks {
 
     /// Makes sure that bridges and rules are there. True if the rules were made anew from what is on disk.
     fn bring_up<'a>(&self, host: &Socket, list: impl Iterator<Item = &'a Definition>) -> Result<bool> {
-        let mut bridges = list.filter(|network| network.driver == Driver::Bridge).peekable();
+        let mut bridges = list.filter(|network| network.is_routed()).peekable();
         if bridges.peek().is_none() {
             return Ok(false);
         }
@@ -301,16 +301,16 @@ impl Networks {
         Ok(true)
     }
 
-    /// Connects a container that runs: `pid` is its first process, `used` are its interfaces.
+    /// Connects a container that runs.
     pub(crate) fn connect(&self, request: &Connect<'_>) -> Result<Endpoint> {
         let network = self.for_attachment(request.attachment)?;
         let index = (0..).find(|index| !request.used.contains(&format!("eth{index}"))).unwrap_or_default();
-        let claim = claim_of(request.id, request.name, request.attachment, index, Vec::new());
+        let claim = claim_of((request.id, request.name), &network, request.attachment, index, Vec::new())?;
         let endpoint = self.claim(&network, claim, request.attachment.address, request.directory)?;
         let connected = (|| {
             let host = Socket::route()?;
             self.bring_up(&host, std::iter::once(&network))?;
-            let namespace = Namespace::of(request.pid)?;
+            let namespace = Namespace::hold(request.namespace)?;
             let inside = namespace.inside(Socket::route)?;
             let route = !network.internal && request.used.is_empty();
             interface(&network, &endpoint, route, &host, &inside, &namespace)
@@ -322,8 +322,8 @@ impl Networks {
     }
 
     /// Takes a container that runs out of a network.
-    pub(crate) fn disconnect(&self, pid: i32, endpoint: &Endpoint) -> Result<()> {
-        let inside = Namespace::of(pid)?.inside(Socket::route)?;
+    pub(crate) fn disconnect(&self, namespace: &OwnedFd, endpoint: &Endpoint) -> Result<()> {
+        let inside = Namespace::hold(namespace)?.inside(Socket::route)?;
         link::remove(&inside, &endpoint.claim.interface)?;
         self.release_endpoints(std::slice::from_ref(endpoint))
     }
@@ -333,7 +333,8 @@ impl Networks {
 pub(crate) struct Connect<'a> {
     pub(crate) id: &'a str,
     pub(crate) name: &'a str,
-    pub(crate) pid: i32,
+    /// Its network namespace.
+    pub(crate) namespace: &'a OwnedFd,
     /// The names of interfaces it has.
     pub(crate) used: Vec<String>,
     /// A directory of its own in the store.
