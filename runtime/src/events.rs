@@ -184,10 +184,7 @@ impl Store {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(());
             }
-            let limit = left.map(|left| Timespec {
-                tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            });
+            let limit = left.and_then(|left| Timespec::try_from(left).ok());
             match poll(&mut [PollFd::new(&watch, PollFlags::IN)], limit.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).attempt(|| "wait for events"),

@@ -118,8 +118,8 @@ fn freeze_unified(path: &Path, frozen: bool) -> Result<()> {
             return Ok(());
         }
         let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(&events, PollFlags::PRI)], timeout.as_ref()) {
             Ok(0) => return Err(Error::io(attempted(), Errno::TIMEDOUT)),
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::io(attempted(), errno)),

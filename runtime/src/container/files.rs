@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{CWD, FileType, FlockOperation, OFlags};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
@@ -73,21 +72,17 @@ impl Containers {
 
     /// Through the container's first process; `None` if that has ended.
     fn running_root(&self, container: &Container) -> Result<Option<Files>> {
-        let attempted = || format!("open the root directory of container {}", container.config.name);
-        let Some(pidfd) = self.runtime.first_process(&container.config.id)? else { return Ok(None) };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(format!("/proc/{}/root", container.status.pid), flags, Mode::empty());
-        // Only now: as long as it lives its number is no other's.
-        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::default())).attempt(attempted)? > 0;
-        if ended {
+        let id = &container.config.id;
+        let Some(pidfd) = self.runtime.first_process(id)? else { return Ok(None) };
+        let Some(root) = self.runtime.open_of_first_process(id, "root", OFlags::PATH | OFlags::DIRECTORY)? else {
             return Ok(None);
-        }
-        let root = root.attempt(attempted)?;
+        };
         let rootless = if rustix::process::geteuid().is_root() {
             None
         } else {
             // An ordinary user's privileges are those in the namespace that user made.
-            move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER).attempt(attempted)?;
+            move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)
+                .attempt(|| format!("join the user namespace of container {}", container.config.name))?;
             Some(userns::mapping()?)
         };
         Ok(Some(Files { root, rootless, _lock: None, _layers: Shared::new() }))

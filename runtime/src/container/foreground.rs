@@ -50,7 +50,7 @@ fn launch(
 ) -> Result<Exit> {
     let dir = &lease.scratch();
     volume::complete(&mut options, &image.config.config)?;
-    prepare::find_namespaces(store, &mut options)?;
+    let _namespaces = prepare::find_namespaces(store, &mut options)?;
     prepare::enter_network(&dir.join("etc"), &attached, &mut options)?;
     let mut name_server = attached.name_server(store, &options)?;
     let mut layers = Shared::new();

@@ -240,8 +240,7 @@ fn restarts(
 
 /// Waits for one of `fds`, for `limit` at most. 0 if that is over.
 pub(super) fn wait_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<usize> {
-    let limit = limit
-        .map(|limit| Timespec { tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() });
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     match poll(fds, limit.as_ref()) {
         Err(Errno::INTR) => Ok(1),
         other => other.attempt(|| "wait for the container"),

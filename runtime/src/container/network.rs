@@ -55,7 +55,8 @@ impl Containers {
             return save(&directory, "container.json", &config);
         }
         let used = status.endpoints.iter().map(|endpoint| endpoint.claim.interface.clone()).collect();
-        let connect = Connect { id, name: &config.name, pid: status.pid, used, directory: &directory, attachment };
+        let namespace = &self.namespace(&config, "net")?;
+        let connect = Connect { id, name: &config.name, namespace, used, directory: &directory, attachment };
         status.endpoints.push(self.networks().connect(&connect)?);
         save(&directory, "container.json", &config)?;
         self.save_status(id, &status)
@@ -80,7 +81,7 @@ impl Containers {
         let left = status.endpoints.iter().position(|endpoint| endpoint.network == network.name);
         if let (Phase::Running, Some(index)) = (status.phase, left) {
             let endpoint = status.endpoints.remove(index);
-            self.networks().disconnect(status.pid, &endpoint)?;
+            self.networks().disconnect(&self.namespace(&config, "net")?, &endpoint)?;
             if !endpoint.claim.published.is_empty() {
                 status.published.clear();
             }

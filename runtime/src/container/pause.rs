@@ -1,7 +1,7 @@
 //! Freezing containers, and letting them go on.
 
-use super::record::Phase;
-use super::store::{Container, Containers, not_running};
+use super::record::Config;
+use super::store::{Container, Containers};
 use crate::error::Result;
 use crate::lifecycle;
 
@@ -13,7 +13,7 @@ impl Containers {
     /// [`crate::Error::Busy`] when it does not run or is paused already, [`crate::Error::Invalid`] where it has no
     /// cgroup, as an ordinary user's may not.
     pub fn pause(&self, container: &Container) -> Result<()> {
-        self.runtime.pause(running(container)?).map(|()| self.tell("pause", &container.config, &[]))
+        self.runtime.pause(&container.running()?.id).map(|()| self.tell("pause", &container.config, &[]))
     }
 
     /// Lets a paused container go on.
@@ -22,13 +22,14 @@ impl Containers {
     ///
     /// [`crate::Error::Busy`] when it is not paused.
     pub fn unpause(&self, container: &Container) -> Result<()> {
-        self.runtime.resume(running(container)?).map(|()| self.tell("unpause", &container.config, &[]))
+        self.runtime.resume(&container.running()?.id).map(|()| self.tell("unpause", &container.config, &[]))
     }
 
     /// Whether it is paused.
     pub fn is_paused(&self, container: &Container) -> bool {
-        let paused = |id| self.runtime.state(id).is_ok_and(|state| state.status == lifecycle::Status::Paused);
-        running(container).is_ok_and(paused)
+        let paused =
+            |config: &Config| self.runtime.state(&config.id).is_ok_and(|state| state.status == lifecycle::Status::Paused);
+        container.running().is_ok_and(paused)
     }
 
     /// What `ps` prints of a container's processes, with `options` or with `-ef`.
@@ -37,14 +38,6 @@ impl Containers {
     ///
     /// [`crate::Error::Busy`] when it does not run, [`crate::Error::Invalid`] when `ps` does not like the options.
     pub fn top(&self, container: &Container, options: &[String]) -> Result<String> {
-        self.runtime.process_table(running(container)?, options)
-    }
-}
-
-/// The ID of a container that runs.
-pub(super) fn running(container: &Container) -> Result<&str> {
-    match container.status.phase {
-        Phase::Running => Ok(&container.config.id),
-        _ => Err(not_running(&container.config)),
+        self.runtime.process_table(&container.running()?.id, options)
     }
 }

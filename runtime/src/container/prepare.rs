@@ -1,10 +1,10 @@
 //! What a container's root filesystem is made of: layers, changes, and the files its host gives it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::pause::running;
+use super::monitor::HIGH_FD;
 use super::store::Containers;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Result};
@@ -39,16 +39,26 @@ pub(super) fn overlay(store: &Store, dir: &Path, diff_ids: &[Digest], userxattr:
     Rootfs::Overlay { lower, upper: dir.join("upper"), work: dir.join("work"), userxattr, ephemeral }
 }
 
-/// Finds the namespaces of other containers that one is to share; those must run.
-pub(super) fn find_namespaces(store: &Store, options: &mut RunOptions) -> Result<()> {
+/// Finds the namespaces of other containers that one is to share; those must run. What is given holds them until it has
+/// joined them.
+pub(super) fn find_namespaces(store: &Store, options: &mut RunOptions) -> Result<Vec<OwnedFd>> {
+    let mut held = Vec::new();
+    // An ordinary user's is refused later, by the flag's name.
+    if options.rootless.is_some() {
+        return Ok(held);
+    }
     for (kind, mode) in options.isolation.modes() {
         if let NamespaceMode::Container(id) = mode {
-            let container = Containers::open(store)?.load(id)?;
-            running(&container)?;
-            *mode = NamespaceMode::Path(format!("/proc/{}/ns/{kind}", container.status.pid).into());
+            let containers = Containers::open(store)?;
+            let container = containers.load(id)?;
+            let namespace = containers.namespace(container.running()?, kind)?;
+            // Out of the way of the descriptors the container is to have.
+            let high = rustix::io::fcntl_dupfd_cloexec(namespace, HIGH_FD).attempt(|| "duplicate a file descriptor")?;
+            *mode = NamespaceMode::Path(format!("/proc/self/fd/{}", high.as_raw_fd()).into());
+            held.push(high);
         }
     }
-    Ok(())
+    Ok(held)
 }
 
 /// Writes the files of `/etc` that a container gets from its host into `dir`, and has it join its network.

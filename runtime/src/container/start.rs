@@ -212,7 +212,7 @@ impl Launching<'_> {
         options.rootless = rootless;
         let name = &config.name;
         let exposed = &config.image_config.exposed_ports;
-        prepare::find_namespaces(&containers.store, &mut options)?;
+        let namespaces = prepare::find_namespaces(&containers.store, &mut options)?;
         let attached = attach(&Request { store: &containers.store, id, name, directory: &dir, options: &options, exposed })?;
         prepare::enter_network(&dir.join("etc"), &attached, &mut options)?;
         let overlay = prepare::overlay(&containers.store, &dir, &config.layers, rootless.is_some(), config.auto_remove);
@@ -260,6 +260,7 @@ impl Launching<'_> {
             born: &mut |born| directory.save(&record(born)),
             hooks: None,
         })?;
+        drop(namespaces);
         let (pid, pidfd, master) = running.into_parts();
         if let Some(master) = master {
             // While one process has it open, a terminal that nobody uses is no terminal that is gone.

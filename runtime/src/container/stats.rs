@@ -3,7 +3,6 @@
 use std::fs;
 use std::time::Instant;
 
-use super::pause::running;
 use super::store::{Container, Containers};
 use crate::cgroup::processes;
 use crate::cgroup::usage::Usage;
@@ -56,7 +55,7 @@ impl Containers {
     ///
     /// [`crate::Error::Busy`] when it does not run.
     pub fn sample(&self, container: &Container) -> Result<Sample> {
-        let cgroups = self.runtime.cgroups(running(container)?)?;
+        let cgroups = self.runtime.cgroups(&container.running()?.id)?;
         let usage = Usage::read(&cgroups)?;
         let pids = if cgroups.is_empty() { vec![container.status.pid] } else { processes::list(&cgroups)? };
         // One that ends meanwhile uses nothing.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::log_file::LogOptions;
 use super::names;
 use super::prepare;
-use super::record::{Config, End, Status, boot};
+use super::record::{Config, End, Phase, Status, boot};
 use super::restart::RestartPolicy;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
@@ -47,6 +47,17 @@ pub struct Container {
     pub config: Config,
     /// Where it stands.
     pub status: Status,
+}
+
+impl Container {
+    /// What it was made of, if it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when it does not.
+    pub(crate) fn running(&self) -> Result<&Config> {
+        if self.status.phase == Phase::Running { Ok(&self.config) } else { Err(not_running(&self.config)) }
+    }
 }
 
 /// A container to be made.
@@ -387,6 +398,16 @@ impl Containers {
     /// copy of it does.
     pub(super) fn privileged(&self, what: &str, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         if rustix::process::geteuid().is_root() { work() } else { apart(what, work) }
+    }
+
+    /// The namespace of a kind, as `/proc/PID/ns` calls it, of a container that is known to have been started.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when it has ended since.
+    pub(crate) fn namespace(&self, config: &Config, kind: &str) -> Result<OwnedFd> {
+        let opened = self.runtime.open_of_first_process(&config.id, &format!("ns/{kind}"), OFlags::RDONLY)?;
+        opened.ok_or_else(|| not_running(config))
     }
 
     /// A container's monitor, if that lives.

@@ -85,8 +85,8 @@ fn stats(id: &str, usage: &Usage) -> String {
 }
 
 fn ended_within(pidfd: &std::os::fd::OwnedFd, interval: Duration) -> Result<bool> {
-    let timeout = Timespec { tv_sec: interval.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: interval.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+    let timeout = Timespec::try_from(interval).ok();
+    match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], timeout.as_ref()) {
         Ok(ready) => Ok(ready > 0),
         Err(Errno::INTR) => Ok(false),
         Err(errno) => Err(errno).attempt(|| "wait for the container"),

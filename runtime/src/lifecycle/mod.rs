@@ -30,11 +30,14 @@ mod update;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use oci_spec::runtime::Spec;
+use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::{Member, Unit};
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
+use crate::hooks::ends_within;
 use state::Container;
 
 pub use checkpoint::CheckpointOptions;
@@ -95,6 +98,23 @@ impl Runtime {
             Err(Error::NotFound { .. }) => Ok(None),
             container => Ok(container?.process()?.map(|process| process.pidfd)),
         }
+    }
+
+    /// Opens a file below `/proc/PID` of a container's first process: its own, whatever becomes of its number
+    /// afterwards. `None` if it has ended.
+    pub(crate) fn open_of_first_process(&self, id: &str, name: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
+        let process = match self.look_at(id) {
+            Err(Error::NotFound { .. }) => None,
+            container => container?.process()?,
+        };
+        let Some(process) = process else { return Ok(None) };
+        let path = format!("/proc/{}/{name}", process.pid.as_raw_nonzero());
+        let opened = rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty());
+        // Only now: as long as it lives its number is no other's.
+        if ends_within(&process.pidfd, Duration::ZERO).attempt(|| "look after the container")? {
+            return Ok(None);
+        }
+        opened.attempt(|| format!("open {path}")).map(Some)
     }
 
     /// A container nobody else changes meanwhile.

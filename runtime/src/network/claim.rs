@@ -16,7 +16,7 @@ use super::create::{usable, v4};
 use super::link::Mac;
 use super::options::parse_mac;
 use super::publish::Published;
-use super::{Definition, Driver, FILE_LIMIT_BYTES, Networks, firewall, unknown};
+use super::{Definition, FILE_LIMIT_BYTES, Networks, firewall, unknown};
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 
@@ -180,9 +180,8 @@ impl Networks {
 
     /// The connections of a network's containers.
     pub fn endpoints(&self, network: &Definition) -> Vec<Endpoint> {
-        let claims = self.read_claims(&network.name).into_iter();
-        let mut live = claims.filter(|(_, claim)| self.lives(&claim.container)).collect::<Vec<_>>();
-        live.drain(..).map(|(address, claim)| Endpoint::new(network, claim, address)).collect()
+        let all = self.endpoints_unchecked(network).into_iter();
+        all.filter(|endpoint| self.lives(&endpoint.claim.container)).collect()
     }
 
     /// The same, with those of containers that are gone, which is quicker.
@@ -244,10 +243,5 @@ impl Networks {
         let own = serde_json::from_slice::<Claim>(&bytes).is_ok_and(|claim| claim.container == endpoint.claim.container);
         // One that stays is recognised by who wants it next.
         own && std::fs::remove_file(path).is_ok()
-    }
-
-    /// Whether a driver's networks have claims that lead somewhere by this machine's firewall.
-    pub(super) fn is_routed(network: &Definition) -> bool {
-        network.driver == Driver::Bridge
     }
 }

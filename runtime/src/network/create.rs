@@ -205,7 +205,7 @@ impl Networks {
             _ => {}
         }
         std::fs::remove_file(self.path(&network.name)).attempt(|| format!("remove {}", what()))?;
-        if network.driver == Driver::Bridge && rustix::process::geteuid().is_root() {
+        if network.is_routed() && rustix::process::geteuid().is_root() {
             link::remove(&netlink::Socket::route()?, &network.interface)?;
             if firewall::exists(&self.mark())? {
                 firewall::rebuild(self)?;

@@ -47,7 +47,7 @@ pub(super) fn exists(mark: &str) -> Result<bool> {
 
 /// Makes the table anew from what is on disk. Only under the lock.
 pub(super) fn rebuild(networks: &Networks) -> Result<()> {
-    let list: Vec<_> = networks.list()?.into_iter().flatten().filter(Networks::is_routed).collect();
+    let list: Vec<_> = networks.list()?.into_iter().flatten().filter(Definition::is_routed).collect();
     let list: Vec<_> = list.into_iter().map(|network| (networks.endpoints(&network), network)).collect();
     run(&whole(&table(&networks.mark()), &list))
 }

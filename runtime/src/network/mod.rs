@@ -128,6 +128,11 @@ impl Definition {
         value.parse().ok()
     }
 
+    /// Whether this machine is its router, and has rules for it.
+    fn is_routed(&self) -> bool {
+        self.driver == Driver::Bridge
+    }
+
     /// Whether names are resolved in it.
     fn resolves(&self) -> bool {
         self.name != DEFAULT

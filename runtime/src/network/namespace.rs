@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
 
 use crate::error::{Attempt, Result};
 use crate::sys;
@@ -36,9 +37,14 @@ impl Namespace {
         made
     }
 
-    /// The one a process is in.
-    pub(super) fn of(pid: i32) -> Result<Self> {
-        Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
+    /// The one a child of this process is in, which is not waited for yet.
+    pub(super) fn of_child(pid: Pid) -> Result<Self> {
+        Self::open(Path::new(&format!("/proc/{}/ns/net", pid.as_raw_nonzero())))
+    }
+
+    /// One that is open.
+    pub(super) fn hold(namespace: &OwnedFd) -> Result<Self> {
+        high(namespace).map(Self)
     }
 
     /// Does `work` inside. The process must have one thread, and be root.

@@ -4,7 +4,7 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -59,7 +59,7 @@ impl Socket {
         rustix::net::send(&self.0, &bytes, SendFlags::empty())?;
         let (mut answered, mut refused) = (0, None);
         while answered < count {
-            for (_, kind, body) in self.receive()? {
+            for (kind, body) in self.receive()? {
                 if kind == ERROR {
                     answered += 1;
                     let errno = i32::from_ne_bytes(body.first_chunk().copied().unwrap_or_default());
@@ -78,7 +78,7 @@ impl Socket {
         rustix::net::send(&self.0, &message.finish(DUMP, 0), SendFlags::empty()).attempt(attempted)?;
         let mut answers = Vec::new();
         loop {
-            for (_, kind, body) in self.receive().attempt(attempted)? {
+            for (kind, body) in self.receive().attempt(attempted)? {
                 match kind {
                     DONE => return Ok(answers),
                     ERROR => {
@@ -91,7 +91,7 @@ impl Socket {
         }
     }
 
-    fn receive(&self) -> Result<Vec<(u32, u16, Vec<u8>)>, Errno> {
+    fn receive(&self) -> Result<Vec<Answer>, Errno> {
         let mut buffer = vec![MaybeUninit::uninit(); ANSWER_BYTES];
         let received = loop {
             match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
@@ -109,21 +109,14 @@ impl Socket {
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Sequence number, kind and body of each message; what is cut off is left out.
-fn split(mut bytes: &[u8]) -> Vec<(u32, u16, Vec<u8>)> {
+/// Kind and body of each message; what is cut off is left out.
+fn split(mut bytes: &[u8]) -> Vec<Answer> {
     let mut messages = Vec::new();
     while let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
         let Some(body) = bytes.get(HEADER_BYTES..length) else { break };
-        messages.push((sequence, kind, body.to_vec()));
+        messages.push((kind, body.to_vec()));
         bytes = bytes.get(aligned(length)..).unwrap_or_default();
     }
     messages
@@ -210,8 +203,8 @@ mod tests {
             .with_nested(18, &[], |inner| inner.with_text(1, c"veth").with_number(2, 5));
         let bytes = [message.finish(ACK, 9), Message::new(20, 0, &[]).finish(ACK, 10)].concat();
         let messages = split(&bytes);
-        assert_eq!(messages.iter().map(|(sequence, kind, _)| (*sequence, *kind)).collect::<Vec<_>>(), [(9, 16), (10, 20)]);
-        let list = attributes(&messages[0].2[4..]);
+        assert_eq!(messages.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [16, 20]);
+        let list = attributes(&messages[0].1[4..]);
         assert_eq!(list[0], (3, &b"eth0\0"[..]));
         assert_eq!(attributes(list[1].1), [(1, &b"veth\0"[..]), (2, &5_u32.to_ne_bytes()[..])]);
     }
@@ -219,7 +212,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_taken_apart(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for (_, _, body) in split(&bytes) {
+            for (_, body) in split(&bytes) {
                 attributes(&body);
             }
             attributes(&bytes);

@@ -66,7 +66,7 @@ fn make_namespace() -> Result<Namespace> {
     drop(ready_in);
     let mut up = [0; 1];
     let heard = rustix::io::read(&ready, &mut up);
-    let namespace = Namespace::of(pid.as_raw_nonzero().get());
+    let namespace = Namespace::of_child(pid);
     drop::<OwnedFd>(done_in);
     let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
     match (heard, up) {

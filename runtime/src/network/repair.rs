@@ -19,7 +19,7 @@ impl Networks {
     }
 
     fn rebuild_if_flushed(&self) -> Result<()> {
-        let used = |network: &Definition| Self::is_routed(network) && self.has_claims(&network.name);
+        let used = |network: &Definition| network.is_routed() && self.has_claims(&network.name);
         if !self.list()?.into_iter().flatten().any(|network| used(&network)) || firewall::exists(&self.mark())? {
             return Ok(());
         }

@@ -173,8 +173,7 @@ impl Server {
             // Nothing at all would stop the timer.
             deadline.saturating_duration_since(now).max(Duration::from_millis(1))
         });
-        let value = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        let setting = Itimerspec { it_interval: Timespec::default(), it_value: Timespec::try_from(left).unwrap_or_default() };
         // Refused, answers that never come are waited for until the next question.
         let _ = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting);
     }
@@ -265,14 +264,17 @@ fn is_at(endpoint: &Endpoint, address: IpAddr) -> bool {
 
 /// By its name, an alias, or its ID as it is shown.
 fn is_called(endpoint: &Endpoint, name: &str) -> bool {
-    let claim = &endpoint.claim;
-    let short = claim.container.get(..crate::spec::HOSTNAME_FROM_ID).unwrap_or_default();
+    let (claim, short) = (&endpoint.claim, short_id(endpoint));
     std::iter::once(claim.name.as_str())
         .chain(claim.aliases.iter().map(String::as_str))
         .chain([short])
         .any(|own| !own.is_empty() && own.eq_ignore_ascii_case(name))
 }
 
+fn short_id(endpoint: &Endpoint) -> &str {
+    endpoint.claim.container.get(..crate::spec::HOSTNAME_FROM_ID).unwrap_or_default()
+}
+
 fn first_name(endpoint: &Endpoint) -> &str {
-    if endpoint.claim.name.is_empty() { endpoint.claim.container.get(..12).unwrap_or_default() } else { &endpoint.claim.name }
+    if endpoint.claim.name.is_empty() { short_id(endpoint) } else { &endpoint.claim.name }
 }
