@@ -17,6 +17,8 @@ mod kill;
 mod label;
 mod life;
 mod limits;
+mod login;
+mod logout;
 mod logs;
 mod mount_flags;
 mod network;
@@ -161,6 +163,8 @@ enum Verb {
     Images(images::Images),
     Rmi(rmi::Rmi),
     Tag(tag::Tag),
+    Login(login::Login),
+    Logout(logout::Logout),
     Inspect(inspect::Inspect),
     Network(network::Network),
     Container(prune::ContainerVerbs),
@@ -212,6 +216,8 @@ pub fn rbox() -> ExitCode {
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
         Verb::Tag(verb) => verb.execute(&global),
+        Verb::Login(verb) => verb.execute(),
+        Verb::Logout(verb) => verb.execute(),
         Verb::Inspect(verb) => verb.execute(&global),
         Verb::Network(verb) => verb.execute(&global),
         Verb::Container(verb) => verb.execute(&global),

@@ -2,6 +2,7 @@
 
 mod auth;
 mod http;
+mod login;
 
 use std::io::Read;
 
@@ -12,6 +13,7 @@ use reqwest::{Body, Client, RequestBuilder, Url};
 
 use self::auth::{Action, Auth, authority};
 use self::http::{Answer, Pool};
+pub use self::login::log_in;
 use crate::config::{Endpoint, Registries};
 use crate::error::{self, Error, Result};
 
