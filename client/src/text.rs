@@ -13,6 +13,14 @@ pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if harmless(c) { vec![c] } else { c.escape_default().collect() }).collect()
 }
 
+/// `text`, or as much of it as there is room for and an ellipsis.
+pub fn shorten(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// A size as docker prints it: decimal units, three significant digits.
 pub fn size(bytes: u64) -> String {
     let (value, unit) = scaled(bytes, 1000.0, 999.5, ["B", "kB", "MB", "GB", "TB", "PB"]);

@@ -200,6 +200,33 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
+/// One step by which an image was made (image-spec config.md, `history`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct HistoryEntry {
+    /// When, RFC 3339.
+    pub created: Option<String>,
+    /// The command.
+    #[serde(deserialize_with = "null_is_default")]
+    pub created_by: String,
+    /// What its maker says of it.
+    #[serde(deserialize_with = "null_is_default")]
+    pub comment: String,
+    /// It changed no file: no layer belongs to it.
+    #[serde(deserialize_with = "null_is_default")]
+    pub empty_layer: bool,
+}
+
+/// Reads the steps in a configuration, the first one first.
+pub fn parse_history(config: &[u8]) -> Result<Vec<HistoryEntry>> {
+    #[derive(Deserialize)]
+    struct Steps {
+        #[serde(default, deserialize_with = "null_is_empty")]
+        history: Vec<HistoryEntry>,
+    }
+    Ok(parse_json::<Steps>("image configuration", config)?.history)
+}
+
 /// Defaults for containers of an image (image-spec config.md, `config`).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -8,6 +8,7 @@ mod cp;
 mod create;
 mod events;
 mod exec;
+mod history;
 mod images;
 mod inspect;
 mod inspect_container;
@@ -34,6 +35,7 @@ mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod start;
 mod stats;
 mod stop;
@@ -163,6 +165,8 @@ enum Verb {
     Images(images::Images),
     Rmi(rmi::Rmi),
     Tag(tag::Tag),
+    History(history::History),
+    Save(save::Save),
     Login(login::Login),
     Logout(logout::Logout),
     Inspect(inspect::Inspect),
@@ -216,6 +220,8 @@ pub fn rbox() -> ExitCode {
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
         Verb::Tag(verb) => verb.execute(&global),
+        Verb::History(verb) => verb.execute(&global),
+        Verb::Save(verb) => verb.execute(&global),
         Verb::Login(verb) => verb.execute(),
         Verb::Logout(verb) => verb.execute(),
         Verb::Inspect(verb) => verb.execute(&global),

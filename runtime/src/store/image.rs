@@ -6,7 +6,7 @@ use super::index::Entry;
 use super::{Lease, Store};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{CONFIG_LIMIT_BYTES, Document, ImageConfig, Manifest};
+use crate::image::{self, CONFIG_LIMIT_BYTES, Document, HistoryEntry, ImageConfig, Manifest};
 use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
 use crate::source::RawManifest;
 
@@ -87,6 +87,11 @@ impl Store {
         lease.add(image.blobs().chain(image.diff_ids()))?;
         drop(lock);
         Ok(Some(image))
+    }
+
+    /// The steps by which an image was made, the first one first.
+    pub fn history(&self, image: &Image) -> Result<Vec<HistoryEntry>> {
+        image::parse_history(&files::read_bounded(&self.blob_path(image.id()), CONFIG_LIMIT_BYTES)?)
     }
 
     /// Gives the image a further name.
