@@ -18,6 +18,7 @@ mod kill;
 mod label;
 mod life;
 mod limits;
+mod load;
 mod login;
 mod logout;
 mod logs;
@@ -167,6 +168,7 @@ enum Verb {
     Tag(tag::Tag),
     History(history::History),
     Save(save::Save),
+    Load(load::Load),
     Login(login::Login),
     Logout(logout::Logout),
     Inspect(inspect::Inspect),
@@ -222,6 +224,7 @@ pub fn rbox() -> ExitCode {
         Verb::Tag(verb) => verb.execute(&global),
         Verb::History(verb) => verb.execute(&global),
         Verb::Save(verb) => verb.execute(&global),
+        Verb::Load(verb) => verb.execute(&global),
         Verb::Login(verb) => verb.execute(),
         Verb::Logout(verb) => verb.execute(),
         Verb::Inspect(verb) => verb.execute(&global),
