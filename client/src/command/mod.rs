@@ -6,6 +6,7 @@ mod attach;
 mod boot;
 mod cp;
 mod create;
+mod documents;
 mod events;
 mod exec;
 mod history;
@@ -169,6 +170,7 @@ enum Verb {
     History(history::History),
     Save(save::Save),
     Load(load::Load),
+    Completion(documents::Completion),
     Login(login::Login),
     Logout(logout::Logout),
     Inspect(inspect::Inspect),
@@ -225,6 +227,7 @@ pub fn rbox() -> ExitCode {
         Verb::History(verb) => verb.execute(&global),
         Verb::Save(verb) => verb.execute(&global),
         Verb::Load(verb) => verb.execute(&global),
+        Verb::Completion(verb) => verb.execute(),
         Verb::Login(verb) => verb.execute(),
         Verb::Logout(verb) => verb.execute(),
         Verb::Inspect(verb) => verb.execute(&global),

@@ -30,6 +30,7 @@ enum SystemVerb {
     Prune(super::prune::PruneImages),
     Boot(super::boot::Boot),
     GenerateSystemd(super::boot::GenerateSystemd),
+    GenerateMan(super::documents::GenerateMan),
 }
 
 /// Show disk usage
@@ -66,6 +67,7 @@ impl System {
             SystemVerb::Prune(prune) => prune.execute(global),
             SystemVerb::Boot(boot) => boot.execute(global),
             SystemVerb::GenerateSystemd(generate) => generate.execute(global),
+            SystemVerb::GenerateMan(generate) => generate.execute(),
         }
     }
 }
