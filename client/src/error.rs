@@ -37,6 +37,14 @@ pub enum Error {
         /// `host[:port]`
         host: String,
     },
+    /// The user's own rules are against an image.
+    #[error("image {image}: {why}")]
+    Policy {
+        /// Its name.
+        image: String,
+        /// Which rule, and what would change that.
+        why: String,
+    },
     /// The registry's answer breaks the protocol.
     #[error("{attempted} at registry {host}: {why}")]
     Protocol {
