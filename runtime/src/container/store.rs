@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::log_file::LogOptions;
+use super::log_options::LogOptions;
 use super::names;
 use super::prepare;
 use super::record::{Config, End, Phase, Status, boot};
@@ -120,6 +120,7 @@ impl Containers {
         lease.id().clone_into(&mut create.options.id);
         create.options.hostname()?;
         create.options.networking.check()?;
+        create.log.check_taker()?;
         // What is the caller's own is so now, whoever starts it again.
         for variable in create.options.env.iter_mut().filter(|variable| !variable.contains('=')) {
             if let Ok(value) = std::env::var(&*variable) {
