@@ -15,6 +15,7 @@ mod isolation;
 mod killed;
 mod life;
 mod limits;
+mod logs;
 mod networks;
 mod peers;
 mod pull;
