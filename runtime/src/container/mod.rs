@@ -54,6 +54,7 @@ mod start;
 mod stats;
 mod stop;
 mod store;
+mod tell;
 mod update;
 mod watch;
 

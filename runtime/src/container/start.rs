@@ -277,6 +277,7 @@ impl Launching<'_> {
         status.endpoints.clone_from(&attached.endpoints);
         status.published.clone_from(&attached.published);
         containers.save_status(id, &status)?;
+        containers.tell_begin(config, &attached.endpoints);
         // The container has its own; the caller's are let go.
         let null = null()?;
         for number in 0..3 {

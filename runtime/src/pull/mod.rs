@@ -85,6 +85,7 @@ pub fn pull(
     lease.put_blob(&raw.digest, &raw.bytes)?;
     lease.put_blob(&resolved.digest, &resolved.bytes)?;
     store.put_image(reference, &raw, &resolved.digest)?;
+    store.tell_image("pull", &reference.familiar(), &reference.familiar_name(), &config.config.labels);
     Ok(Pulled { resolved: resolved.digest, up_to_date })
 }
 

@@ -9,6 +9,7 @@ mod courses;
 mod daily;
 mod detached;
 mod double;
+mod events;
 mod fixture;
 mod image;
 mod isolation;
