@@ -133,7 +133,7 @@ struct Reader {
     /// The newest file, read so far.
     current: Option<BufReader<File>>,
     lines: Lines,
-    /// The time of the last entry that was read; nothing before it is read again.
+    /// The time of the last entry that was read.
     seen: String,
     /// Nobody wants more.
     done: bool,
@@ -154,20 +154,20 @@ impl Reader {
                 break;
             }
         }
-        self.read_parts(parts, false, each)
+        self.read_parts(parts, "", each)
     }
 
-    /// Reads files, the newest of which is the first, and goes on with that. With `again` they have been read before, up
-    /// to the last entry that was seen.
-    fn read_parts(&mut self, parts: Vec<Part>, again: bool, each: Each<'_>) -> Result<()> {
+    /// Reads files, the newest of which is the first, and goes on with that. Of what they have only entries `after` that
+    /// time count.
+    fn read_parts(&mut self, parts: Vec<Part>, after: &str, each: Each<'_>) -> Result<()> {
         for part in parts.into_iter().rev() {
             self.lines.forget();
             if part.age == 0 {
                 let mut newest = BufReader::new(part.into_file());
-                self.read_lines(&mut newest, again, each).attempt(|| format!("read {}", self.path.display()))??;
+                self.read_lines(&mut newest, after, each).attempt(|| format!("read {}", self.path.display()))??;
                 self.current = Some(newest);
             } else {
-                let read = part.reader().and_then(|mut reader| self.read_lines(&mut *reader, again, each));
+                let read = part.reader().and_then(|mut reader| self.read_lines(&mut *reader, after, each));
                 match read {
                     Ok(taken) => taken?,
                     Err(error) => self.damaged(&part, &error),
@@ -192,7 +192,7 @@ impl Reader {
         if let Some(mut current) = self.current.take() {
             // Asked first: what is written between the two is read.
             let same = log_rotated::same_file(current.get_ref(), &self.path);
-            self.read_lines(&mut current, false, each).attempt(|| format!("read {}", self.path.display()))??;
+            self.read_lines(&mut current, "", each).attempt(|| format!("read {}", self.path.display()))??;
             self.current = Some(current);
             if same || self.done {
                 return Ok(());
@@ -208,12 +208,12 @@ impl Reader {
             parts.truncate(read);
         }
         // One that was compressed meanwhile is another file: only the times of its entries tell.
-        self.read_parts(parts, read.is_none(), each)
+        let after = if read.is_none() { self.seen.clone() } else { String::new() };
+        self.read_parts(parts, &after, each)
     }
 
-    /// Reads to the end of what is there. Entries that were seen `again` are left out.
-    fn read_lines(&mut self, reader: &mut dyn BufRead, again: bool, each: Each<'_>) -> std::io::Result<Result<()>> {
-        let before = if again { self.seen.clone() } else { String::new() };
+    /// Reads to the end of what is there.
+    fn read_lines(&mut self, reader: &mut dyn BufRead, after: &str, each: Each<'_>) -> std::io::Result<Result<()>> {
         while !self.done {
             let chunk = reader.fill_buf()?;
             if chunk.is_empty() {
@@ -224,7 +224,7 @@ impl Reader {
                 // A line that is none is skipped: the others are worth reading.
                 let Ok(entry) = serde_json::from_slice::<LogEntry>(line) else { return Ok(true) };
                 seen.clone_from(&entry.time);
-                let wanted = entry.time > before
+                let wanted = entry.time.as_str() > after
                     && since.as_ref().is_none_or(|since| entry.time >= *since)
                     && until.as_ref().is_none_or(|until| entry.time <= *until);
                 if wanted { each(&entry) } else { Ok(true) }
@@ -242,4 +242,103 @@ impl Reader {
 
 fn shrunk(mut file: &File) -> bool {
     file.stream_position().is_ok_and(|at| file.metadata().is_ok_and(|metadata| metadata.len() < at))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::log_rotated::{compressed, older, shift};
+    use super::*;
+
+    const KEPT: u32 = 5;
+
+    fn reader(path: &Path) -> Reader {
+        let (since, until, current, lines) = (None, None, None, Lines::default());
+        Reader {
+            since,
+            until,
+            path: path.to_owned(),
+            max_files: KEPT,
+            current,
+            lines,
+            seen: rfc3339(SystemTime::now()),
+            done: false,
+        }
+    }
+
+    fn write(path: &Path, numbers: std::ops::Range<usize>) {
+        let mut file = File::options().append(true).create(true).open(path).unwrap();
+        for number in numbers {
+            let time = rfc3339(SystemTime::now());
+            writeln!(file, "{{\"log\":\"{number}\",\"stream\":\"stdout\",\"time\":\"{time}\"}}").unwrap();
+        }
+    }
+
+    fn compress(path: &Path, age: u32) {
+        let mut encoder =
+            flate2::write::GzEncoder::new(File::create(compressed(path, age)).unwrap(), flate2::Compression::fast());
+        std::io::copy(&mut File::open(older(path, age)).unwrap(), &mut encoder).unwrap();
+        encoder.finish().unwrap();
+        std::fs::remove_file(older(path, age)).unwrap();
+    }
+
+    /// What a reader reads by one look.
+    fn look(look: impl FnOnce(Each<'_>) -> Result<()>) -> Vec<usize> {
+        let mut read = Vec::new();
+        look(&mut |entry| {
+            read.push(entry.log.parse().unwrap());
+            Ok(true)
+        })
+        .unwrap();
+        read
+    }
+
+    #[test]
+    fn whoever_follows_reads_all_once_however_files_change_their_names_and_forms() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = log_rotated::path(directory.path(), "x");
+        write(&path, 0..5);
+        let mut reader = reader(&path);
+        assert_eq!(look(|each| reader.begin(None, each)), [0, 1, 2, 3, 4]);
+        // One file further.
+        write(&path, 5..7);
+        shift(&path, KEPT);
+        write(&path, 7..9);
+        assert_eq!(look(|each| reader.read_on(each)), [5, 6, 7, 8]);
+        // Two, of which one is compressed; what was read is not.
+        write(&path, 9..10);
+        shift(&path, KEPT);
+        write(&path, 10..12);
+        shift(&path, KEPT);
+        compress(&path, 1);
+        write(&path, 12..13);
+        assert_eq!(look(|each| reader.read_on(each)), [9, 10, 11, 12]);
+        // What was read is compressed, too: another file with the same entries.
+        write(&path, 13..15);
+        shift(&path, KEPT);
+        compress(&path, 1);
+        write(&path, 15..17);
+        assert_eq!(look(|each| reader.read_on(each)), [13, 14, 15, 16]);
+        assert_eq!(look(|each| reader.read_on(each)), [0_usize; 0]);
+        // Emptied by somebody.
+        File::create(&path).unwrap();
+        write(&path, 17..18);
+        assert_eq!(look(|each| reader.read_on(each)), [17]);
+    }
+
+    #[test]
+    fn whoever_wants_nothing_of_before_gets_nothing_of_it_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = log_rotated::path(directory.path(), "x");
+        write(&path, 0..5);
+        let mut reader = reader(&path);
+        assert_eq!(look(|each| reader.begin(Some(0), each)), [0_usize; 0]);
+        write(&path, 5..6);
+        shift(&path, KEPT);
+        compress(&path, 1);
+        assert_eq!(look(|each| reader.read_on(each)), [5], "the next file is not there yet");
+        write(&path, 6..7);
+        assert_eq!(look(|each| reader.read_on(each)), [6]);
+    }
 }

@@ -59,7 +59,7 @@ pub(super) fn attributes(config: &Config) -> BTreeMap<String, String> {
     let variable = |name: &String| {
         let all = config.image_config.env.iter().chain(&config.options.env);
         // The last of a name is the one that is meant.
-        let value = all.filter_map(|one| one.split_once('=')).filter(|(its, _)| its == name).last()?.1;
+        let value = all.filter_map(|one| one.split_once('=')).rfind(|(its, _)| its == name)?.1;
         Some((name.clone(), value.to_owned()))
     };
     chosen.chain(config.log.env.iter().filter_map(variable)).collect()

@@ -142,15 +142,7 @@ impl Journal {
 
     /// The same command where the journal is.
     fn command(&self, command: &Command) -> Command {
-        let mut there = Command::new("nsenter");
-        there.arg(format!("--mount=/proc/{}/ns/mnt", self.daemon.id())).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => there.env(name, value),
-                None => there.env_remove(name),
-            };
-        }
-        there
+        within(self.daemon.id(), command)
     }
 
     fn output(&self, command: &Command) -> Output {
@@ -174,6 +166,19 @@ impl Journal {
         self.succeed(Command::new("journalctl").arg("--sync"));
         self.succeed(&journalctl).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+/// The same command in the mount namespace of a process.
+fn within(pid: u32, command: &Command) -> Command {
+    let mut within = Command::new("nsenter");
+    within.arg(format!("--mount=/proc/{pid}/ns/mnt")).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => within.env(name, value),
+            None => within.env_remove(name),
+        };
+    }
+    within
 }
 
 impl Drop for Journal {
@@ -288,22 +293,13 @@ fn a_journal_that_is_not_there_is_an_error_and_one_that_goes_holds_nobody_up() {
     journal.daemon.wait().unwrap();
     let socket = format!("/proc/{monitor}/root/run/systemd/journal/socket");
     std::fs::remove_file(&socket).unwrap();
-    let mut without = Command::new("nsenter");
-    without.arg(format!("--mount=/proc/{monitor}/ns/mnt"));
-    for options in [&detached[..], &["--log-driver", "journald"]] {
-        let command = match options {
-            [first, ..] if *first == "-d" => ready.command(options, &["true"]),
-            _ => ready.user.command("rbox", &["create", options[0], options[1], &ready.image]),
-        };
-        let mut there = Command::new("nsenter");
-        there.arg(format!("--mount=/proc/{monitor}/ns/mnt")).arg(command.get_program()).args(command.get_args());
-        there.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let output = there.output().unwrap();
+    let create = ready.user.command("rbox", &["create", "--log-driver", "journald", &ready.image]);
+    for command in [ready.command(&detached, &["true"]), create] {
+        let output = within(monitor, &command).output().unwrap();
         assert!(!output.status.success() && stderr(&output).contains("journald"), "{}", stderr(&output));
     }
     assert_eq!(ready.rbox(&["ps", "-aq", "--no-trunc"]), format!("{id}\n"));
-    without.arg(DAEMON).stdout(Stdio::null()).stderr(Stdio::null());
-    journal.daemon = without.spawn().unwrap();
+    journal.daemon = within(monitor, &Command::new(DAEMON)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     journal.wait();
     ready.rbox(&["stop", &id]);
     assert!(ready.status(&id).unwrap().starts_with("Exited (3) "));
