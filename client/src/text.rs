@@ -88,7 +88,11 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
         return None;
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let rest = text.get(19..)?;
+    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let fraction = rest[..rest.len() - zone.len()].trim_start_matches('.');
+    // Further digits tell nothing of nanoseconds.
+    let nanoseconds = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction)).parse().ok()?;
     let offset = match (zone, zone.split_at_checked(1)) {
         ("Z" | "z", _) => 0,
         (_, Some((sign @ ("+" | "-"), offset))) => {
@@ -102,7 +106,7 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day - 1 - 719_468;
     let seconds = days * 86400 + number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)? - offset;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
 }
 
 /// Writes rows under headings in columns three spaces apart, as docker does. Cells may be untrusted.
@@ -166,7 +170,20 @@ mod tests {
         assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(seconds("2000-02-29T12:00:00.123456789Z"), Some(951_825_600));
         assert_eq!(seconds("2000-02-29T14:00:00+02:00"), Some(951_825_600));
-        for bad in ["", "yesterday", "2000-02-29", "2000-02-29T12:00:00", "2000-02-29T12:00:00é", "0000-00-00T00:00:00Z"] {
+        let nanoseconds = |text| parse_rfc3339(text).map(|t| t.duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos());
+        assert_eq!(nanoseconds("2000-02-29T12:00:00.123456789Z"), Some(123_456_789));
+        assert_eq!(nanoseconds("2000-02-29T12:00:00.5+02:00"), Some(500_000_000));
+        assert_eq!(nanoseconds("2000-02-29T12:00:00.0000000019Z"), Some(1));
+        assert_eq!(parse_rfc3339("2000-02-29T12:00:"), None);
+        for bad in [
+            "",
+            "yesterday",
+            "2000-02-29",
+            "2000-02-29T12:00:00",
+            "2000-02-29T12:00:00.1.2Z",
+            "2000-02-29T12:00:00é",
+            "0000-00-00T00:00:00Z",
+        ] {
             assert_eq!(seconds(bad), None, "{bad}");
         }
         assert_eq!(age(None), "N/A");

@@ -27,13 +27,18 @@ pub(super) struct Inspect {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(super) enum Kind {
     Container,
     Image,
     Volume,
 }
 
 impl Inspect {
+    /// Of that kind, whatever was said.
+    pub(super) fn of(self, kind: Kind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let store = global.store()?;
         let containers = Containers::open(&store)?;

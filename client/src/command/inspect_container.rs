@@ -27,14 +27,10 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let binds: Vec<String> = options.volumes.iter().filter(|volume| !volume.is_anonymous()).map(Volume::describe).collect();
     let mounts: Vec<Value> = options.volumes.iter().map(|volume| mount(containers, volume)).collect();
     let tmpfs: BTreeMap<&Path, String> = options.tmpfs.iter().map(|one| (one.destination(), one.options())).collect();
-    let mut log_config = serde_json::Map::new();
-    if let Some(bytes) = config.log.max_bytes {
-        log_config.insert("max-size".into(), bytes.to_string().into());
-        log_config.insert("max-file".into(), config.log.max_files.to_string().into());
-    }
-    let (log_type, log_path) = match config.log.driver {
-        LogDriver::JsonFile => ("json-file", directory.join(format!("{}-json.log", config.id)).display().to_string()),
-        LogDriver::None => ("none", String::new()),
+    let log_config: BTreeMap<_, _> = config.log.described().into_iter().collect();
+    let log_path = match config.log.driver {
+        LogDriver::JsonFile => directory.join(format!("{}-json.log", config.id)).display().to_string(),
+        LogDriver::Journald | LogDriver::None => String::new(),
     };
     let devices: Vec<Value> = options
         .isolation
@@ -48,7 +44,7 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
     let env = [&config.image_config.env[..], &options.env[..]].concat();
     let mut host_config = json!({
         "Binds": binds,
-        "LogConfig": { "Type": log_type, "Config": log_config },
+        "LogConfig": { "Type": config.log.driver.name(), "Config": log_config },
         "AutoRemove": config.auto_remove,
         "RestartPolicy": { "Name": config.restart.name(), "MaximumRetryCount": config.restart.max_retries() },
         "ReadonlyRootfs": options.read_only,

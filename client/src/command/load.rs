@@ -43,7 +43,8 @@ impl Load {
         }
         let Own { store, unpack, .. } = global.own_store()?;
         let platform = self.platform.unwrap_or_else(Platform::host);
-        let mut options = Options { platform, jobs: DEFAULT_JOBS, unpack, form: LayerForm::from_environment()?, named: true };
+        let mut options =
+            Options { platform, jobs: DEFAULT_JOBS, unpack, form: LayerForm::from_environment()?, named: true, action: "load" };
         let progress = reporter(LOAD, self.quiet);
         let lease = store.lease()?;
         let nameless: Reference = NAMELESS.parse()?;

@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod history;
 mod images;
+mod info;
 mod inspect;
 mod inspect_container;
 mod inspect_network;
@@ -45,6 +46,7 @@ mod system;
 mod tag;
 mod top;
 mod update;
+mod verbs;
 mod volume;
 mod wait;
 
@@ -137,48 +139,25 @@ struct Rbox {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Pull(pull::Pull),
-    Push(push::Push),
-    Run(Box<run::Run>),
-    // A container that is only made is in nobody's background.
-    #[command(mut_arg("detach", |arg| arg.hide(true)))]
-    Create(Box<create::Create>),
+    #[command(flatten)]
+    OfImage(verbs::OfImage),
+    #[command(flatten)]
+    OfContainer(verbs::OfContainer),
     Ps(ps::Ps),
-    Logs(logs::Logs),
-    Exec(exec::Exec),
-    Cp(cp::Cp),
-    Stop(stop::Stop),
-    Kill(kill::Kill),
-    Wait(wait::Wait),
-    Start(start::Start),
-    Restart(restart::Restart),
-    Attach(attach::Attach),
-    Update(update::Update),
     Events(events::Events),
-    /// Freeze all processes of running containers
-    Pause(pause::Pause),
-    /// Let paused containers go on
-    Unpause(pause::Pause),
-    Rename(rename::Rename),
-    Top(top::Top),
-    Port(port::Port),
-    Stats(stats::Stats),
-    Rm(rm::Rm),
     Images(images::Images),
     Rmi(rmi::Rmi),
-    Tag(tag::Tag),
-    History(history::History),
-    Save(save::Save),
-    Load(load::Load),
     Completion(documents::Completion),
     Login(login::Login),
     Logout(logout::Logout),
     Inspect(inspect::Inspect),
     Network(network::Network),
-    Container(prune::ContainerVerbs),
-    Image(prune::ImageVerbs),
+    Container(verbs::Container),
+    Image(verbs::Image),
     System(system::System),
     Volume(volume::Volume),
+    Info(info::Info),
+    Version(info::Version),
 }
 
 // A verb by its own name. Its help begins with what the verb says of itself: a doc comment would win.
@@ -198,35 +177,12 @@ pub fn rbox() -> ExitCode {
     }
     let launches = std::env::args_os().any(|word| word == "run" || word == "create" || word == "exec");
     program("rbox", launches, |Rbox { global, verb }| match verb {
-        Verb::Pull(verb) => verb.execute(&global),
-        Verb::Push(verb) => verb.execute(&global),
-        Verb::Run(verb) => verb.execute(&global),
-        Verb::Create(verb) => verb.execute(&global),
+        Verb::OfImage(verb) => verb.execute(&global),
+        Verb::OfContainer(verb) => verb.execute(&global),
         Verb::Ps(verb) => verb.execute(&global),
-        Verb::Logs(verb) => verb.execute(&global),
-        Verb::Exec(verb) => verb.execute(&global),
-        Verb::Cp(verb) => verb.execute(&global),
-        Verb::Stop(verb) => verb.execute(&global),
-        Verb::Kill(verb) => verb.execute(&global),
-        Verb::Wait(verb) => verb.execute(&global),
-        Verb::Start(verb) => verb.execute(&global),
-        Verb::Restart(verb) => verb.execute(&global),
-        Verb::Attach(verb) => verb.execute(&global),
-        Verb::Update(verb) => verb.execute(&global),
         Verb::Events(verb) => verb.execute(&global),
-        Verb::Pause(verb) => verb.execute(&global, Containers::pause),
-        Verb::Unpause(verb) => verb.execute(&global, Containers::unpause),
-        Verb::Rename(verb) => verb.execute(&global),
-        Verb::Top(verb) => verb.execute(&global),
-        Verb::Port(verb) => verb.execute(&global),
-        Verb::Stats(verb) => verb.execute(&global),
-        Verb::Rm(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
-        Verb::Tag(verb) => verb.execute(&global),
-        Verb::History(verb) => verb.execute(&global),
-        Verb::Save(verb) => verb.execute(&global),
-        Verb::Load(verb) => verb.execute(&global),
         Verb::Completion(verb) => verb.execute(),
         Verb::Login(verb) => verb.execute(),
         Verb::Logout(verb) => verb.execute(),
@@ -236,6 +192,8 @@ pub fn rbox() -> ExitCode {
         Verb::Image(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
         Verb::Volume(verb) => verb.execute(&global),
+        Verb::Info(verb) => verb.execute(&global),
+        Verb::Version(verb) => verb.execute(),
     })
 }
 

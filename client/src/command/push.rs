@@ -1,5 +1,6 @@
 //! `rbox push`, `rpush`
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -54,6 +55,7 @@ impl Push {
         }
         let repository = Repository::new(&Registries::load()?, &destination);
         transfer::push(&repository, &origin, destination.identifier(), self.jobs, &reporter(PUSH, self.quiet))?;
+        store.tell_image("push", &destination.familiar(), &destination.familiar_name(), &BTreeMap::new());
         print(|out| {
             if self.quiet {
                 return writeln!(out, "{}", origin.root.digest);

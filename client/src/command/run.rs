@@ -57,10 +57,10 @@ pub(super) struct Run {
     /// How many seconds `rbox stop` waits before it kills [default: 10]
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// What becomes of a detached container's output
-    #[arg(long, value_enum, default_value_t)]
-    log_driver: Driver,
-    /// max-size=SIZE, max-file=NUMBER
+    /// Who takes a detached container's output: json-file, which is docker's JSON lines, journald or none
+    #[arg(long, value_name = "DRIVER", default_value_t)]
+    log_driver: LogDriver,
+    /// json-file: max-size=SIZE, max-file=NUMBER, compress=true; it and journald: tag=TEMPLATE, labels=NAME,..., env=NAME,...
     #[arg(long = "log-opt", value_name = "NAME=VALUE")]
     log_options: Vec<String>,
     #[command(flatten)]
@@ -108,15 +108,6 @@ enum SecurityOption {
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Driver {
-    /// docker's JSON lines, for `rbox logs`
-    #[default]
-    JsonFile,
-    /// It is thrown away
-    None,
-}
-
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum PullPolicy {
     /// If the image is not here
     #[default]
@@ -149,7 +140,7 @@ impl Run {
     fn make(mut self, global: &Global, start: bool) -> Result<ExitCode> {
         let args = self.image_and_command.split_off(1);
         let image_name = self.image_and_command.swap_remove(0);
-        let log = self.log()?;
+        let log = LogOptions::parse(self.log_driver, &self.log_options)?;
         let mut cidfile = self.cidfile.as_ref().map(|path| CidFile::new(path)).transpose()?;
         let Own { store, unpack, rootless } = global.own_store()?;
         let lease = store.lease()?;
@@ -199,16 +190,6 @@ impl Run {
             containers.start(&id, rootless, false)?;
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn log(&self) -> Result<LogOptions> {
-        let driver = match self.log_driver {
-            Driver::JsonFile => LogDriver::JsonFile,
-            Driver::None => LogDriver::None,
-        };
-        let mut log = LogOptions { driver, ..LogOptions::default() };
-        self.log_options.iter().try_for_each(|option| log.set(option))?;
-        Ok(log)
     }
 
     /// The image, leased: from the store, else from its registry.

@@ -25,6 +25,8 @@ pub(super) struct System {
 #[derive(Debug, Subcommand)]
 enum SystemVerb {
     Df(Df),
+    Info(super::info::Info),
+    Events(super::events::Events),
     Convert(Convert),
     /// Remove all that nothing needs: stopped containers, images without a name, downloads that stopped
     Prune(super::prune::PruneImages),
@@ -63,6 +65,8 @@ impl System {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         match self.verb {
             SystemVerb::Df(df) => df.execute(global),
+            SystemVerb::Info(info) => info.execute(global),
+            SystemVerb::Events(events) => events.execute(global),
             SystemVerb::Convert(convert) => convert.execute(global),
             SystemVerb::Prune(prune) => prune.execute(global),
             SystemVerb::Boot(boot) => boot.execute(global),

@@ -166,7 +166,7 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
     if oom_killed {
         containers.tell("oom", &config, &[]);
     }
-    containers.tell("die", &config, &[("exitCode", &code.to_string())]);
+    containers.tell_end(&config, status.as_ref().map_or(&[], |status| &status.endpoints), code);
     let finished = status.and_then(|mut status| {
         status.end(Some(end));
         debug_assert_eq!(status.phase, Phase::Exited, "only what runs has a monitor");

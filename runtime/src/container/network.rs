@@ -57,7 +57,9 @@ impl Containers {
         let used = status.endpoints.iter().map(|endpoint| endpoint.claim.interface.clone()).collect();
         let namespace = &self.namespace(&config, "net")?;
         let connect = Connect { id, name: &config.name, namespace, used, directory: &directory, attachment };
-        status.endpoints.push(self.networks().connect(&connect)?);
+        let endpoint = self.networks().connect(&connect)?;
+        self.tell_network("connect", &config, std::slice::from_ref(&endpoint));
+        status.endpoints.push(endpoint);
         save(&directory, "container.json", &config)?;
         self.save_status(id, &status)
     }
@@ -82,6 +84,7 @@ impl Containers {
         if let (Phase::Running, Some(index)) = (status.phase, left) {
             let endpoint = status.endpoints.remove(index);
             self.networks().disconnect(&self.namespace(&config, "net")?, &endpoint)?;
+            self.tell_network("disconnect", &config, std::slice::from_ref(&endpoint));
             if !endpoint.claim.published.is_empty() {
                 status.published.clear();
             }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::log_file::LogOptions;
+use super::log_options::LogOptions;
 use super::restart::RestartPolicy;
 use crate::error::{Attempt, Result};
 use crate::image::{ContainerConfig, Healthcheck};

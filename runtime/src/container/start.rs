@@ -79,6 +79,7 @@ impl Containers {
         if container.status.is_live() {
             return Ok(());
         }
+        container.config.log.check_taker()?;
         let lock_path = self.directory(id).join("lock");
         let lock = File::options().read(true).write(true).open(&lock_path).attempt(|| format!("open {}", lock_path.display()))?;
         // Held by a monitor that is about to end, by somebody who looks, or by who starts it at the same time.
@@ -276,6 +277,7 @@ impl Launching<'_> {
         status.endpoints.clone_from(&attached.endpoints);
         status.published.clone_from(&attached.published);
         containers.save_status(id, &status)?;
+        containers.tell_begin(config, &attached.endpoints);
         // The container has its own; the caller's are let go.
         let null = null()?;
         for number in 0..3 {

@@ -10,14 +10,13 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::log_file::LogOptions;
+use super::log_options::LogOptions;
 use super::names;
 use super::prepare;
 use super::record::{Config, End, Phase, Status, boot};
 use super::restart::RestartPolicy;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
-use crate::events::Event;
 use crate::files;
 use crate::image::Healthcheck;
 use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
@@ -120,6 +119,7 @@ impl Containers {
         lease.id().clone_into(&mut create.options.id);
         create.options.hostname()?;
         create.options.networking.check()?;
+        create.log.check_taker()?;
         // What is the caller's own is so now, whoever starts it again.
         for variable in create.options.env.iter_mut().filter(|variable| !variable.contains('=')) {
             if let Ok(value) = std::env::var(&*variable) {
@@ -184,14 +184,6 @@ impl Containers {
         made?;
         self.tell("create", &config, &[]);
         Ok(config)
-    }
-
-    /// Adds to the store's events what has happened to a container.
-    pub(super) fn tell(&self, action: &str, config: &Config, more: &[(&str, &str)]) {
-        let own = [("image", config.image.as_str()), ("name", config.name.as_str())];
-        let attributes = config.labels().into_iter().chain(own).chain(more.iter().copied());
-        let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        self.store.record(&Event::now("container", action, &config.id, attributes));
     }
 
     fn name_path(&self, name: &str) -> PathBuf {
@@ -378,8 +370,9 @@ impl Containers {
         // What stays is found by who wants it next.
         let _ = self.release_network(config, &status.endpoints);
         let _ = std::fs::remove_file(self.directory(id).join("state.json"));
+        let endpoints = status.endpoints.clone();
         status.end(End::read(&self.open_lock(id)?));
-        self.tell("die", config, &[("exitCode", &status.exit_code.to_string())]);
+        self.tell_end(config, &endpoints, status.exit_code);
         if config.auto_remove {
             self.privileged("remove a container", &mut || {
                 if !rustix::process::geteuid().is_root() {

@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 use super::attached::{Audience, MESSAGE_BYTES};
 use super::health::Probe;
-use super::log_file::{self, ENTRY_LIMIT_BYTES, LogFile, Stream};
+use super::log_file::{ENTRY_LIMIT_BYTES, Stream};
+use super::log_sink::Log;
 use super::monitor::{ERR, OUT, PIDFD, WAKE, wait_for};
 use super::record::Config;
 use super::store::Containers;
@@ -23,8 +24,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Does all there is to do until the container's first process has ended, answering its questions for names, too.
 /// Gives those who are attached then.
 pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<&mut Server>) -> Result<Audience> {
-    let path = log_file::path(&containers.directory(&config.id), &config.id);
-    let mut log = LogFile::open(path, config.log.clone());
+    let mut log = Log::open(containers, config);
     let mut outputs = vec![Output::new(OUT, Stream::Out)];
     if !config.options.tty {
         outputs.push(Output::new(ERR, Stream::Err));
@@ -36,6 +36,7 @@ pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<
         let mut fds = vec![PollFd::from_borrowed_fd(sys::borrow_fd(PIDFD), PollFlags::IN), PollFd::new(&wakes, PollFlags::IN)];
         fds.extend(outputs.iter().map(|output| PollFd::from_borrowed_fd(output.fd, PollFlags::IN)));
         let others = fds.len();
+        fds.extend(log.fd());
         audience.fds(&mut fds);
         if let Some(probe) = &probe {
             probe.fds(&mut fds);
@@ -77,6 +78,7 @@ pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<
             log.flush();
             return Ok(audience);
         }
+        log.step();
         audience.hear();
         if let Some(status) = probe.as_mut().and_then(Probe::step) {
             containers.tell(&format!("health_status: {}", status.name()), config, &[]);
@@ -99,7 +101,7 @@ impl Output {
     }
 
     /// Reads once; false if there was nothing.
-    fn read(&mut self, log: &mut LogFile, audience: &mut Audience) -> bool {
+    fn read(&mut self, log: &mut Log, audience: &mut Audience) -> bool {
         /// What is on the stack is touched once and stays: a page will do.
         const CHUNK_BYTES: usize = MESSAGE_BYTES;
         let mut chunk = [0; CHUNK_BYTES];
@@ -122,7 +124,7 @@ impl Output {
         }
     }
 
-    fn take(&mut self, part: &[u8], log: &mut LogFile) {
+    fn take(&mut self, part: &[u8], log: &mut Log) {
         if self.line.is_empty() && part.last() == Some(&b'\n') {
             return log.add(self.stream, part);
         }
@@ -140,7 +142,7 @@ impl Output {
     }
 
     /// A line that has no end.
-    fn end(&mut self, log: &mut LogFile) {
+    fn end(&mut self, log: &mut Log) {
         if !self.line.is_empty() {
             log.add(self.stream, &self.line);
             self.line = Vec::new();

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::{DEFAULT, Definition, Driver, Networks, Subnet, firewall, link, netlink, subnet};
 use crate::error::{Attempt, Error, Result};
+use crate::events::{self, Event};
 use crate::files;
 use crate::lifecycle::rfc3339;
 
@@ -180,6 +181,7 @@ impl Networks {
             other => other.attempt(attempted)?,
         }
         files::write_atomically(&self.path(&network.name), &self.directory().join(".new"), &text)?;
+        self.tell("create", &network);
         Ok(network)
     }
 
@@ -205,6 +207,7 @@ impl Networks {
             _ => {}
         }
         std::fs::remove_file(self.path(&network.name)).attempt(|| format!("remove {}", what()))?;
+        self.tell("destroy", network);
         if network.is_routed() && rustix::process::geteuid().is_root() {
             link::remove(&netlink::Socket::route()?, &network.interface)?;
             if firewall::exists(&self.mark())? {
@@ -212,6 +215,14 @@ impl Networks {
             }
         }
         Ok(())
+    }
+}
+
+impl Networks {
+    /// Adds to the store's events what has happened to a network.
+    fn tell(&self, action: &str, network: &Definition) {
+        let own = [("name", network.name.as_str()), ("type", network.driver.name())];
+        events::record(&self.store, &Event::now(events::NETWORK, action, &network.id, own));
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Options {
     pub form: Option<LayerForm>,
     /// Whether the reference becomes the image's name.
     pub named: bool,
+    /// What has happened, for the store's events: `pull` or `load`.
+    pub action: &'static str,
 }
 
 /// What a pull brought.
@@ -89,6 +91,7 @@ pub fn pull(
     lease.put_blob(&raw.digest, &raw.bytes)?;
     lease.put_blob(&resolved.digest, &resolved.bytes)?;
     store.put_image(options.named.then_some(reference), &raw, &resolved.digest)?;
+    store.tell_image(options.action, &reference.familiar(), &reference.familiar_name(), &config.config.labels);
     Ok(Pulled { resolved: resolved.digest, image_id: manifest.config.digest, up_to_date })
 }
 

@@ -105,8 +105,13 @@ impl Store {
         let entry =
             digest.and_then(|digest| entries.iter().find(|entry| entry.digest == digest)).ok_or_else(|| not_found(image))?;
         let renamed = entry.rename(name);
+        let image = self.load(&[entry]);
         locked.index.put(renamed);
-        locked.save()
+        locked.save()?;
+        if let Ok(image) = image {
+            self.tell_image("tag", image.id().as_str(), &name.familiar(), &image.config.config.labels);
+        }
+        Ok(())
     }
 
     /// One image from all the entries that have its digest.

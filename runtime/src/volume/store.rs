@@ -16,6 +16,7 @@ use super::usage;
 use super::users::claim;
 use crate::container::check_name as check_docker_name;
 use crate::error::{Attempt, Error, Result};
+use crate::events::{self, Event};
 use crate::files;
 use crate::image::ContainerConfig;
 use crate::lifecycle::rfc3339;
@@ -178,8 +179,13 @@ impl Volumes {
         match std::fs::rename(&dir, self.directory(name)) {
             // Somebody else has made it; what was made here goes with the lease.
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => Ok(()),
-            other => other.attempt(attempted),
+            other => other.attempt(attempted).map(|()| self.tell("create", name)),
         }
+    }
+
+    /// Adds to the store's events what has happened to a volume.
+    fn tell(&self, action: &str, name: &str) {
+        events::record(self.store.root(), &Event::now(events::VOLUME, action, name, [("driver", "local")]));
     }
 
     /// A volume by its name.
@@ -272,7 +278,7 @@ impl Volumes {
         files::make_private_dir(&gone(lease))?;
         match std::fs::rename(self.directory(name), gone(lease).join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other.attempt(|| format!("remove volume {name}")),
+            other => other.attempt(|| format!("remove volume {name}")).map(|()| self.tell("destroy", name)),
         }
     }
 

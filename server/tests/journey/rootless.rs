@@ -53,7 +53,7 @@ impl Ordinary {
         self.command(program, args).output().unwrap()
     }
 
-    fn command(&self, program: &str, args: &[&str]) -> Command {
+    pub(super) fn command(&self, program: &str, args: &[&str]) -> Command {
         let script = "mount --bind $HOST/passwd /etc/passwd && mount --bind $HOST/ranges /etc/subuid && \
                       mount --bind $HOST/ranges /etc/subgid && cd / && exec setpriv --reuid $ID --regid $ID --clear-groups \"$@\"";
         let program = self.host.join(program);
