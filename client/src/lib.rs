@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod error;
 pub mod progress;
 pub mod registry;
+pub mod template;
 pub mod text;
 pub mod transfer;
 
