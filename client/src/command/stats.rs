@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use longshore_runtime::Error;
 use longshore_runtime::container::{Container, Containers, Phase, Sample};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::Global;
+use super::format::{List, ListFormat};
 use super::ps::ID_DIGITS;
-use super::{Format, Global, json_lines};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -36,13 +37,28 @@ pub(super) struct Stats {
     /// Do not shorten IDs
     #[arg(long)]
     no_trunc: bool,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
     /// Names or IDs [default: all]
     #[arg(value_name = "CONTAINER")]
     containers: Vec<String>,
 }
+
+/// docker's fields and their headings.
+const HEADINGS: [(&str, &str); 9] = [
+    ("BlockIO", "BLOCK I/O"),
+    ("CPUPerc", "CPU %"),
+    ("Container", "CONTAINER"),
+    ("ID", "CONTAINER ID"),
+    ("MemPerc", "MEM %"),
+    ("MemUsage", "MEM USAGE / LIMIT"),
+    ("Name", "NAME"),
+    ("NetIO", "NET I/O"),
+    ("PIDs", "PIDS"),
+];
+
+/// docker's columns.
+const TABLE: &str = "table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}";
 
 /// A container and what it uses; nothing if it does not run.
 struct Row {
@@ -95,32 +111,22 @@ impl Stats {
 
     /// False if nobody reads any more.
     fn show(&self, rows: &[Row]) -> Result<bool> {
-        let cells: Vec<_> = rows.iter().map(|row| self.cells(row)).collect();
-        let refreshes = !self.no_stream && std::io::stdout().is_terminal();
-        let mut out = Vec::new();
-        let filled = match self.format {
-            Format::Json => json_lines(&mut out, rows.iter().zip(&cells).map(|(row, cells)| json(row, cells))),
-            Format::Table => {
-                if refreshes {
-                    out.extend(CLEAR.as_bytes());
-                }
-                let headings = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
-                text::table(&mut out, &headings, &cells)
-            }
-        };
+        let text = self.format.text(&List { headings: &HEADINGS, default: TABLE }, rows.iter().map(|row| self.row(row)))?;
+        let refreshes = self.format.is_table() && !self.no_stream && std::io::stdout().is_terminal();
         let mut stdout = std::io::stdout().lock();
-        match filled.and_then(|()| stdout.write_all(&out)).and_then(|()| stdout.flush()) {
+        let clear = if refreshes { CLEAR } else { "" };
+        match write!(stdout, "{clear}{text}").and_then(|()| stdout.flush()) {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
             Err(e) => Err(Error::io("write to standard output", e).into()),
             Ok(()) => Ok(true),
         }
     }
 
-    fn cells(&self, row: &Row) -> Vec<String> {
+    /// docker's keys.
+    fn row(&self, row: &Row) -> Value {
         let config = &row.container.config;
         let id = if self.no_trunc { &config.id } else { &config.id[..ID_DIGITS] };
-        let mut cells = vec![id.to_owned(), config.name.clone()];
-        cells.extend(match &row.used {
+        let [cpu, memory, memory_share, network, block, tasks] = match &row.used {
             Some((percent, used)) => [
                 format!("{percent:.2}%"),
                 format!("{} / {}", text::binary_size(used.memory_bytes), text::binary_size(used.memory_limit_bytes)),
@@ -130,22 +136,17 @@ impl Stats {
                 used.tasks.to_string(),
             ],
             None => ["--", "-- / --", "--", "--", "--", "--"].map(str::to_owned),
-        });
-        cells
+        };
+        json!({
+            "BlockIO": block,
+            "CPUPerc": cpu,
+            "Container": id,
+            "ID": id,
+            "MemPerc": memory_share,
+            "MemUsage": memory,
+            "Name": config.name,
+            "NetIO": network,
+            "PIDs": tasks,
+        })
     }
-}
-
-/// docker's keys.
-fn json(row: &Row, cells: &[String]) -> serde_json::Value {
-    json!({
-        "BlockIO": cells[6],
-        "CPUPerc": cells[2],
-        "Container": row.container.config.id,
-        "ID": cells[0],
-        "MemPerc": cells[4],
-        "MemUsage": cells[3],
-        "Name": cells[1],
-        "NetIO": cells[5],
-        "PIDs": cells[7],
-    })
 }

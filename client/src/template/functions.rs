@@ -244,7 +244,7 @@ fn escape_query(text: &str) -> String {
 }
 
 /// A document as docker prints it: without what is a method there.
-pub(super) fn to_json(value: &Json) -> String {
+pub(crate) fn to_json(value: &Json) -> String {
     match value {
         Json::Object(map) if map.get(METHOD).is_some_and(Json::is_object) => {
             let fields = map.iter().filter(|(name, _)| *name != METHOD);
@@ -279,9 +279,9 @@ fn title(text: &str) -> String {
     for c in text.chars() {
         let separates = if before.is_ascii() { !before.is_ascii_alphanumeric() && before != '_' } else { before.is_whitespace() };
         if separates {
-            out.extend(c.to_uppercase())
+            out.extend(c.to_uppercase());
         } else {
-            out.push(c)
+            out.push(c);
         }
         before = c;
     }

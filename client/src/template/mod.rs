@@ -16,6 +16,7 @@ mod print;
 use serde_json::Value as Json;
 
 pub(crate) use evaluate::METHOD;
+pub(crate) use functions::to_json;
 
 /// The longest template.
 pub(crate) const TEMPLATE_LIMIT_BYTES: usize = 64 * 1024;

@@ -62,13 +62,13 @@ pub(super) fn parse(tokens: &[Lexeme]) -> Result<Vec<Node>, String> {
     let mut parser = Parser { tokens, at: 0, variables: vec!["$".into()], ranges: 0, depth: 0 };
     let (nodes, end) = parser.block().map_err(|why| parser.located(&why))?;
     match end {
-        End::Text => Ok(nodes),
-        End::Else | End::End => Err(parser.located("there is nothing that it could end")),
+        Stop::Text => Ok(nodes),
+        Stop::Else | Stop::End => Err(parser.located("there is nothing that it could end")),
     }
 }
 
 /// What ends a block.
-enum End {
+enum Stop {
     Text,
     Else,
     End,
@@ -132,7 +132,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Nodes up to the end of what they are in. What ends it is read up to its own word.
-    fn block(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn block(&mut self) -> Result<(Vec<Node>, Stop), String> {
         let mut nodes = Vec::new();
         while let Some(token) = self.peek() {
             self.at += 1;
@@ -148,9 +148,9 @@ impl<'a> Parser<'a> {
             match word {
                 "end" => {
                     self.expect(&Token::Close, "}} behind end")?;
-                    return Ok((nodes, End::End));
+                    return Ok((nodes, Stop::End));
                 }
-                "else" => return Ok((nodes, End::Else)),
+                "else" => return Ok((nodes, Stop::Else)),
                 "if" => nodes.push(self.deeper(|parser| parser.branch(Kind::If))?),
                 "with" => nodes.push(self.deeper(|parser| parser.branch(Kind::With))?),
                 "range" => nodes.push(self.deeper(|parser| parser.branch(Kind::Range))?),
@@ -169,7 +169,7 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        Ok((nodes, End::Text))
+        Ok((nodes, Stop::Text))
     }
 
     /// What stands behind `if`, `with` or `range`, up to its end.
@@ -183,12 +183,12 @@ impl<'a> Parser<'a> {
         self.ranges -= usize::from(kind == Kind::Range);
         self.variables.truncate(inside);
         let mut otherwise = Vec::new();
-        if matches!(end, End::Else) {
+        if matches!(end, Stop::Else) {
             let again = if kind == Kind::Range { None } else { self.else_again(kind) };
             if let Some(kind) = again {
                 // `{{else if}}` has the {{end}} of the first.
                 otherwise.push(self.deeper(|parser| parser.branch(kind))?);
-                end = End::End;
+                end = Stop::End;
             } else {
                 self.expect(&Token::Close, "}} behind else")?;
                 (otherwise, end) = self.block()?;
@@ -196,9 +196,9 @@ impl<'a> Parser<'a> {
         }
         self.variables.truncate(outside);
         match end {
-            End::End => Ok(Node::Branch { kind, pipeline, then, otherwise }),
-            End::Else => Err("there is an {{else}} already".into()),
-            End::Text => Err("{{end}} is missing".into()),
+            Stop::End => Ok(Node::Branch { kind, pipeline, then, otherwise }),
+            Stop::Else => Err("there is an {{else}} already".into()),
+            Stop::Text => Err("{{end}} is missing".into()),
         }
     }
 
