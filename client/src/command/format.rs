@@ -163,7 +163,7 @@ fn failed(template: &str, why: String) -> Error {
 }
 
 /// What docker leaves out of a document if there is none; a template finds it as nothing.
-const OPTIONAL: [&str; 4] = ["Health", "Healthcheck", "SizeRootFs", "SizeRw"];
+const OPTIONAL: [&str; 6] = ["Health", "Healthcheck", "SizeRootFs", "SizeRw", "StopTimeout", "Variant"];
 
 impl DocumentFormat {
     /// Prints what `describe` makes of each name, all of it or nothing.

@@ -13,6 +13,7 @@ use longshore_runtime::{Error, Store};
 use serde_json::{Value, json};
 
 use super::format::DocumentFormat;
+use super::inspect_container::{DRIVER, NEVER};
 use super::{Global, inspect_container, network, volume};
 use crate::error::Result;
 
@@ -80,23 +81,59 @@ fn is_unknown(error: &crate::Error) -> bool {
     matches!(error, crate::Error::Runtime(Error::NotFound { .. }))
 }
 
-/// docker's keys; `Config` is the image's own, whole.
+/// docker's keys; `Config` is the image's own, whole, with what docker adds to it.
 fn describe(store: &Store, image: &Image) -> Result<Value> {
     let raw = longshore_runtime::files::read_bounded(&store.blob_path(image.id()), CONFIG_LIMIT_BYTES)?;
     let own: Value = serde_json::from_slice(&raw).unwrap_or_default();
     let names: Vec<String> = image.names.iter().filter(|name| name.digest().is_none()).map(Reference::familiar).collect();
+    let mut config = empty_config();
+    if let (Some(all), Some(own)) = (config.as_object_mut(), own["config"].as_object()) {
+        all.extend(own.clone());
+    }
+    let layers: Vec<String> = image.diff_ids().iter().rev().map(|id| store.layer_path(id).display().to_string()).collect();
+    let (upper, lower) = layers.split_first().map_or((String::new(), String::new()), |(top, rest)| (top.clone(), rest.join(":")));
+    let bytes = image.unpacked_bytes(store);
     Ok(json!({
         "Id": image.id(),
         "RepoTags": names,
         "RepoDigests": image.repo_digests,
+        "Parent": "",
+        "Comment": own["comment"].as_str().unwrap_or_default(),
         "Created": image.config.created,
-        "Author": image.config.author,
+        "DockerVersion": own["docker_version"].as_str().unwrap_or_default(),
+        "Author": image.config.author.as_deref().unwrap_or_default(),
         "Architecture": image.config.platform.architecture,
         "Variant": image.config.platform.variant,
         "Os": image.config.platform.os,
-        "Size": image.unpacked_bytes(store),
-        "Config": own.get("config"),
+        "Size": bytes,
+        "VirtualSize": bytes,
+        "Config": config,
+        "GraphDriver": { "Name": DRIVER, "Data": { "LowerDir": lower, "UpperDir": upper, "MergedDir": "", "WorkDir": "" } },
         "RootFS": { "Type": "layers", "Layers": image.diff_ids() },
+        "Metadata": { "LastTagTime": NEVER },
         "Descriptor": { "mediaType": image.raw.media_type, "digest": image.raw.digest, "size": image.raw.bytes.len() },
     }))
+}
+
+/// What an image that says nothing has.
+fn empty_config() -> Value {
+    json!({
+        "Hostname": "",
+        "Domainname": "",
+        "User": "",
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "Tty": false,
+        "OpenStdin": false,
+        "StdinOnce": false,
+        "Env": null,
+        "Cmd": null,
+        "Image": "",
+        "Volumes": null,
+        "WorkingDir": "",
+        "Entrypoint": null,
+        "OnBuild": null,
+        "Labels": null,
+    })
 }

@@ -13,6 +13,7 @@ mod images;
 mod images_filter;
 mod inspect;
 mod inspect_container;
+mod inspect_host;
 mod inspect_network;
 mod isolation;
 mod kill;
