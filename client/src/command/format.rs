@@ -219,7 +219,7 @@ mod tests {
             (Some("{{.ID}}"), "abc\ndef\n"),
             (Some("{{.ID}}\\t{{upper .Names}}"), "abc\tWEB\ndef\tDB\n"),
             (Some("table {{upper .Names}}\\t{{.ID}}"), "NAMES     CONTAINER ID\nWEB       abc\nDB        def\n"),
-            (Some("table {{.ID}}\t{{.Label \"a.b\"}}"), "CONTAINER ID   A.B\nabc            1\ndef            1\n"),
+            (Some("table {{.ID}}\t{{.Label \"a.b\"}}"), "CONTAINER ID   b\nabc            1\ndef            1\n"),
         ] {
             assert_eq!(text(format, &rows).unwrap(), expected, "{format:?}");
         }

@@ -83,7 +83,9 @@ fn own_config(container: &Container) -> Value {
     let published = &options.networking.published;
     let ports = image.exposed_ports.keys().cloned().chain(published.iter().map(|one| format!("{}/{}", one.port, one.protocol)));
     let ports: serde_json::Map<String, Value> = ports.map(|port| (port, json!({}))).collect();
-    let env = [&image.env[..], &options.env[..]].concat();
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let is_kept = |variable: &&String| !options.env.iter().any(|own| name(own) == name(variable));
+    let env: Vec<&String> = options.env.iter().chain(image.env.iter().filter(is_kept)).collect();
     json!({
         "Hostname": options.hostname.as_deref().unwrap_or(&config.id[..ID_DIGITS]),
         "Domainname": "",

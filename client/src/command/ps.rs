@@ -109,10 +109,15 @@ impl Ps {
         self.format.print(&List { headings: &HEADINGS, default: &default }, rows.iter().map(|row| self.row(row, &size(row))))
     }
 
-    /// In quotes, cut as docker cuts it.
+    /// In quotes, cut as docker cuts it. An argument with a space is in quotes of its own.
     fn command(&self, container: &Container) -> String {
-        let words = command(&container.config.image_config, &container.config.options).unwrap_or_default().join(" ");
-        format!("{:?}", self.cut(words, COMMAND_LIMIT))
+        let words = command(&container.config.image_config, &container.config.options).unwrap_or_default();
+        let quoted = |(index, word): (usize, &String)| match index > 0 && word.contains(' ') {
+            true => format!("'{word}'"),
+            false => word.clone(),
+        };
+        let line = words.iter().enumerate().map(quoted).collect::<Vec<_>>().join(" ");
+        format!("{:?}", self.cut(line, COMMAND_LIMIT))
     }
 
     fn cut(&self, text: String, limit: usize) -> String {

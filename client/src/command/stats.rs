@@ -62,6 +62,8 @@ const TABLE: &str = "table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.M
 
 /// A container and what it uses; nothing if it does not run.
 struct Row {
+    /// What it was asked for by, or its ID.
+    called: String,
     container: Container,
     used: Option<(f64, Sample)>,
 }
@@ -70,14 +72,14 @@ impl Stats {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let containers = global.containers()?;
         let mut before: HashMap<String, Sample> = HashMap::new();
-        for container in self.chosen(&containers)? {
+        for (_, container) in self.chosen(&containers)? {
             before.extend(containers.sample(&container).ok().map(|sample| (container.config.id, sample)));
         }
         std::thread::sleep(FIRST_INTERVAL);
         loop {
             let mut rows = Vec::new();
             let mut now = HashMap::new();
-            for container in self.chosen(&containers)? {
+            for (called, container) in self.chosen(&containers)? {
                 let used = match containers.sample(&container) {
                     Ok(sample) => {
                         let percent = before.get(&container.config.id).map_or(0.0, |earlier| sample.cpu_percent(earlier));
@@ -91,7 +93,7 @@ impl Stats {
                         None
                     }
                 };
-                rows.push(Row { container, used });
+                rows.push(Row { called, container, used });
             }
             before = now;
             if !self.show(&rows)? || self.no_stream {
@@ -101,12 +103,18 @@ impl Stats {
         }
     }
 
-    fn chosen(&self, containers: &Containers) -> Result<Vec<Container>> {
+    fn chosen(&self, containers: &Containers) -> Result<Vec<(String, Container)>> {
         if !self.containers.is_empty() {
-            return Ok(self.containers.iter().map(|name| containers.get(name)).collect::<std::result::Result<_, _>>()?);
+            let get = |name: &String| Ok((name.clone(), containers.get(name)?));
+            return self.containers.iter().map(get).collect();
         }
         let list = containers.list()?.into_iter().filter_map(std::result::Result::ok);
-        Ok(list.filter(|container| self.all || container.status.phase == Phase::Running).collect())
+        let list = list.filter(|container| self.all || container.status.phase == Phase::Running);
+        Ok(list.map(|container| (self.id(&container).to_owned(), container)).collect())
+    }
+
+    fn id<'a>(&self, container: &'a Container) -> &'a str {
+        if self.no_trunc { &container.config.id } else { &container.config.id[..ID_DIGITS] }
     }
 
     /// False if nobody reads any more.
@@ -125,7 +133,6 @@ impl Stats {
     /// docker's keys.
     fn row(&self, row: &Row) -> Value {
         let config = &row.container.config;
-        let id = if self.no_trunc { &config.id } else { &config.id[..ID_DIGITS] };
         let [cpu, memory, memory_share, network, block, tasks] = match &row.used {
             Some((percent, used)) => [
                 format!("{percent:.2}%"),
@@ -140,8 +147,8 @@ impl Stats {
         json!({
             "BlockIO": block,
             "CPUPerc": cpu,
-            "Container": id,
-            "ID": id,
+            "Container": row.called,
+            "ID": self.id(&row.container),
             "MemPerc": memory_share,
             "MemUsage": memory,
             "Name": config.name,

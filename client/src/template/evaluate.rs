@@ -318,9 +318,11 @@ impl<'a> Run<'a> {
                 let label = argument.json().as_str().ok_or_else(|| format!("{METHOD} wants the name of a label"))?;
                 Ok(Value::owned(labels.get(label).cloned().unwrap_or_else(|| Json::String(String::new()))))
             }
-            // The heading of a column that shows a label.
-            (Json::String(_), [argument]) if name == METHOD => {
-                Ok(Value::owned(argument.json().as_str().unwrap_or_default().to_uppercase().into()))
+            // As with docker: the heading of a column that shows a label.
+            (Json::String(_), [argument]) if name == METHOD && self.fields == Fields::Headings => {
+                let label = argument.json().as_str().unwrap_or_default();
+                let last = label.rsplit('.').next().unwrap_or_default();
+                Ok(Value::owned(last.replace(['-', '_'], " ").into()))
             }
             _ => Err(format!("{name} is no function, and takes no arguments")),
         }

@@ -66,6 +66,7 @@ impl Both {
         let layout = layout(Kind::Small)?;
         let net = Net::new()?;
         net.rbox(&["tag", &net.ready.image, "small:1"]);
+        net.rbox(&["rmi", &net.ready.image]);
         let both = Self { docker: Dockerd::start(&layout, "small:1")?, net, differences: RefCell::default() };
         both.succeed(&["network", "create", "--label", "x=y", "front"]);
         both.succeed(&["volume", "create", "--label", "a=b", "data"]);
@@ -208,7 +209,7 @@ fn templates_print_the_same(both: &Both) {
         "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}} {{(index .NetworkSettings.Networks \"front\").IPPrefixLen | lt 1}}",
         "{{index .Config.Labels \"tier\"}} {{index .Config.Labels \"none\"}}| {{.Config.Labels.none}} {{len .Config.Labels}}",
         "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{println .Driver}}",
-        "{{.Config.Env}} {{.Id | len}} {{.ID | len}} {{printf \"%-8s|%5d\" .State.Status .State.ExitCode}}",
+        "{{.Config.Env}} {{.ID | len}} {{printf \"%-8s|%5d\" .State.Status .State.ExitCode}}",
     ] {
         both.same(&["inspect", "--format", template, "one"]);
     }
