@@ -85,7 +85,7 @@ impl Ps {
         // Who asks for a status, or for the last ones, means those that do not run, too.
         let all = self.all || last.is_some() || filters.iter().any(Filter::is_about_all);
         let mut rows: Vec<Row> = Vec::new();
-        for container in containers.list()? {
+        for container in if all { containers.list()? } else { containers.list_live()? } {
             match container {
                 Ok(container) if all || container.status.is_up() => rows.push(Row {
                     paused: containers.is_paused(&container),

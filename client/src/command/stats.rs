@@ -108,7 +108,8 @@ impl Stats {
             let get = |name: &String| Ok((name.clone(), containers.get(name)?));
             return self.containers.iter().map(get).collect();
         }
-        let list = containers.list()?.into_iter().filter_map(std::result::Result::ok);
+        let list = if self.all { containers.list()? } else { containers.list_live()? };
+        let list = list.into_iter().filter_map(std::result::Result::ok);
         let list = list.filter(|container| self.all || container.status.phase == Phase::Running);
         Ok(list.map(|container| (self.id(&container).to_owned(), container)).collect())
     }

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::common::wait_until;
+use super::detached::no_containers;
 use super::dockerd::Dockerd;
-use super::fixture::{Kind, layout};
+use super::fixture::{Kind, Mounts, Ready, layout};
 use super::networks::Net;
 
 /// Says something and stays until it is asked to end.
@@ -28,6 +29,27 @@ const EXCEPTIONS: [(&str, &str); 8] = [
 /// Objects whose keys are nobody's to choose.
 const MAPS: [&str; 9] =
     ["Labels", "Options", "Ports", "PortBindings", "Networks", "Containers", "ExposedPorts", "Attributes", "Volumes"];
+
+#[test]
+fn what_containers_have_written_is_counted_if_somebody_asks() {
+    let Some(ready) = Ready::new() else { return };
+    let before = Mounts::now(&ready.user);
+    let write = "dd if=/dev/zero of=/big bs=1000 count=100 2>/dev/null; ln /big /again; ln -s / /all; echo up; sleep 1000";
+    let id = ready.detach(&["--name", "writes"], write);
+    ready.logged("writes", "up");
+    let size = ready.rbox(&["ps", "--format", "{{.Size}}"]);
+    assert!(size.starts_with("100kB (virtual "), "{size}");
+    assert_eq!(ready.rbox(&["ps", "--format", "{{json .Size}}"]), size.replace('\n', "\"\n").replace("100kB", "\"100kB"));
+    let table = ready.rbox(&["ps", "-s"]);
+    assert!(table.lines().next().unwrap().ends_with("SIZE") && table.trim_end().ends_with(')'), "{table}");
+    assert!(ready.rbox(&["ps", "--format", "json"]).contains("\"Size\":\"0B\""), "nobody asked");
+    let written = ready.rbox(&["inspect", "-s", "-f", "{{.SizeRw}} {{ge .SizeRootFs .SizeRw}}", "writes"]);
+    assert_eq!(written, "100001 true\n", "the file once, and the symbolic link");
+    assert_eq!(ready.rbox(&["inspect", "-f", "{{.SizeRw}}", "writes"]), "<no value>\n");
+    assert!(ready.inspect("writes").get("SizeRw").is_none());
+    ready.rbox(&["rm", "-f", "writes"]);
+    no_containers(&ready, &before, &[&id]);
+}
 
 /// The paths of all keys of a document.
 fn keys(document: &Value, path: &str, found: &mut BTreeSet<String>) {
