@@ -155,7 +155,7 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     assert_eq!(ready.rbox(&["volume", "create", "data"]), "data\n");
     let unnamed = ready.rbox(&["volume", "create"]);
     assert_eq!(unnamed.trim().len(), 64);
-    assert_eq!(ready.rbox(&["volume", "ls", "--filter", "name=dat"]), "DRIVER   VOLUME NAME\nlocal    data\n");
+    assert_eq!(ready.rbox(&["volume", "ls", "--filter", "name=dat"]), "DRIVER    VOLUME NAME\nlocal     data\n");
     let inspected: serde_json::Value = serde_json::from_str(&ready.rbox(&["volume", "inspect", "data"])).unwrap();
     assert_eq!(inspected[0]["Labels"], serde_json::json!({ "tier": "db" }));
     assert_eq!(inspected[0]["Mountpoint"].as_str(), ready.data("data").to_str());
