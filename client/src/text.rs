@@ -5,15 +5,26 @@ use std::time::{Duration, SystemTime};
 /// `text` without anything a terminal would obey: control characters and bidirectional overrides are
 /// shown as escapes.
 pub fn printable(text: &str) -> String {
-    let harmless = |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if text.chars().all(harmless) {
+    if is_printable(text) {
         return text.to_owned();
     }
-    text.chars().flat_map(|c| if harmless(c) { vec![c] } else { c.escape_default().collect() }).collect()
+    text.chars().flat_map(|c| if is_harmless(c) { vec![c] } else { c.escape_default().collect() }).collect()
+}
+
+/// Whether [`printable`] leaves it as it is.
+pub fn is_printable(text: &str) -> bool {
+    text.chars().all(is_harmless)
+}
+
+fn is_harmless(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// As [`printable`], of several lines: they and their tabs stay.
 pub fn printable_lines(text: &str) -> String {
+    if text.chars().all(|c| matches!(c, '\n' | '\t') || is_harmless(c)) {
+        return text.to_owned();
+    }
     text.split_inclusive(['\n', '\t'])
         .map(|part| match part.strip_suffix(['\n', '\t']) {
             Some(line) => printable(line) + &part[line.len()..],
@@ -143,7 +154,8 @@ fn align(lines: &[Vec<&str>], widths: &mut Vec<usize>, out: &mut String) {
         if block == 0 {
             for (index, cell) in lines[at].iter().enumerate() {
                 let width = widths.get(index).copied().unwrap_or_default();
-                out.push_str(&format!("{cell:<width$}"));
+                out.push_str(cell);
+                out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
             }
             out.push('\n');
             at += 1;

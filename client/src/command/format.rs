@@ -141,20 +141,21 @@ fn table(template: &Template, headings: &[(&str, &str)], rows: impl IntoIterator
     heading.insert(METHOD.into(), json!("LABEL"));
     // As with docker: what cannot be applied to headings has none.
     let mut text = template.render(&heading.into(), Fields::Headings).unwrap_or_default() + "\n";
-    for row in rows {
-        text.push_str(&template.render(&cells(row), Fields::Structures).map_err(|why| failed(template.text(), why))?);
+    for mut row in rows {
+        make_cells(&mut row);
+        text.push_str(&template.render(&row, Fields::Structures).map_err(|why| failed(template.text(), why))?);
         text.push('\n');
     }
     Ok(text::columns(&text::printable_lines(&text)))
 }
 
-/// A row whose texts break neither a line nor a column.
-fn cells(row: Value) -> Value {
+/// Has the texts of a row break neither a line nor a column.
+fn make_cells(row: &mut Value) {
     match row {
-        Value::String(text) => printable(&text).into(),
-        Value::Array(list) => list.into_iter().map(cells).collect(),
-        Value::Object(map) => map.into_iter().map(|(name, value)| (name, cells(value))).collect::<Map<_, _>>().into(),
-        other => other,
+        Value::String(text) if !text::is_printable(text) => *text = printable(text),
+        Value::Array(list) => list.iter_mut().for_each(make_cells),
+        Value::Object(map) => map.values_mut().for_each(make_cells),
+        _ => {}
     }
 }
 

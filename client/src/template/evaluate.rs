@@ -287,15 +287,15 @@ impl<'a> Run<'a> {
         };
         let anything = self.fields == Fields::Maps || value.is_map;
         let is_map = MAPS.contains(&name);
-        let key = match map.contains_key(name) {
-            true => name.to_owned(),
+        let other = match map.contains_key(name) {
+            true => None,
             false if anything => return Ok(Value::NONE),
             false => match map.keys().find(|key| key.eq_ignore_ascii_case(name)) {
-                Some(key) => key.clone(),
+                Some(key) => Some(key.clone()),
                 None => return Err(unknown_field(name, map)),
             },
         };
-        Ok(Value { json: value.part(&key), is_map })
+        Ok(Value { json: value.part(other.as_deref().unwrap_or(name)), is_map })
     }
 
     /// `.Label "NAME"`

@@ -449,7 +449,7 @@ pub(super) fn not_running(config: &Config) -> Error {
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
     let path = dir.join(name);
-    let bytes = files::read_bounded(&path, FILE_LIMIT_BYTES)?;
+    let bytes = files::read_replaced(&path, FILE_LIMIT_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(path.display(), format!("{error}; remove this container's directory {}", dir.display())))
 }
