@@ -55,6 +55,14 @@ pub enum Error {
         /// The rule it breaks.
         why: String,
     },
+    /// A `--format` template does not fit what it is applied to.
+    #[error("apply template {template:?}: {why}")]
+    Template {
+        /// The template.
+        template: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A configuration or credentials file is unusable.
     #[error("{path}: {why}")]
     Config {

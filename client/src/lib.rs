@@ -15,6 +15,7 @@ pub mod policy;
 pub mod progress;
 pub mod registry;
 pub mod signature;
+pub mod template;
 pub mod text;
 pub mod transfer;
 

@@ -8,10 +8,12 @@ use clap::Args;
 use longshore_runtime::Error;
 use longshore_runtime::events::{Event, EventQuery};
 use longshore_runtime::lifecycle::rfc3339;
+use serde_json::json;
 
+use super::Global;
+use super::format::ListFormat;
 use super::label::{Wanted, all_fit, joined};
 use super::logs::parse_time;
-use super::{Format, Global};
 use crate::error::Result;
 use crate::text::printable;
 
@@ -30,9 +32,8 @@ pub(super) struct Events {
     /// one kind any (but all labels), of several all
     #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,12 +105,8 @@ impl Events {
             if !self.wants(&event) {
                 return Ok(true);
             }
-            let written = match self.format {
-                Format::Json => {
-                    serde_json::to_writer(&mut out, &event).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"))
-                }
-                Format::Table => writeln!(out, "{}", line(&event)),
-            };
+            let line = self.format.line(&json!(event))?.unwrap_or_else(|| line(&event));
+            let written = writeln!(out, "{line}");
             match written.and_then(|()| out.flush()) {
                 Ok(()) => Ok(true),
                 // The reader has what it wanted.

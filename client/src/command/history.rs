@@ -1,24 +1,23 @@
 //! `rbox history`
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args};
 use longshore_runtime::Store;
 use longshore_runtime::image::HistoryEntry;
 use longshore_runtime::store::Image;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Format, Global, json_lines, print};
+use super::Global;
+use super::format::{List, ListFormat};
 use crate::error::Result;
 use crate::text;
 
 /// Show the steps by which an image was made
 #[derive(Debug, Args)]
 pub(super) struct History {
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
     /// Sizes and times for people
     #[arg(short = 'H', long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     human: bool,
@@ -44,17 +43,26 @@ struct Row {
     bytes: u64,
 }
 
+/// docker's fields and their headings.
+const HEADINGS: [(&str, &str); 6] = [
+    ("Comment", "COMMENT"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedBy", "CREATED BY"),
+    ("CreatedSince", "CREATED"),
+    ("ID", "IMAGE"),
+    ("Size", "SIZE"),
+];
+
 impl History {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let store = global.store()?;
         let rows = self.rows(&store, &store.get(&self.image)?)?;
-        let headings = ["IMAGE", if self.human { "CREATED" } else { "CREATED AT" }, "CREATED BY", "SIZE", "COMMENT"];
-        print(|out| match (self.quiet, self.format) {
-            (true, _) => rows.iter().try_for_each(|row| writeln!(out, "{}", row.id)),
-            (_, Format::Json) => json_lines(out, rows.iter().map(|row| self.json(row))),
-            (_, Format::Table) => text::table(out, &headings, &rows.iter().map(|row| self.cells(row)).collect::<Vec<_>>()),
-        })?;
-        Ok(ExitCode::SUCCESS)
+        let default = match (self.quiet, self.human) {
+            (true, _) => "{{.ID}}",
+            (_, true) => "table {{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
+            _ => "table {{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
+        };
+        self.format.print(&List { headings: &HEADINGS, default }, rows.iter().map(|row| self.row(row)))
     }
 
     /// The steps, the last first. Those that are said to have changed files have the layers, in turn.
@@ -85,18 +93,12 @@ impl History {
         if self.human { text::size(row.bytes) } else { row.bytes.to_string() }
     }
 
-    fn cells(&self, row: &Row) -> Vec<String> {
-        let created = row.entry.created.as_deref();
-        let created = if self.human { text::age(created) } else { created.unwrap_or("N/A").to_owned() };
-        vec![row.id.clone(), created, self.step(row), self.size(row), row.entry.comment.clone()]
-    }
-
     /// docker's keys.
-    fn json(&self, row: &Row) -> serde_json::Value {
+    fn row(&self, row: &Row) -> Value {
         let created = row.entry.created.as_deref();
         json!({
             "Comment": row.entry.comment,
-            "CreatedAt": created,
+            "CreatedAt": created.unwrap_or("N/A"),
             "CreatedBy": self.step(row),
             "CreatedSince": text::age(created),
             "ID": row.id,

@@ -8,7 +8,8 @@ use longshore_runtime::container::{LogDriver, Phase};
 use longshore_runtime::name::Platform;
 use serde_json::{Value, json};
 
-use super::{Format, Global, print};
+use super::format::DocumentFormat;
+use super::{Global, print};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -18,30 +19,25 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Show what there is on this machine
 #[derive(Debug, Args)]
 pub(super) struct Info {
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: DocumentFormat,
 }
 
 /// Show the version
 #[derive(Debug, Args)]
 pub(super) struct Version {
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: DocumentFormat,
 }
 
 impl Version {
     pub(super) fn execute(self) -> Result<ExitCode> {
         let Platform { os, architecture, .. } = Platform::host();
-        print(|out| match self.format {
-            // docker's keys where there is no daemon.
-            Format::Json => {
-                let client = json!({ "Version": VERSION, "Os": os, "Arch": architecture });
-                writeln!(out, "{}", json!({ "Client": client, "Server": null }))
-            }
-            Format::Table => writeln!(out, "Client:\n Version:    {VERSION}\n OS/Arch:    {os}/{architecture}"),
-        })?;
+        // docker's keys where there is no daemon.
+        let document = json!({ "Client": { "Version": VERSION, "Os": os, "Arch": architecture }, "Server": null });
+        let text = self.format.line(&document)?;
+        let text = text.unwrap_or_else(|| format!("Client:\n Version:    {VERSION}\n OS/Arch:    {os}/{architecture}"));
+        print(|out| writeln!(out, "{text}"))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -49,9 +45,10 @@ impl Version {
 impl Info {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let info = describe(global)?;
-        print(|out| match self.format {
-            Format::Json => writeln!(out, "{info}"),
-            Format::Table => lines(&info).iter().try_for_each(|line| writeln!(out, "{}", printable(line))),
+        let text = self.format.line(&info)?;
+        print(|out| match text {
+            Some(text) => writeln!(out, "{text}"),
+            None => lines(&info).iter().try_for_each(|line| writeln!(out, "{}", printable(line))),
         })?;
         Ok(ExitCode::SUCCESS)
     }

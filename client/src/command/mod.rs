@@ -9,11 +9,14 @@ mod create;
 mod documents;
 mod events;
 mod exec;
+mod format;
 mod history;
 mod images;
+mod images_filter;
 mod info;
 mod inspect;
 mod inspect_container;
+mod inspect_host;
 mod inspect_network;
 mod isolation;
 mod kill;
@@ -31,6 +34,7 @@ mod pause;
 mod port;
 mod prune;
 mod ps;
+mod ps_filter;
 mod pull;
 mod push;
 mod rename;
@@ -54,7 +58,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use longshore_runtime::container::{self, Containers};
 use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::{Store, unpack};
@@ -115,16 +119,6 @@ struct Own {
     unpack: unpack::Options,
     /// The user namespace this process is in now, if it is not root's.
     rootless: Option<Mapping>,
-}
-
-/// How rows are printed.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Format {
-    /// Columns for people
-    #[default]
-    Table,
-    /// One JSON document a line
-    Json,
 }
 
 /// Images and containers without a daemon.
@@ -243,9 +237,4 @@ fn print(write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> io::
         }
         _ => Ok(()),
     }
-}
-
-/// Writes each row as one line of JSON.
-fn json_lines(out: &mut impl Write, rows: impl IntoIterator<Item = serde_json::Value>) -> io::Result<()> {
-    rows.into_iter().try_for_each(|row| writeln!(out, "{row}"))
 }

@@ -1,7 +1,5 @@
 //! Removing containers.
 
-use std::os::unix::fs::MetadataExt;
-
 use rustix::fs::FlockOperation;
 
 use super::record::Config;
@@ -41,11 +39,6 @@ impl Containers {
         Ok(config.auto_remove && !self.directory(&config.id).exists())
     }
 
-    /// What a container takes on disk: what it wrote, its log and its files, in bytes.
-    pub fn disk_bytes(&self, id: &str) -> u64 {
-        tree_bytes(&self.directory(id))
-    }
-
     /// Takes a container away and its name back, and removes what it was made of; with `volumes` those
     /// that nobody gave a name.
     pub(super) fn discard(&self, config: &Config, volumes: bool) -> Result<()> {
@@ -65,18 +58,6 @@ impl Containers {
         self.tell("destroy", config, &[]);
         self.store.release(claims(&gone), &lease)
     }
-}
-
-/// What the files of a tree take. Of one that changes meanwhile, or cannot be read, what can be seen.
-fn tree_bytes(path: &std::path::Path) -> u64 {
-    let Ok(metadata) = path.symlink_metadata() else { return 0 };
-    // With several names it is only gone with the last: counted in parts.
-    let own = metadata.blocks() * 512 / metadata.nlink().max(1);
-    if !metadata.is_dir() {
-        return own;
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    metadata.blocks() * 512 + entries.map(|entry| tree_bytes(&entry.path())).sum::<u64>()
 }
 
 fn runs(container: &Container) -> Error {

@@ -299,10 +299,21 @@ impl Containers {
     /// All containers, the newest first. One whose files are damaged is reported as an error and does not hide
     /// the others; one whose monitor was killed is put right first, or has gone if that was what it was to do.
     pub fn list(&self) -> Result<Vec<Result<Container>>> {
+        self.list_those(|_| true)
+    }
+
+    /// As [`Containers::list`], of those that run or are about to: of the others no more is read than that they do not.
+    pub fn list_live(&self) -> Result<Vec<Result<Container>>> {
+        // What cannot be read is reported by who reads all of it.
+        self.list_those(|id| self.status(id).map_or(true, |status| status.is_live()))
+    }
+
+    fn list_those(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Result<Container>>> {
         self.networks().repair();
         let mut list: Vec<_> = self
             .ids()?
             .iter()
+            .filter(|id| wanted(id))
             .map(|id| self.load(id))
             // One that went this moment.
             .filter(|loaded| !matches!(loaded, Err(Error::NotFound { .. })))
@@ -431,7 +442,7 @@ pub(super) fn not_running(config: &Config) -> Error {
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
     let path = dir.join(name);
-    let bytes = files::read_bounded(&path, FILE_LIMIT_BYTES)?;
+    let bytes = files::read_replaced(&path, FILE_LIMIT_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(path.display(), format!("{error}; remove this container's directory {}", dir.display())))
 }

@@ -38,6 +38,7 @@ pub(crate) use files::{LOCAL_HOSTS, host_file};
 pub(crate) use isolation::INIT_PATH;
 pub use isolation::{Device, Isolation, NamespaceMode};
 pub use limits::{Limits, Ulimit, parse_size};
+pub use mounts::{masked_paths, read_only_paths};
 pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
 pub(crate) use user::home;
@@ -378,8 +379,8 @@ fn linux(options: &RunOptions, capabilities: &Capabilities) -> Result<Linux> {
         .resources(resources)
         .sysctl(sysctl)
         .seccomp(seccomp::default_profile(capabilities)?)
-        .masked_paths(mounts::masked_paths())
-        .readonly_paths(mounts::read_only_paths())
+        .masked_paths(masked_paths())
+        .readonly_paths(read_only_paths())
         .build()
         .map_err(|error| build_error(&error))
 }

@@ -104,7 +104,7 @@ fn a_detached_container_prints_its_id_logs_and_is_kept_until_it_is_removed() {
     let table = ready.rbox(&["ps", "-a"]);
     let headings: Vec<&str> = table.lines().next().unwrap().split("   ").map(str::trim).filter(|h| !h.is_empty()).collect();
     assert_eq!(headings, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
-    assert!(table.contains("\"sh -c echo out; ech…\"") && table.trim_end().ends_with("web"), "{table}");
+    assert!(table.contains("\"sh -c 'echo out; ec…\"") && table.trim_end().ends_with("web"), "{table}");
     let state = &ready.inspect("web")["State"];
     assert_eq!((state["Status"].as_str(), state["ExitCode"].as_u64(), state["Pid"].as_i64()), (Some("exited"), Some(7), Some(0)));
     assert_eq!(ready.rbox(&["rm", "web"]), "web\n");

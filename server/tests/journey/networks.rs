@@ -114,7 +114,7 @@ impl Net {
     }
 
     /// The ID of a container in the background.
-    fn detach(&self, options: &[&str], script: &str) -> String {
+    pub(super) fn detach(&self, options: &[&str], script: &str) -> String {
         let mark = format!("MARK={}", self.ready.user.store().display());
         self.sh(&[&["-d", "-e", &mark], options].concat(), script).trim().to_owned()
     }

@@ -155,7 +155,7 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     assert_eq!(ready.rbox(&["volume", "create", "data"]), "data\n");
     let unnamed = ready.rbox(&["volume", "create"]);
     assert_eq!(unnamed.trim().len(), 64);
-    assert_eq!(ready.rbox(&["volume", "ls", "--filter", "name=dat"]), "DRIVER   VOLUME NAME\nlocal    data\n");
+    assert_eq!(ready.rbox(&["volume", "ls", "--filter", "name=dat"]), "DRIVER    VOLUME NAME\nlocal     data\n");
     let inspected: serde_json::Value = serde_json::from_str(&ready.rbox(&["volume", "inspect", "data"])).unwrap();
     assert_eq!(inspected[0]["Labels"], serde_json::json!({ "tier": "db" }));
     assert_eq!(inspected[0]["Mountpoint"].as_str(), ready.data("data").to_str());
@@ -193,7 +193,7 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     assert_eq!(ready.rbox(&["volume", "prune", "-f"]), format!("Deleted Volumes:\n{unnamed}\nTotal reclaimed space: 0B\n"));
     ready.rbox(&["rm", "web"]);
     fs::write(ready.data("data").join("file"), vec![1; 100_000]).unwrap();
-    assert!(ready.rbox(&["system", "df"]).lines().any(|row| row.starts_with("Local Volumes   1       0        102kB")));
+    assert!(ready.rbox(&["system", "df"]).lines().any(|row| row.starts_with("Local Volumes   1         0         102kB")));
     assert_eq!(ready.rbox(&["volume", "prune", "-f", "--all"]), "Deleted Volumes:\ndata\n\nTotal reclaimed space: 102kB\n");
     assert_eq!(ready.volumes(), Vec::<String>::new());
     ready.user.check_store();
