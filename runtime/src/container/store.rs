@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::log_file::LogOptions;
+use super::log_file::{LogDriver, LogOptions};
 use super::names;
 use super::prepare;
 use super::record::{Config, End, Phase, Status, boot};
@@ -87,6 +87,8 @@ pub struct Create {
     pub labels: BTreeMap<String, String>,
     /// Its standard input ends with that of the first who is attached.
     pub stdin_once: bool,
+    /// Its input and output are those of the command that [runs it in the foreground](Containers::run_here).
+    pub direct: bool,
 }
 
 impl Containers {
@@ -135,6 +137,9 @@ impl Containers {
         let claims: String = claims.map(|claim| claim + "\n").collect();
         std::fs::write(dir.join("claims"), claims).attempt(|| "write a container's claims")?;
         End::write(None, &files::open_lock(&dir.join("lock"))?)?;
+        if create.direct {
+            create.log.driver = LogDriver::None;
+        }
         let given = create.name.clone();
         let mut config = Config {
             id: lease.id().to_owned(),
@@ -154,8 +159,9 @@ impl Containers {
             health: create.health.over(image.config.config.healthcheck.as_ref()),
             labels: create.labels,
             stdin_once: create.stdin_once,
+            direct: create.direct,
         };
-        save(&dir, "status.json", &Status::new())?;
+        write_new(&dir, "status.json", &Status::new())?;
         // Only under this lock do names and directories come and go: a name without a container is what a
         // killed process left.
         let lock = self.store.lock(FlockOperation::LockExclusive)?;
@@ -175,7 +181,7 @@ impl Containers {
         let made = self
             .volumes()
             .provide(&config.options.volumes, lease)
-            .and_then(|()| save(&dir, "container.json", &config))
+            .and_then(|()| write_new(&dir, "container.json", &config))
             .and_then(|()| std::fs::rename(&dir, self.directory(&config.id)).attempt(|| "put a container in its place"));
         if made.is_err() {
             let _ = std::fs::remove_file(self.name_path(&config.name));
@@ -410,7 +416,7 @@ impl Containers {
         opened.ok_or_else(|| not_running(config))
     }
 
-    /// A container's monitor, if that lives.
+    /// A container's monitor, or the command that watches it, if that lives.
     pub(super) fn monitor(&self, status: &Status) -> Option<OwnedFd> {
         let (pid, ticks) = status.monitor;
         if !status.is_up() || status.boot != boot() {
@@ -441,6 +447,13 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Re
     let bytes = files::read_bounded(&path, FILE_LIMIT_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(path.display(), format!("{error}; remove this container's directory {}", dir.display())))
+}
+
+/// Writes a file in a directory that nobody sees yet.
+fn write_new<T: serde::Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
+    let attempted = || format!("write {name} in {}", dir.display());
+    let text = serde_json::to_vec(value).map_err(std::io::Error::from).attempt(attempted)?;
+    std::fs::write(dir.join(name), text).attempt(attempted)
 }
 
 /// Replaces a file as a whole: what a killed process was writing nobody sees.

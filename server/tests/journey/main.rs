@@ -10,6 +10,7 @@ mod daily;
 mod detached;
 mod double;
 mod fixture;
+mod foreground;
 mod image;
 mod isolation;
 mod killed;
