@@ -111,6 +111,8 @@ pub(super) fn describe(containers: &Containers, container: &Container) -> Value 
         "NetworkSettings": inspect_network::settings(container),
         "Config": {
             "Hostname": options.hostname.as_deref().unwrap_or(&config.id[..12]),
+            "Domainname": options.domainname.as_deref().unwrap_or_default(),
+            "ExposedPorts": (!config.image_config.exposed_ports.is_empty()).then_some(&config.image_config.exposed_ports),
             "User": options.user.as_deref().unwrap_or(&config.image_config.user),
             "Tty": options.tty,
             "OpenStdin": config.interactive,

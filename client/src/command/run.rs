@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use longshore_runtime::container::{AttachOptions, Containers, Create, LogDriver, LogOptions};
 use longshore_runtime::lifecycle::Signal;
 use longshore_runtime::name::Reference;
+use longshore_runtime::network::Published;
 use longshore_runtime::spec::RunOptions;
 use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
@@ -41,6 +42,15 @@ pub(super) struct Run {
     /// The container's host name
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
+    /// The container's NIS domain name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// Say something of the container to who reads its runtime configuration
+    #[arg(long = "annotation", value_name = "NAME[=VALUE]", value_parser = super::label::parse)]
+    annotations: Vec<(String, String)>,
+    /// Where the container listens, beside what its image says: for --publish-all, and for people
+    #[arg(long, value_name = "PORT[-PORT][/PROTOCOL]")]
+    expose: Vec<String>,
     /// Run in the background and print the container's ID
     #[arg(short, long)]
     detach: bool,
@@ -162,6 +172,7 @@ impl Run {
     fn make(mut self, global: &Global, start: bool) -> Result<ExitCode> {
         let args = self.image_and_command.split_off(1);
         let image_name = self.image_and_command.swap_remove(0);
+        let exposed = exposed(&self.expose)?;
         let (log, attach, watched) = (self.log()?, self.attach_options(), self.is_watched());
         let mut cidfile = self.cidfile.as_ref().map(|path| CidFile::new(path)).transpose()?;
         let Own { store, unpack, rootless } = global.own_store()?;
@@ -174,6 +185,8 @@ impl Run {
             workdir: self.workdir,
             user: self.user,
             hostname: self.hostname,
+            domainname: self.domainname,
+            annotations: self.annotations.into_iter().collect(),
             tty: self.tty,
             no_new_privileges: self.security_opt.contains(&SecurityOption::NoNewPrivileges),
             read_only: self.read_only,
@@ -193,6 +206,7 @@ impl Run {
             stop_signal: self.stop_signal.map(|signal| signal.to_string()),
             stop_timeout_s: self.stop_timeout,
             log,
+            exposed,
             // What a container in the background reads has no end, whoever is attached.
             stdin_once: attach.stdin && !self.detach,
             ..Create::default()
@@ -270,6 +284,16 @@ impl Run {
         let image = store.find_leased(name, lease)?;
         Ok(image.map_or_else(|| store.get(name), Ok)?)
     }
+}
+
+/// Each port that is named, as an image names it.
+fn exposed(texts: &[String]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for text in texts {
+        let (ports, protocol) = Published::parse_ports(text)?;
+        all.extend(ports.map(|port| format!("{port}/{protocol}")));
+    }
+    Ok(all)
 }
 
 /// The file that gets the container's ID: made at once, so that two commands never share one, and gone if there

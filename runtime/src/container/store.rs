@@ -19,7 +19,7 @@ use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::events::Event;
 use crate::files;
-use crate::image::Healthcheck;
+use crate::image::{Declared, Healthcheck};
 use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
 use crate::name::Digest;
 use crate::spec::{Network, RunOptions};
@@ -89,6 +89,8 @@ pub struct Create {
     pub stdin_once: bool,
     /// Its input and output are those of the command that [runs it in the foreground](Containers::run_here).
     pub direct: bool,
+    /// Where it listens, beside what its image says: `PORT/PROTOCOL` each.
+    pub exposed: Vec<String>,
 }
 
 impl Containers {
@@ -140,6 +142,8 @@ impl Containers {
         if create.direct {
             create.log.driver = LogDriver::None;
         }
+        let mut image_config = image.config.config.clone();
+        image_config.exposed_ports.extend(create.exposed.into_iter().map(|port| (port, Declared {})));
         let given = create.name.clone();
         let mut config = Config {
             id: lease.id().to_owned(),
@@ -148,7 +152,7 @@ impl Containers {
             image: create.image,
             image_id: image.id().clone(),
             layers: image.diff_ids().to_vec(),
-            image_config: image.config.config.clone(),
+            image_config,
             options: create.options,
             interactive: create.interactive,
             auto_remove: create.auto_remove,

@@ -2,9 +2,26 @@
 
 use super::common::needs::useful;
 use super::common::wait_until;
-use super::detached::no_containers;
+use super::detached::{POLITE, no_containers};
 use super::fixture::{Mounts, Ready};
 use super::tools::stderr;
+
+#[test]
+fn what_is_only_said_of_a_container_is_told_to_who_asks() {
+    let Some(ready) = Ready::new() else { return };
+    let options = ["--domainname", "yard", "--annotation", "com.example/x=1", "--expose", "81", "--expose", "7000-7001/udp"];
+    let id = ready.detach(&options, POLITE);
+    assert_eq!(ready.rbox(&["exec", &id, "cat", "/proc/sys/kernel/domainname"]), "yard\n");
+    let spec = std::fs::read(ready.user.store().join("containers").join(&id).join("config.json")).unwrap();
+    let spec: serde_json::Value = serde_json::from_slice(&spec).unwrap();
+    assert_eq!(spec["annotations"], serde_json::json!({ "com.example/x": "1" }));
+    let ports = &ready.inspect(&id)["Config"]["ExposedPorts"];
+    assert_eq!(*ports, serde_json::json!({ "81/tcp": {}, "7000/udp": {}, "7001/udp": {} }));
+    ready.rbox(&["rm", "-f", &id]);
+    for bad in ["0", "x", "5-3", "80/what"] {
+        assert_eq!(ready.run(&["--rm", "--expose", bad], &["true"]).status.code(), Some(125), "{bad}");
+    }
+}
 
 #[test]
 fn a_first_process_of_ours_passes_signals_on_and_reaps_orphans() {
