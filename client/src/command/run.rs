@@ -216,7 +216,7 @@ impl Run {
         let containers = Containers::open(&store)?;
         let mut made = |id: &str| cidfile.as_mut().map_or(Ok(()), |file| file.write(id));
         if start && !self.detach && self.rm && !watched && !is_asked {
-            return Ok(ExitCode::from(containers.run_here(lease, &image, create, rootless, &mut made)?.code()));
+            return Ok(ExitCode::from(containers.run_here(&lease, &image, create, rootless, &mut made)?.code()));
         }
         let config = containers.create(&lease, &image, create)?;
         // The container has claims of its own.

@@ -35,14 +35,14 @@ impl Containers {
     /// [`Store::find_leased`]: crate::Store::find_leased
     pub fn run_here(
         &self,
-        lease: Lease,
+        lease: &Lease,
         image: &Image,
         create: Create,
         rootless: Option<Mapping>,
         made: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Exit> {
         let guard = Guard::start(&mut || remove_tree(&lease.scratch()).is_ok() & self.remove_remains(lease.id()).is_ok())?;
-        let config = self.create(&lease, image, Create { direct: true, ..create })?;
+        let config = self.create(lease, image, Create { direct: true, ..create })?;
         made(&config.id)?;
         let path = self.directory(&config.id).join("lock");
         let lock = File::options().read(true).write(true).open(&path).attempt(|| format!("open {}", path.display()))?;
@@ -53,7 +53,7 @@ impl Containers {
         let launched = launching.launch().inspect_err(|error| launching.failed(error))?;
         let exit = self.watch_here(&config, launched, &signals, &lock)?;
         // Its name may be another by now.
-        self.discard_into(&lease, &self.config(&config.id)?, true)?;
+        self.discard_into(lease, &self.config(&config.id)?, true)?;
         // After an error it looks whether there is anything left.
         guard.dismiss();
         Ok(exit)
