@@ -88,7 +88,7 @@ fn own_config(container: &Container) -> Value {
     let env: Vec<&String> = options.env.iter().chain(image.env.iter().filter(is_kept)).collect();
     json!({
         "Hostname": options.hostname.as_deref().unwrap_or(&config.id[..ID_DIGITS]),
-        "Domainname": "",
+        "Domainname": options.domainname.as_deref().unwrap_or_default(),
         "User": options.user.as_deref().unwrap_or(&image.user),
         "AttachStdin": false,
         "AttachStdout": false,

@@ -418,7 +418,7 @@ pub(super) fn remove_unused(containers: &Containers, wanted: impl Fn(&Definition
     for network in made(&networks)?.into_iter().filter(|network| unused(network) && wanted(network)) {
         match networks.remove(&network) {
             Ok(()) => removed.push(network.name),
-            // A container in the foreground has it.
+            // A container that was made this moment has it.
             Err(Error::Busy { .. }) => {}
             Err(e) => return Err(e.into()),
         }

@@ -19,6 +19,7 @@ pub(super) enum OfContainer {
     Run(Box<run::Run>),
     // A container that is only made is in nobody's background.
     #[command(mut_arg("detach", |arg| arg.hide(true)))]
+    #[command(mut_arg("detach_keys", |arg| arg.hide(true)), mut_arg("sig_proxy", |arg| arg.hide(true)))]
     Create(Box<create::Create>),
     Logs(logs::Logs),
     Exec(exec::Exec),

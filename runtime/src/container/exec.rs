@@ -4,9 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::launching::pipe;
 use super::monitor::HIGH_FD;
 use super::record::{Config, Phase};
-use super::start::pipe;
 use super::store::{Container, Containers, not_running};
 use crate::error::{Attempt, Result};
 use crate::files;

@@ -107,7 +107,7 @@ impl Containers {
         let root = overlay.mount_by(&mut |path| layers.open(path))?;
         let mut volumes = config.options.volumes.clone();
         if !volumes.is_empty() {
-            let mounting = Mounting { root: root.as_fd(), private: None, fill: false, rootless };
+            let mounting = Mounting { root: root.as_fd(), fill: false, rootless };
             Volumes::of(&self.store).mount(&mut volumes, &mounting)?;
             sys::unshare(libc::CLONE_NEWNS).attempt(attempted)?;
             rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).attempt(attempted)?;

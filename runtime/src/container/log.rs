@@ -57,6 +57,10 @@ impl Containers {
     ///
     /// [`Error::Invalid`] when the container has no log; what `each` fails with.
     pub fn logs(&self, container: &Container, query: &LogQuery, each: &mut dyn FnMut(&LogEntry) -> Result<bool>) -> Result<()> {
+        if container.config.direct {
+            let why = "its output went to the command that runs it (`rrun --rm`): without --rm, or with --log-driver json-file, it is kept";
+            return Err(Error::invalid(format!("container {}", container.config.name), why));
+        }
         match container.config.log.driver {
             LogDriver::JsonFile => self.read_files(container, query, each),
             LogDriver::Journald => self.read_journal(container, query, each),

@@ -59,6 +59,9 @@ pub struct Config {
     /// Its standard input ends with that of the first who is attached.
     #[serde(default)]
     pub stdin_once: bool,
+    /// Its input and output are those of the command that runs it and watches it itself: it has no monitor and no log.
+    #[serde(default)]
+    pub direct: bool,
 }
 
 impl Config {
@@ -124,7 +127,7 @@ pub struct Status {
     /// Which start of the machine this is about: a process's number means nothing after the next.
     #[serde(default)]
     pub(super) boot: String,
-    /// Its monitor and when that began, in clock ticks since the machine did.
+    /// Its monitor, or the command that watches it, and when that began, in clock ticks since the machine did.
     #[serde(default)]
     pub(super) monitor: (i32, u64),
 }

@@ -6,7 +6,7 @@ use super::record::Config;
 use super::store::{Container, Containers};
 use crate::error::{Attempt, Error, Result};
 use crate::lifecycle::Signal;
-use crate::store::claims;
+use crate::store::{Lease, claims};
 use crate::volume::Volumes;
 
 impl Containers {
@@ -43,7 +43,11 @@ impl Containers {
     /// that nobody gave a name.
     pub(super) fn discard(&self, config: &Config, volumes: bool) -> Result<()> {
         // Dropped last: the slow part, removing a tree, then happens after the lock is given back.
-        let lease = self.store.lease()?;
+        self.discard_into(&self.store.lease()?, config, volumes)
+    }
+
+    /// The same with a lease there is, with which it goes.
+    pub(super) fn discard_into(&self, lease: &Lease, config: &Config, volumes: bool) -> Result<()> {
         let lock = self.store.lock(FlockOperation::LockExclusive)?;
         let gone = lease.scratch().join("container");
         match std::fs::rename(self.directory(&config.id), &gone) {
@@ -52,11 +56,11 @@ impl Containers {
         }
         self.give_names_back();
         if volumes {
-            Volumes::of(&self.store).release(&config.options.volumes, &lease)?;
+            Volumes::of(&self.store).release(&config.options.volumes, lease)?;
         }
         drop(lock);
         self.tell("destroy", config, &[]);
-        self.store.release(claims(&gone), &lease)
+        self.store.release(claims(&gone), lease)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::log_options::LogOptions;
+use super::log_options::{LogDriver, LogOptions};
 use super::names;
 use super::prepare;
 use super::record::{Config, End, Phase, Status, boot};
@@ -18,7 +18,7 @@ use super::restart::RestartPolicy;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
-use crate::image::Healthcheck;
+use crate::image::{Declared, Healthcheck};
 use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
 use crate::name::Digest;
 use crate::spec::{Network, RunOptions};
@@ -86,6 +86,10 @@ pub struct Create {
     pub labels: BTreeMap<String, String>,
     /// Its standard input ends with that of the first who is attached.
     pub stdin_once: bool,
+    /// Its input and output are those of the command that [runs it in the foreground](Containers::run_here).
+    pub direct: bool,
+    /// Where it listens, beside what its image says: `PORT/PROTOCOL` each.
+    pub exposed: Vec<String>,
 }
 
 impl Containers {
@@ -135,6 +139,11 @@ impl Containers {
         let claims: String = claims.map(|claim| claim + "\n").collect();
         std::fs::write(dir.join("claims"), claims).attempt(|| "write a container's claims")?;
         End::write(None, &files::open_lock(&dir.join("lock"))?)?;
+        if create.direct {
+            create.log.driver = LogDriver::None;
+        }
+        let mut image_config = image.config.config.clone();
+        image_config.exposed_ports.extend(create.exposed.into_iter().map(|port| (port, Declared {})));
         let given = create.name.clone();
         let mut config = Config {
             id: lease.id().to_owned(),
@@ -143,7 +152,7 @@ impl Containers {
             image: create.image,
             image_id: image.id().clone(),
             layers: image.diff_ids().to_vec(),
-            image_config: image.config.config.clone(),
+            image_config,
             options: create.options,
             interactive: create.interactive,
             auto_remove: create.auto_remove,
@@ -154,8 +163,9 @@ impl Containers {
             health: create.health.over(image.config.config.healthcheck.as_ref()),
             labels: create.labels,
             stdin_once: create.stdin_once,
+            direct: create.direct,
         };
-        save(&dir, "status.json", &Status::new())?;
+        write_new(&dir, "status.json", &Status::new())?;
         // Only under this lock do names and directories come and go: a name without a container is what a
         // killed process left.
         let lock = self.store.lock(FlockOperation::LockExclusive)?;
@@ -175,7 +185,7 @@ impl Containers {
         let made = self
             .volumes()
             .provide(&config.options.volumes, lease)
-            .and_then(|()| save(&dir, "container.json", &config))
+            .and_then(|()| write_new(&dir, "container.json", &config))
             .and_then(|()| std::fs::rename(&dir, self.directory(&config.id)).attempt(|| "put a container in its place"));
         if made.is_err() {
             let _ = std::fs::remove_file(self.name_path(&config.name));
@@ -414,7 +424,7 @@ impl Containers {
         opened.ok_or_else(|| not_running(config))
     }
 
-    /// A container's monitor, if that lives.
+    /// A container's monitor, or the command that watches it, if that lives.
     pub(super) fn monitor(&self, status: &Status) -> Option<OwnedFd> {
         let (pid, ticks) = status.monitor;
         if !status.is_up() || status.boot != boot() {
@@ -445,6 +455,13 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Re
     let bytes = files::read_replaced(&path, FILE_LIMIT_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(path.display(), format!("{error}; remove this container's directory {}", dir.display())))
+}
+
+/// Writes a file in a directory that nobody sees yet.
+fn write_new<T: serde::Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
+    let attempted = || format!("write {name} in {}", dir.display());
+    let text = serde_json::to_vec(value).map_err(std::io::Error::from).attempt(attempted)?;
+    std::fs::write(dir.join(name), text).attempt(attempted)
 }
 
 /// Replaces a file as a whole: what a killed process was writing nobody sees.

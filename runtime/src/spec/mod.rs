@@ -12,7 +12,7 @@ mod mounts;
 mod parse;
 mod user;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
@@ -91,6 +91,12 @@ pub struct RunOptions {
     pub user: Option<String>,
     /// Else the id's first 12 characters, or the host's name with the host's network.
     pub hostname: Option<String>,
+    /// The NIS domain name it has.
+    #[serde(default)]
+    pub domainname: Option<String>,
+    /// What is told to who reads the runtime's configuration.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     /// The container's network.
     pub network: Network,
     /// What else is asked of it.
@@ -195,7 +201,9 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
         .linux(linux(options, &capabilities)?)
         .build()
         .map_err(|error| build_error(&error))?;
-    spec.set_annotations(None);
+    let annotations = options.annotations.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    spec.set_annotations(Some(annotations).filter(|annotations: &HashMap<_, _>| !annotations.is_empty()));
+    spec.set_domainname(options.domainname.clone());
     options.isolation.apply(&mut spec, options)?;
     Ok(spec)
 }

@@ -83,7 +83,7 @@ impl Store {
         if claims.first().is_none_or(|manifest| entries.iter().any(|entry| entry.digest == *manifest)) {
             return Ok(());
         }
-        let leased: HashSet<Digest> = self.leased()?.into_iter().collect();
+        let leased: HashSet<Digest> = self.leased_by_others(lease)?.into_iter().collect();
         self.discard_unreferenced(entries, claims.into_iter().filter(|digest| !leased.contains(digest)).collect(), lease)
     }
 

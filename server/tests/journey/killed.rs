@@ -48,7 +48,7 @@ fn command(net: &Net, number: usize, what: usize) -> Child {
         1 => net.command("rbox", &["restart", &name]),
         2 => net.command("rbox", &["rm", "-f", &name]),
         3 => net.command("rbox", &["kill", &name]),
-        4 => net.command("rrun", &["-e", &mark, "--network", "many", &net.ready.image, "sh", "-c", "sleep 0.05"]),
+        4 => net.command("rrun", &["--rm", "-e", &mark, "--network", "many", &net.ready.image, "sh", "-c", "sleep 0.05"]),
         _ => net.command("rrun", &[&run[..], &[&net.ready.image, "sh", "-c", POLITE]].concat()),
     };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -119,7 +119,7 @@ fn kill_nine_of_whatever_is_ours_under_twenty_containers_loses_and_leaves_nothin
     assert_eq!(ids.len(), CONTAINERS);
     net.rbox(&[&["rm", "-f"][..], &ids].concat());
     net.rbox(&["volume", "prune", "-af"]);
-    net.output("rrun", &["--network", "none", &net.ready.image, "true"]);
+    net.output("rrun", &["--rm", "--network", "none", &net.ready.image, "true"]);
     net.nothing_connected();
     net.rbox(&["network", "rm", "many"]);
     no_containers(&net.ready, &before, &ids);

@@ -13,6 +13,7 @@ mod dockerd;
 mod double;
 mod events;
 mod fixture;
+mod foreground;
 mod image;
 mod isolation;
 mod killed;

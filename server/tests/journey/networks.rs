@@ -108,7 +108,7 @@ impl Net {
     }
 
     fn sh(&self, options: &[&str], script: &str) -> String {
-        let output = self.run(options, script);
+        let output = self.run(&[&["--rm"], options].concat(), script);
         assert!(output.status.success(), "{options:?} {script}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
@@ -116,7 +116,9 @@ impl Net {
     /// The ID of a container in the background.
     pub(super) fn detach(&self, options: &[&str], script: &str) -> String {
         let mark = format!("MARK={}", self.ready.user.store().display());
-        self.sh(&[&["-d", "-e", &mark], options].concat(), script).trim().to_owned()
+        let output = self.run(&[&["-d", "-e", &mark], options].concat(), script);
+        assert!(output.status.success(), "{options:?} {script}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     fn exec(&self, container: &str, script: &str) -> Output {
@@ -171,9 +173,9 @@ fn containers_find_each_other_by_name_and_nobody_else_finds_them() {
     let plain = net.detach(&["--name", "plain", "--network", "back"], POLITE);
     assert_eq!(net.sh(&["--network", "back"], "nslookup -type=aaaa plain").matches("Name:").count(), 0);
     // Another network's containers neither know the name nor reach the address.
-    assert!(!net.run(&["--network", "back"], &format!("ping -c 1 -W 1 {address}")).status.success());
-    assert!(!net.run(&["--network", "back", "--dns", "127.0.0.1"], "timeout 5 nslookup db").status.success());
-    assert!(!net.run(&[], &format!("ping -c 1 -W 1 {address}")).status.success());
+    assert!(!net.run(&["--rm", "--network", "back"], &format!("ping -c 1 -W 1 {address}")).status.success());
+    assert!(!net.run(&["--rm", "--network", "back", "--dns", "127.0.0.1"], "timeout 5 nslookup db").status.success());
+    assert!(!net.run(&["--rm"], &format!("ping -c 1 -W 1 {address}")).status.success());
     // A new name counts at once; so does a connection to another network, and its end.
     net.rbox(&["rename", "db", "store"]);
     net.sh(&["--network", "front"], "ping -c 1 -W 5 store");
@@ -266,7 +268,7 @@ print('listens', flush=True); print(s.recv(99).decode(), flush=True)";
     assert_eq!(settings["Ports"]["80/tcp"][0]["HostPort"], "8080", "{settings}");
     // Nobody else gets the port: neither a container nor a program.
     for taken in ["8080:1", "127.0.0.1:8081:1", "9:1/udp"] {
-        let said = net.fail("rrun", &["-p", taken, &net.ready.image, "true"]);
+        let said = net.fail("rrun", &["--rm", "-p", taken, &net.ready.image, "true"]);
         assert!(said.contains("in use"), "{taken}: {said}");
     }
     net.sh(&["-p", "9:1"], "true");
@@ -322,7 +324,8 @@ fn whatever_is_killed_no_address_port_or_interface_is_left() {
     let mut ids = Vec::new();
     for round in 0..3 {
         let id = net.detach(&["--name", "killed", "--network", "tiny", "-p", "8080:80"], POLITE);
-        let args = ["-e", &mark, "--network", "tiny", "-p", "8081:80", &net.ready.image, "sh", "-c", "echo up; sleep 1000"];
+        let args =
+            ["--rm", "-e", &mark, "--network", "tiny", "-p", "8081:80", &net.ready.image, "sh", "-c", "echo up; sleep 1000"];
         let mut child = net.command("rrun", &args).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = [0; 3];
         child.stdout.take().unwrap().read_exact(&mut line).unwrap();
@@ -334,7 +337,7 @@ fn whatever_is_killed_no_address_port_or_interface_is_left() {
         child.wait().unwrap();
         // Their ports and interfaces the kernel takes; what is on disk and in maps, who looks next.
         wait_until("the port is free", || {
-            net.run(&["--network", "tiny", "-p", "8080:80", "-p", "8081:80"], "true").status.success()
+            net.run(&["--rm", "--network", "tiny", "-p", "8080:80", "-p", "8081:80"], "true").status.success()
         });
         wait_until("the killed container is seen", || net.rbox(&["ps", "-q"]).is_empty());
         net.sh(&["--network", "none"], "true");
@@ -361,11 +364,11 @@ fn addresses_are_given_once_and_run_out() {
     for (address, part) in
         [("10.9.9.2", "in use"), ("10.9.9.6", "gateway"), ("10.9.9.7", "no address"), ("10.1.1.1", "no address")]
     {
-        let said = net.fail("rrun", &["--network", "tiny", "--ip", address, &net.ready.image, "true"]);
+        let said = net.fail("rrun", &["--rm", "--network", "tiny", "--ip", address, &net.ready.image, "true"]);
         assert!(said.contains(part), "{address}: {said}");
     }
     net.detach(&["--name", "last", "--network", "tiny"], POLITE);
-    let said = net.fail("rrun", &["--network", "tiny", &net.ready.image, "true"]);
+    let said = net.fail("rrun", &["--rm", "--network", "tiny", &net.ready.image, "true"]);
     assert!(said.contains("every address") && said.contains("tiny"), "{said}");
     net.rbox(&["stop", "one1"]);
     assert_eq!(net.sh(&["--network", "tiny"], "hostname -i"), "10.9.9.2\n");
@@ -374,7 +377,7 @@ fn addresses_are_given_once_and_run_out() {
     net.rbox(&["network", "create", "wide"]);
     let children: Vec<Child> = (0..8)
         .map(|_| {
-            let args = ["--network", "wide", &net.ready.image, "sh", "-c", "hostname -i; sleep 2"];
+            let args = ["--rm", "--network", "wide", &net.ready.image, "sh", "-c", "hostname -i; sleep 2"];
             net.command("rrun", &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         })
         .collect();
@@ -404,9 +407,11 @@ fn a_container_shares_another_s_network_or_has_the_lines_it_asks_for() {
     let seen =
         net.sh(&shared, "hostname -i 2>/dev/null; ip addr show eth0; ls /sys/class/net; tail -n 1 /etc/hosts; nc 127.0.0.1 80");
     assert!(seen.contains(&format!("inet {address}/16")) && seen.contains(&base[..12]) && seen.contains("hello\n"), "{seen}");
-    assert!(net.fail("rrun", &["--network", "container:base", "-p", "1:1", &net.ready.image, "true"]).contains("--publish"));
+    assert!(
+        net.fail("rrun", &["--rm", "--network", "container:base", "-p", "1:1", &net.ready.image, "true"]).contains("--publish")
+    );
     net.rbox(&["stop", "base"]);
-    assert!(net.fail("rrun", &["--network", "container:base", &net.ready.image, "true"]).contains("not running"));
+    assert!(net.fail("rrun", &["--rm", "--network", "container:base", &net.ready.image, "true"]).contains("not running"));
     net.rbox(&["rm", "base"]);
 
     let flags = [
@@ -440,7 +445,7 @@ fn a_container_shares_another_s_network_or_has_the_lines_it_asks_for() {
     // This machine's own network is what it was.
     let host = net.sh(&["--network", "host"], "ls /sys/class/net");
     assert!(host.contains("ls-"), "{host}");
-    assert!(stderr(&net.run(&["--network", "host", "-p", "1:1"], "true")).contains("left out"));
+    assert!(stderr(&net.run(&["--rm", "--network", "host", "-p", "1:1"], "true")).contains("left out"));
     // Names are not resolved in the default network, but lead out where somebody knows them.
     net.rbox(&["network", "create", "--internal", "closed"]);
     assert_eq!(
@@ -495,13 +500,15 @@ fn an_interface_on_the_wire_of_another() {
     for (driver, subnet) in [("macvlan", "192.168.77.0/24"), ("ipvlan", "192.168.78.0/24")] {
         let option = "parent=par0";
         net.rbox(&["network", "create", "-d", driver, "-o", option, "--subnet", subnet, driver]);
-        let run = net.run(&["--network", driver], "ip -4 addr show eth0");
+        let run = net.run(&["--rm", "--network", driver], "ip -4 addr show eth0");
         if useful(run.status.success() || !stderr(&run).contains("does not have that kind"), &format!("{driver} in the kernel")) {
             let prefix = subnet.strip_suffix("0/24").unwrap();
             assert!(String::from_utf8_lossy(&run.stdout).contains(&format!("inet {prefix}2/24")), "{}", stderr(&run));
             net.detach(&["--name", "peer", "--network", driver], POLITE);
             net.sh(&["--network", driver], "ping -c 1 -W 5 peer");
-            assert!(net.fail("rrun", &["--network", driver, "-p", "1:1", &net.ready.image, "true"]).contains("no bridge"));
+            assert!(
+                net.fail("rrun", &["--rm", "--network", driver, "-p", "1:1", &net.ready.image, "true"]).contains("no bridge")
+            );
             net.rbox(&["rm", "-f", "peer"]);
         }
         net.rbox(&["network", "rm", driver]);
@@ -550,7 +557,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         (&["--dns-search", "a b"], "one word"),
         (&["--mac-address", "01:00:00:00:00:00"], "MAC address"),
     ] {
-        let output = net.run(options, "echo never");
+        let output = net.run(&[&["--rm"], options].concat(), "echo never");
         let said = stderr(&output);
         assert_eq!((output.status.code(), &output.stdout[..]), (Some(125), &b""[..]), "{options:?}: {said}");
         assert!(said.contains(part), "{options:?}: {said}");

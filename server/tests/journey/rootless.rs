@@ -100,16 +100,16 @@ fn an_ordinary_user_with_a_range_sees_what_root_sees() {
     assert_eq!(owner(&ordinary.layers(), "srv/links/owned"), 500_000 + 1234 - 1);
 
     let before = Mounts::now(&ordinary.user);
-    let survey = |options: &[&str]| ordinary.succeed("rrun", &[options, &[&ready.image, "sh", "-c", SURVEY]].concat());
+    let survey = |options: &[&str]| ordinary.succeed("rrun", &[&["--rm"], options, &[&ready.image, "sh", "-c", SURVEY]].concat());
     assert_eq!(survey(&[]), ready.sh(&[], SURVEY));
     assert_eq!(survey(&["-u", "app"]).lines().next(), Some("uid=1000(app) gid=1000(app) groups=1000(app)"));
-    let ping = ordinary.output("rrun", &["-u", "app", &ready.image, "ping", "-c", "1", "127.0.0.1"]);
+    let ping = ordinary.output("rrun", &["--rm", "-u", "app", &ready.image, "ping", "-c", "1", "127.0.0.1"]);
     assert!(ping.status.success(), "capabilities of files count: {}", stderr(&ping));
-    let absent = ordinary.output("rrun", &["-u", "65537", &ready.image, "true"]);
+    let absent = ordinary.output("rrun", &["--rm", "-u", "65537", &ready.image, "true"]);
     assert_eq!(absent.status.code(), Some(125));
     assert!(stderr(&absent).contains("65537") && stderr(&absent).contains("/etc/subuid"), "{}", stderr(&absent));
     let change = "rm -r /usr && chown 5:6 /etc/passwd && mkdir /etc/new && ls /etc; exit 9";
-    let changed = ordinary.output("rrun", &[&ready.image, "sh", "-c", change]);
+    let changed = ordinary.output("rrun", &["--rm", &ready.image, "sh", "-c", change]);
     assert_eq!(changed.status.code(), Some(9), "{}", stderr(&changed));
     assert_eq!(survey(&[]), ready.sh(&[], SURVEY));
     nothing_left(&ordinary.user, &before, &[]);
@@ -124,9 +124,9 @@ fn an_ordinary_user_without_a_range_is_told_and_runs_it_all_the_same() {
     ordinary.succeed("rpull", &[&ready.image]);
     assert_eq!(owner(&ordinary.layers(), "srv/links/owned"), UID);
     let output =
-        ordinary.output("rrun", &[&ready.image, "sh", "-c", "id -u; cat /usr/share/kept/file; echo x >/etc/new; exit 4"]);
+        ordinary.output("rrun", &["--rm", &ready.image, "sh", "-c", "id -u; cat /usr/share/kept/file; echo x >/etc/new; exit 4"]);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(4), &b"0\nkept\n"[..]), "{}", stderr(&output));
-    let other = ordinary.output("rrun", &["-u", "app", &ready.image, "true"]);
+    let other = ordinary.output("rrun", &["--rm", "-u", "app", &ready.image, "true"]);
     assert_eq!(other.status.code(), Some(125));
     assert!(stderr(&other).contains("/etc/subuid"), "{}", stderr(&other));
     ordinary.succeed("rbox", &["rmi", &ready.image]);
@@ -205,9 +205,13 @@ fn an_ordinary_user_s_containers_are_started_again_looked_after_and_attached_to(
         assert_eq!(stop.status.code(), Some(33), "{}", stderr(&stop));
         let created = rbox(&["create", &ready.image, "echo", "made"]);
         assert_eq!(rbox(&["start", "-a", created.trim()]), "made\n");
-        assert!(ordinary.succeed("rrun", &["--privileged", &ready.image, "grep", "CapEff", "/proc/self/status"]).contains("ff"));
+        assert!(
+            ordinary
+                .succeed("rrun", &["--rm", "--privileged", &ready.image, "grep", "CapEff", "/proc/self/status"])
+                .contains("ff")
+        );
         for mode in ["host", "container:well"] {
-            let refused = ordinary.output("rrun", &["--pid", mode, &ready.image, "true"]);
+            let refused = ordinary.output("rrun", &["--rm", "--pid", mode, &ready.image, "true"]);
             assert!(refused.status.code() == Some(125) && !stderr(&refused).contains("launch"), "{}", stderr(&refused));
         }
         assert!(rbox(&["container", "prune", "-f"]).contains(&well));
@@ -258,14 +262,14 @@ fn an_ordinary_user_s_ports_are_published_by_pasta_which_ends_with_the_container
     wait_until("pasta has ended with the monitor", || pasta() == 0);
     ordinary.succeed("rbox", &["rm", "-f", "web"]);
     // In the foreground, too; and what cannot be is refused by name.
-    let seen = ordinary.networked("rrun", &[&ready.image, "sh", "-c", "ls /sys/class/net | wc -l"]);
+    let seen = ordinary.networked("rrun", &["--rm", &ready.image, "sh", "-c", "ls /sys/class/net | wc -l"]);
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "2\n", "{}", stderr(&seen));
     for (args, part) in [
         (&["--network", "front"] as &[&str], "only root"),
         (&["--ip", "10.0.0.2"], "--ip"),
         (&["--add-host", "up:host-gateway"], "host-gateway"),
     ] {
-        let said = stderr(&ordinary.networked("rrun", &[args, &[&ready.image, "true"]].concat()));
+        let said = stderr(&ordinary.networked("rrun", &[&["--rm"], args, &[&ready.image, "true"]].concat()));
         assert!(said.contains(part), "{args:?}: {said}");
     }
     assert!(stderr(&ordinary.output("rbox", &["network", "create", "front"])).contains("only root"));
