@@ -24,7 +24,7 @@ use crate::lifecycle::{Directory, Record, process_start_ticks, rfc3339};
 use crate::network::attach::{Request, attach};
 use crate::spec::default_spec;
 use crate::sys;
-use crate::userns::Mapping;
+use crate::userns::{self, Mapping};
 use crate::volume::{Mounting, Volumes};
 use crate::warning;
 
@@ -197,6 +197,9 @@ impl Launching<'_> {
 
     fn start(&self) -> Result<std::convert::Infallible> {
         let (containers, config, id, rootless) = (self.containers, self.config, &self.config.id, self.rootless);
+        if rootless.is_some() {
+            userns::stay(containers.store.root())?;
+        }
         let has_volumes = !config.options.volumes.is_empty();
         let mut status = containers.status(id)?;
         let is_first = has_volumes && status.started.is_empty();
