@@ -16,7 +16,7 @@ use super::inspect::print_documents;
 use super::inspect_network::endpoint_id;
 use super::label::{self, Wanted};
 use super::ps::ID_DIGITS;
-use super::{Format, Global, for_each, json_lines, print};
+use super::{Format, Global, Own, for_each, json_lines, print};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -180,7 +180,7 @@ impl Network {
             Verb::Ls(verb) => verb.execute(&Networks::new(&global.store()?)),
             Verb::Inspect(names) => inspect(&Networks::new(&global.store()?), &names.networks),
             Verb::Rm(names) => {
-                let networks = Networks::new(&global.store()?);
+                let networks = Networks::new(&global.own_store()?.store);
                 for_each(names.networks, |name| {
                     networks.remove(&networks.get(&name)?)?;
                     Ok(name)
@@ -188,7 +188,7 @@ impl Network {
             }
             Verb::Connect(verb) => verb.execute(global),
             Verb::Disconnect(Disconnect { network, container, .. }) => {
-                let containers = global.containers()?;
+                let containers = Containers::open(&global.own_store()?.store)?;
                 let network = containers.networks().get(&network)?;
                 containers.disconnect(&containers.get(&container)?, &network)?;
                 Ok(ExitCode::SUCCESS)
@@ -200,10 +200,6 @@ impl Network {
 
 impl Create {
     fn execute(self, networks: &Networks) -> Result<ExitCode> {
-        if !rustix::process::geteuid().is_root() {
-            let why = "only root can make bridges and interfaces; your containers have a network of their own by pasta";
-            return Err(Error::invalid("a network of an ordinary user", why).into());
-        }
         let mut options = BTreeMap::new();
         for option in &self.options {
             let invalid = || Error::invalid(format!("option {option:?}"), "it must be NAME=VALUE");
@@ -223,6 +219,7 @@ impl Create {
             internal: self.internal,
             labels: self.labels.into_iter().collect(),
             options,
+            unprivileged: !rustix::process::geteuid().is_root(),
         })?;
         print(|out| writeln!(out, "{}", made.id))?;
         Ok(ExitCode::SUCCESS)
@@ -339,10 +336,11 @@ fn describe(networks: &Networks, network: &Definition) -> Value {
 
 impl Connect {
     fn execute(self, global: &Global) -> Result<ExitCode> {
-        let containers = global.containers()?;
+        let Own { store, rootless, .. } = global.own_store()?;
+        let containers = Containers::open(&store)?;
         let network = match self.network.as_str() {
             // It may not be there yet.
-            DEFAULT => DEFAULT.to_owned(),
+            DEFAULT if rootless.is_none() => DEFAULT.to_owned(),
             name => containers.networks().get(name)?.name,
         };
         let attachment = Attachment { network, aliases: self.alias, address: self.ip, mac: None };

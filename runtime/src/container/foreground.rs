@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::launch::{self, Exit, Guard, Launch};
 use crate::network::attach::{Attached, Request, attach};
 use crate::network::{self, Networks};
-use crate::spec::{Network, RunOptions, default_spec};
+use crate::spec::{RunOptions, default_spec};
 use crate::store::{Image, Lease, Store};
 use crate::volume::{self, Mounting, Volumes};
 
@@ -25,11 +25,8 @@ pub fn run(store: &Store, lease: &Lease, image: &Image, mut options: RunOptions,
     let exposed = &image.config.config.exposed_ports;
     let attached = attach(&Request { store, id: lease.id(), name: "", directory: &dir, options: &options, exposed });
     let endpoints = attached.as_ref().map_or_else(|_| Vec::new(), |attached| attached.endpoints.clone());
-    let has_pasta = options.network == Network::User;
     let ended = attached.and_then(|attached| launch(store, lease, &guard, image, options, stdin, attached));
-    if has_pasta {
-        network::end(&dir);
-    }
+    network::end(&dir);
     let released = Networks::new(store).release_endpoints(&endpoints);
     let removed = launch::remove_tree(&dir);
     guard.dismiss();
