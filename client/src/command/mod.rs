@@ -92,7 +92,7 @@ impl Global {
     /// Must be called before the first thread is started.
     fn own_store(&self) -> Result<Own> {
         let root = self.root.clone().map_or_else(Store::default_root, Ok)?;
-        let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_rootless()?) };
+        let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_shared(&root)?) };
         Ok(Own { store: Store::open(root)?, unpack: unpack::Options::within(rootless), rootless })
     }
 }
@@ -221,11 +221,13 @@ fn program<P: Parser>(name: &'static str, launches: bool, execute: impl FnOnce(P
             return ExitCode::from(if launches && e.use_stderr() { 125 } else { e.exit_code() as u8 });
         }
     };
-    execute(parsed).unwrap_or_else(|e| {
+    let code = execute(parsed).unwrap_or_else(|e| {
         // Nothing is left to do if standard error is closed.
         let _ = writeln!(io::stderr(), "{name}: {}", printable(&e.to_string()));
         ExitCode::from(e.exit_code(launches))
-    })
+    });
+    userns::leave();
+    code
 }
 
 /// Prints to standard output; a reader that closed its end early has what it wanted.

@@ -16,7 +16,7 @@ use super::format::{DocumentFormat, List, ListFormat};
 use super::inspect_network::endpoint_id;
 use super::label::{self, Wanted};
 use super::ps::ID_DIGITS;
-use super::{Global, for_each, print};
+use super::{Global, Own, for_each, print};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -237,7 +237,7 @@ impl Network {
                 format.print(&names.networks, |name| Ok(describe(&networks, &networks.get(name)?)))
             }
             Verb::Rm(names) => {
-                let networks = Networks::new(&global.store()?);
+                let networks = Networks::new(&global.own_store()?.store);
                 for_each(names.networks, |name| {
                     networks.remove(&networks.get(&name)?)?;
                     Ok(name)
@@ -245,7 +245,7 @@ impl Network {
             }
             Verb::Connect(verb) => verb.execute(global),
             Verb::Disconnect(Disconnect { network, container, .. }) => {
-                let containers = global.containers()?;
+                let containers = Containers::open(&global.own_store()?.store)?;
                 let network = containers.networks().get(&network)?;
                 containers.disconnect(&containers.get(&container)?, &network)?;
                 Ok(ExitCode::SUCCESS)
@@ -257,10 +257,6 @@ impl Network {
 
 impl Create {
     fn execute(self, networks: &Networks) -> Result<ExitCode> {
-        if !rustix::process::geteuid().is_root() {
-            let why = "only root can make bridges and interfaces; your containers have a network of their own by pasta";
-            return Err(Error::invalid("a network of an ordinary user", why).into());
-        }
         let mut options = BTreeMap::new();
         for option in &self.options {
             let invalid = || Error::invalid(format!("option {option:?}"), "it must be NAME=VALUE");
@@ -280,6 +276,7 @@ impl Create {
             internal: self.internal,
             labels: self.labels.into_iter().collect(),
             options,
+            unprivileged: !rustix::process::geteuid().is_root(),
         })?;
         print(|out| writeln!(out, "{}", made.id))?;
         Ok(ExitCode::SUCCESS)
@@ -391,10 +388,11 @@ pub(super) fn describe(networks: &Networks, network: &Definition) -> Value {
 
 impl Connect {
     fn execute(self, global: &Global) -> Result<ExitCode> {
-        let containers = global.containers()?;
+        let Own { store, rootless, .. } = global.own_store()?;
+        let containers = Containers::open(&store)?;
         let network = match self.network.as_str() {
             // It may not be there yet.
-            DEFAULT => DEFAULT.to_owned(),
+            DEFAULT if rootless.is_none() => DEFAULT.to_owned(),
             name => containers.networks().get(name)?.name,
         };
         let attachment = Attachment { network, aliases: self.alias, address: self.ip, mac: None };

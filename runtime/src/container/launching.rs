@@ -21,7 +21,7 @@ use crate::lifecycle::{Directory, Record, process_start_ticks, rfc3339};
 use crate::network::attach::{Attached, Request, attach};
 use crate::spec::default_spec;
 use crate::sys;
-use crate::userns::Mapping;
+use crate::userns::{self, Mapping};
 use crate::volume::{Mounting, Volumes};
 
 /// A container that is being launched.
@@ -73,6 +73,9 @@ impl Launching<'_> {
     /// Launches it, and says that it runs. After an error [`Launching::failed`] is for the caller to call.
     pub(super) fn launch(&self) -> Result<Launched> {
         let (containers, config, id, rootless) = (self.containers, self.config, &self.config.id, self.rootless);
+        if rootless.is_some() {
+            userns::stay(containers.store.root())?;
+        }
         let has_volumes = !config.options.volumes.is_empty();
         let mut status = containers.status(id)?;
         let is_first = has_volumes && status.started.is_empty();

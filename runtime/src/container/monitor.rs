@@ -31,7 +31,7 @@ use crate::network::attach::Attached;
 use crate::network::dns::{Server, Sockets};
 use crate::store::Store;
 use crate::sys::{self, CStringArray};
-use crate::userns::Mapping;
+use crate::userns::{self, Mapping};
 
 /// What the program calls itself as a monitor; its argument is the container's ID.
 const NAME: &str = "longshore-monitor";
@@ -163,6 +163,9 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
     // Its name and its policy may be other ones by now.
     let config = containers.config(id)?;
     let done = if config.auto_remove { containers.discard(&config, true) } else { cleared.and(finished) };
+    if rootless.is_some() {
+        userns::leave_store(root);
+    }
     // Last: who is told that it has ended finds it ended.
     audience.into_iter().for_each(|audience| audience.dismiss(code));
     done

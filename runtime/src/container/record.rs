@@ -12,7 +12,7 @@ use super::restart::RestartPolicy;
 use crate::error::{Attempt, Result};
 use crate::image::{ContainerConfig, Healthcheck};
 use crate::launch::Exit;
-use crate::lifecycle::rfc3339;
+use crate::lifecycle::{boot, rfc3339};
 use crate::name::Digest;
 use crate::network::{Endpoint, Published};
 use crate::spec::RunOptions;
@@ -232,11 +232,6 @@ impl End {
             oom_killed: fields.next()?.parse().ok()?,
         })
     }
-}
-
-/// Which start of the machine this is.
-pub(super) fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -142,6 +142,10 @@ impl Published {
                 let why = "another container or a program of this machine has it; choose another".into();
                 return Err(Error::Busy { what: format!("port {address}/{}", self.protocol), why });
             }
+            Err(Errno::ACCESS) => {
+                let advice = "ports below 1024 are root's (sysctl net.ipv4.ip_unprivileged_port_start); choose a higher one";
+                return Err(Error::io(format!("{}: {advice}", attempted()), Errno::ACCESS));
+            }
             other => other.attempt(attempted)?,
         }
         let bound = rustix::net::getsockname(&socket).attempt(attempted)?;

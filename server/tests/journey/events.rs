@@ -103,7 +103,7 @@ fn of_a_network_it_is_told_who_comes_and_goes() {
     let Some(net) = Net::new() else { return };
     net.rbox(&["network", "create", "front"]);
     net.rbox(&["network", "create", "back"]);
-    let run = ["run", "-d", "--name", "web", "--network", "front", &net.ready.image, "sh", "-c", POLITE];
+    let run = ["run", "-d", "--name", "web", "--network", "front", net.image(), "sh", "-c", POLITE];
     let id = net.rbox(&run).trim_end().to_owned();
     net.rbox(&["network", "connect", "back", "web"]);
     net.rbox(&["network", "disconnect", "back", "web"]);
@@ -123,7 +123,7 @@ fn of_a_network_it_is_told_who_comes_and_goes() {
         assert_eq!(events[1]["Actor"]["Attributes"]["container"], *id);
     }
     // The default one is made with its first container.
-    let run = ["run", "-d", "--rm", &net.ready.image, "true"];
+    let run = ["run", "-d", "--rm", net.image(), "true"];
     net.rbox(&run);
     assert_eq!(told(&net.rbox(&past(&["network=bridge", "event=create"]))).len(), 1);
 }

@@ -87,8 +87,8 @@ impl Both {
     fn new() -> Option<Self> {
         let layout = layout(Kind::Small)?;
         let net = Net::new()?;
-        net.rbox(&["tag", &net.ready.image, "small:1"]);
-        net.rbox(&["rmi", &net.ready.image]);
+        net.rbox(&["tag", net.image(), "small:1"]);
+        net.rbox(&["rmi", net.image()]);
         let both = Self { docker: Dockerd::start(&layout, "small:1")?, net, differences: RefCell::default() };
         both.succeed(&["network", "create", "--label", "x=y", "front"]);
         both.succeed(&["volume", "create", "--label", "a=b", "data"]);
