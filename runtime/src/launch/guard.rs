@@ -136,9 +136,8 @@ fn watch(socket: &OwnedFd, last: &mut dyn FnMut() -> bool) -> u8 {
         return 1;
     }
     let socket = sys::borrow_fd(SOCKET_FD);
-    if rustix::net::send(socket, b"r", SendFlags::NOSIGNAL).is_err() {
-        return 1;
-    }
+    // Who is gone by now has made something, perhaps: that nobody hears it is no reason to leave that.
+    let _ = rustix::net::send(socket, b"r", SendFlags::NOSIGNAL);
     let mut watched = Watched::default();
     match listen(socket, &mut watched) {
         Ending::Dismissed => 0,

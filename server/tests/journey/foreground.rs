@@ -378,9 +378,10 @@ fn with_rm_and_no_terminal_it_is_the_command_s_own_and_listed_all_the_same() {
     let actions: Vec<String> = told
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["Action"].as_str().unwrap().to_owned())
-        .filter(|action| !action.starts_with("exec"))
+        // Who sends a signal says so afterwards: by then it may have ended.
+        .filter(|action| !action.starts_with("exec") && action != "kill")
         .collect();
-    assert_eq!(actions, ["create", "start", "pause", "unpause", "rename", "kill", "die", "destroy", "stop"]);
+    assert_eq!(actions, ["create", "start", "pause", "unpause", "rename", "die", "destroy", "stop"]);
     // By force it ends and goes; by --log-driver it is logged.
     let mut child = ready.spawn_run(&["--rm", "--name", "forced"], POLITE);
     drop(ready_line(&mut child, "up"));

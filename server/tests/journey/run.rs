@@ -71,7 +71,7 @@ fn output_and_errors_stay_apart_and_a_closed_reader_ends_the_writer() {
     let Some(ready) = Ready::new() else { return };
     let output = ready.run(&[], &["sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
-    let mut child = ready.command(&[], &["yes"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = ready.command(&["--rm"], &["yes"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut some = [0; 100];
     child.stdout.take().unwrap().read_exact(&mut some).unwrap();
     assert!(!child.wait().unwrap().success(), "killed by SIGPIPE, or a write error");
