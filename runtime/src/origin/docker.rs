@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::Compression;
@@ -17,7 +16,7 @@ use super::archive::Archive;
 use crate::error::{Attempt, Error, Result};
 use crate::image::{CONFIG_LIMIT_BYTES, ImageConfig, media_type, parse_own};
 use crate::name::{Algorithm, Digest, Hasher, MANIFEST_LIMIT_BYTES, Reference};
-use crate::parallel;
+use crate::parallel::{self, Cancel};
 use crate::source::RawManifest;
 
 /// Layers compressed at the same time.
@@ -100,7 +99,7 @@ fn choose<'a>(images: &'a [SavedImage], reference: Option<&str>) -> Result<&'a S
 
 fn compress_all(archive: &Archive, layers: &[String], diff_ids: &[Digest], scratch: &Path) -> Result<Vec<(Digest, File, u64)>> {
     let compressed: Mutex<BTreeMap<usize, (Digest, File, u64)>> = Mutex::default();
-    parallel::for_each(layers, COMPRESSION_JOBS, &AtomicBool::new(false), |at, path| {
+    parallel::for_each(layers, COMPRESSION_JOBS, &Cancel::default(), |at, path| {
         let layer = compress(archive, path, &diff_ids[at], scratch)?;
         compressed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, layer);
         Ok::<(), Error>(())
