@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use longshore_runtime::image::Descriptor;
+use longshore_runtime::name::Digest;
 use longshore_runtime::parallel::Cancel;
 
 use super::auth::Action;
@@ -78,6 +79,15 @@ impl<'a> Blob<'a> {
             }
         }
         Ok(Some(opened))
+    }
+
+    pub(super) fn digest(&self) -> &Digest {
+        &self.blob.digest
+    }
+
+    /// How many hosts there are from the one that is read from to the last.
+    pub(super) fn hosts_left(&self) -> usize {
+        self.hosts.len()
     }
 
     fn host(&self) -> &'a Host {

@@ -38,9 +38,17 @@ use crate::error::{Error, Result};
 pub struct Repository {
     /// The mirrors in order, and last the registry itself. What is pushed goes to the last.
     hosts: Vec<Host>,
-    /// Blobs that came wrong: so many of the first hosts are not asked for them.
-    distrusted: Mutex<HashMap<Digest, usize>>,
+    /// Who is asked for which blob, where some came wrong.
+    trust: Mutex<HashMap<Digest, Trust>>,
     cancel: Cancel<'static>,
+}
+
+/// The hosts that are trusted with a blob. They are counted from the last, the registry itself.
+#[derive(Debug, Clone, Copy)]
+struct Trust {
+    trusted: usize,
+    /// The first of those that bytes came from.
+    served: usize,
 }
 
 impl Repository {
@@ -49,7 +57,7 @@ impl Repository {
         let (timing, name) = (Timing::from_environment(), reference.repository().as_str());
         let host = |(endpoint, credentials_of): (_, String)| Host::new(endpoint, &credentials_of, name, timing);
         let hosts = registries.hosts(reference.registry()).into_iter().map(host).collect();
-        Self { hosts, distrusted: Mutex::default(), cancel: Cancel::default() }
+        Self { hosts, trust: Mutex::default(), cancel: Cancel::default() }
     }
 
     fn registry(&self) -> &Host {
@@ -114,9 +122,17 @@ impl Repository {
     }
 
     fn get_blob<'a>(&'a self, blob: &Descriptor, wanted: Wanted, cancel: &'a Cancel<'a>) -> Result<Option<Blob<'a>>> {
-        let distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).get(&blob.digest).copied();
-        let first = distrusted.unwrap_or(0).min(self.hosts.len() - 1);
-        Blob::open(&self.hosts[first..], blob, wanted, cancel)
+        let trusted = self.trust_in(&blob.digest, |trust| trust.trusted);
+        let opened = Blob::open(&self.hosts[self.hosts.len() - trusted..], blob, wanted, cancel)?;
+        if let Some(blob) = &opened {
+            self.trust_in(blob.digest(), |trust| trust.served = trust.served.max(blob.hosts_left()));
+        }
+        Ok(opened)
+    }
+
+    fn trust_in<T>(&self, blob: &Digest, look: impl FnOnce(&mut Trust) -> T) -> T {
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        look(trust.entry(blob.clone()).or_insert(Trust { trusted: self.hosts.len(), served: 1 }))
     }
 
     /// Whether a blob is there (end-2).
@@ -193,9 +209,10 @@ impl Source for Repository {
     }
 
     fn distrust(&self, blob: &Digest) -> bool {
-        let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
-        let hosts = distrusted.entry(blob.clone()).or_insert(0);
-        *hosts += 1;
-        *hosts < self.hosts.len()
+        self.trust_in(blob, |trust| {
+            let others = trust.served - 1;
+            *trust = Trust { trusted: others.max(1), served: 1 };
+            others > 0
+        })
     }
 }

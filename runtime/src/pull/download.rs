@@ -21,6 +21,8 @@ pub(super) struct Download<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     position: u64,
     own: Option<Own<'env>>,
+    /// A range failed where everything from there on may not.
+    whole_only: bool,
     pace: Pace,
     /// Why reading failed, in full: an `io::Error` cannot carry it through a decoder.
     failure: Option<Error>,
@@ -29,6 +31,7 @@ pub(super) struct Download<'scope, 'env> {
 /// A connection of the reader's own.
 struct Own<'a> {
     bytes: BlobReader<'a>,
+    is_range: bool,
     claim: ClaimId,
     left_bytes: u64,
 }
@@ -36,7 +39,7 @@ struct Own<'a> {
 impl<'scope, 'env> Download<'scope, 'env> {
     /// Reads `transfer`'s blob from its beginning; `scope` is where helpers will run.
     pub(super) fn new(transfer: &'env Transfer<'env>, scope: &'scope Scope<'scope, 'env>) -> Self {
-        Self { transfer, scope, position: 0, own: None, pace: Pace::new(Instant::now()), failure: None }
+        Self { transfer, scope, position: 0, own: None, whole_only: false, pace: Pace::new(Instant::now()), failure: None }
     }
 
     /// Why reading failed, if it did.
@@ -56,7 +59,7 @@ impl<'scope, 'env> Download<'scope, 'env> {
             let next = transfer.plan().next(self.position);
             match (next, &self.own) {
                 (Next::Here(end), _) => {
-                    self.own = None;
+                    self.hang_up();
                     let end = usize::try_from(end - self.position).unwrap_or(usize::MAX).min(buffer.len());
                     return match transfer.partial.read_at(&mut buffer[..end], self.position)? {
                         0 => Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "its file was cut off"))),
@@ -81,18 +84,20 @@ impl<'scope, 'env> Download<'scope, 'env> {
         let range = self.position..end;
         let claim = transfer.plan().claim(range.clone(), Instant::now());
         let job = transfer.job;
-        let opened = if end < transfer.descriptor.size {
-            job.source.blob_range(job.reference, transfer.descriptor, range, &transfer.cancel)
+        let range = if end < transfer.descriptor.size && !self.whole_only {
+            // What fails as a range need not fail from here to the end.
+            job.source.blob_range(job.reference, transfer.descriptor, range, &transfer.cancel).unwrap_or_default()
         } else {
-            Ok(None)
+            None
         };
-        let opened = opened.and_then(|bytes| match bytes {
+        let is_range = range.is_some();
+        let opened = match range {
             Some(bytes) => Ok(bytes),
             None => job.source.blob(job.reference, transfer.descriptor, self.position, &transfer.cancel),
-        });
+        };
         match opened {
             Ok(bytes) => {
-                self.own = Some(Own { bytes, claim, left_bytes: end - self.position });
+                self.own = Some(Own { bytes, is_range, claim, left_bytes: end - self.position });
                 Ok(())
             }
             Err(e) => {
@@ -114,6 +119,12 @@ impl<'scope, 'env> Download<'scope, 'env> {
             }
         };
         self.pace.waited(began.elapsed());
+        let failed = !matches!(read, Ok(1..));
+        if failed && own.is_range && !self.transfer.cancel.is_set() {
+            self.whole_only = true;
+            self.hang_up();
+            return Ok(0);
+        }
         let n = match read {
             Ok(0) => return Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "its bytes ended early"))),
             Ok(n) => n,
@@ -128,9 +139,16 @@ impl<'scope, 'env> Download<'scope, 'env> {
         Ok(kept)
     }
 
+    /// Gives the own connection up, and what it was to fetch.
+    fn hang_up(&mut self) {
+        if let Some(own) = self.own.take() {
+            self.transfer.plan().release(own.claim);
+        }
+    }
+
     /// Waits for bytes that a helper fetches; takes them over when nothing comes.
     fn wait(&mut self, claim: ClaimId) -> Result<()> {
-        self.own = None;
+        self.hang_up();
         let began = Instant::now();
         self.transfer.wait_for_news(WAIT);
         self.pace.waited(began.elapsed());

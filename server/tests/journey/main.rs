@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod bad_network;
 #[path = "../common/mod.rs"]
 mod common;
 mod courses;
