@@ -152,5 +152,5 @@ pub(super) fn unreachable(host: &str, e: &io::Error) -> Error {
 /// The connection broke in the middle of a body: whatever the reason, that may pass.
 pub(super) fn broken_off(host: &str, e: &io::Error) -> Error {
     let kind = if e.kind() == io::ErrorKind::TimedOut { e.kind() } else { io::ErrorKind::Other };
-    Error::Unreachable { host: host.into(), why: e.to_string(), kind }
+    Error::Unreachable { host: host.into(), why: format!("its answer broke off: {e}"), kind }
 }

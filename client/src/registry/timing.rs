@@ -10,11 +10,12 @@ const VARIABLE: &str = "LONGSHORE_TEST_TIMING";
 pub(super) struct Timing {
     /// Until a connection stands.
     pub(super) connect: Duration,
-    /// Silence in the middle of a body, sent or received.
+    /// Silence in the middle of a body that is received.
     pub(super) stall: Duration,
     /// From a request to its answer.
     pub(super) answer: Duration,
-    /// From the last byte of an upload to its answer: a registry hashes it, or copies it, meanwhile.
+    /// Until more of an upload is taken, and from its last byte to its answer: buffers on a slow way hold
+    /// much, and a registry hashes or copies what it got.
     pub(super) finish: Duration,
     /// The bound of the first wait between two attempts; it doubles.
     pub(super) backoff: Duration,
