@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn work_is_the_first_bytes_nobody_fetches_and_then_a_part_of_the_slowest_claim() {
         let now = Instant::now();
-        let mut plan = Plan::new(SIZE, [0..CHUNK_BYTES]);
+        let mut plan = Plan::new(SIZE, std::iter::once(0..CHUNK_BYTES));
         let (slow, first) = plan.claim_any(4, 0, now).unwrap();
         assert_eq!(first, CHUNK_BYTES..2 * CHUNK_BYTES);
         let (_, second) = plan.claim_any(1, 0, now).unwrap();
