@@ -11,6 +11,7 @@ mod retry;
 mod timing;
 mod upload;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
@@ -32,6 +33,9 @@ use self::upload::Upload;
 pub use self::upload::{Content, Sent};
 use crate::config::Registries;
 use crate::error::{Error, Result};
+
+/// How often a manifest that does not match its digest is asked for again.
+const WRONG_MANIFESTS_LIMIT: u32 = 3;
 
 /// One repository of a registry. Any number of threads may use it at once.
 #[derive(Debug)]
@@ -81,6 +85,7 @@ impl Repository {
     /// The manifest or index a reference stands for (end-3).
     pub fn get_manifest(&self, reference: &Reference) -> Result<RawManifest> {
         let attempted = || format!("get manifest {}", reference.identifier());
+        let wrong = Cell::new(0);
         self.at_any(|host| {
             let mut answer = self.ask_manifest(host, reference, &reqwest::Method::GET)?;
             let media_type = media_type_of(&answer);
@@ -88,11 +93,20 @@ impl Repository {
             if bytes.len() > MANIFEST_LIMIT_BYTES {
                 return Err(host.broken(&attempted(), "it is longer than 4 MiB".into()));
             }
-            let raw = RawManifest { media_type, digest: Digest::of(&bytes), bytes };
-            let is_other = |wanted: &Digest| wanted.algorithm() == raw.digest.algorithm() && *wanted != raw.digest;
-            if !std::ptr::eq(host, self.registry()) && reference.digest().is_some_and(is_other) {
+            let said = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
+            let is_other = reference.digest().cloned().or(said).is_some_and(|expected: Digest| {
+                let mut hasher = expected.algorithm().hasher();
+                hasher.update(&bytes);
+                hasher.finish() != expected
+            });
+            if is_other && !std::ptr::eq(host, self.registry()) {
                 return Err(host.broken(&attempted(), "it sent another".into()));
             }
+            // A length that is too small cuts it off, and nothing else tells. What comes each time is what is there.
+            if is_other && wrong.replace(wrong.get() + 1) < WRONG_MANIFESTS_LIMIT {
+                return Err(broken_off(&host.endpoint.host, &std::io::Error::other("it is not what its digest promises")));
+            }
+            let raw = RawManifest { media_type, digest: Digest::of(&bytes), bytes };
             Ok(raw)
         })
     }

@@ -108,6 +108,11 @@ fn ten_layers_come_through_a_thousand_faults_and_hardly_a_byte_twice() {
 #[test]
 fn who_lies_about_ranges_lengths_and_etags_is_seen_through() {
     use Fault::{LastByte, LongLength, Middle, MoreBytes, NewETag, NoRange, OtherOffset, OtherSize, ShortLength};
+    // The manifest's end is missing, and its length says so.
+    let weather = Weather { faults: vec![ShortLength], other_faults: 2, ..Weather::default() };
+    let scene = Scene::new(layers(1, 1000), weather);
+    scene.pull().unwrap();
+    scene.whole();
     for lie in [NoRange, OtherOffset, OtherSize, MoreBytes, NewETag, ShortLength, LongLength, LastByte] {
         // Where a download breaks, the lie may answer for the rest.
         let weather = Weather { faults: vec![lie, Middle], seed: seed(), blob_faults: 7, ..Weather::default() };
