@@ -63,11 +63,7 @@ impl Endpoint {
 impl Registries {
     /// Reads the first configuration file that exists; none is fine.
     pub fn load() -> Result<Self> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let config_home = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
-        let explicit = set("LONGSHORE_REGISTRIES");
-        let usual = [config_home, Some("/etc".into())].into_iter().flatten().map(|dir| dir.join("longshore/registries.toml"));
-        match explicit.or_else(|| usual.into_iter().find(|path| path.exists())) {
+        match find_file("LONGSHORE_REGISTRIES", "registries.toml") {
             Some(path) => Self::read(&path),
             None => Ok(Self::default()),
         }
@@ -75,9 +71,7 @@ impl Registries {
 
     fn read(path: &Path) -> Result<Self> {
         let bad = |why: String| Error::Config { path: path.display().to_string(), why };
-        let bytes = longshore_runtime::files::read_bounded(path, FILE_LIMIT_BYTES)?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
-        let registries: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
+        let registries: Self = toml::from_str(&read_text(path)?).map_err(|e| bad(e.to_string()))?;
         for (name, settings) in &registries.0 {
             if settings.mirrors.len() > MIRRORS_LIMIT {
                 return Err(bad(format!("{name:?} has more than {MIRRORS_LIMIT} mirrors")));
@@ -115,6 +109,20 @@ impl Registries {
         }
         Endpoint { host: registry.into(), plain: is_loopback(registry) }
     }
+}
+
+/// The configuration file that counts: that which `variable` names, else the user's own, else the machine's.
+pub(crate) fn find_file(variable: &str, name: &str) -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config_home = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    let usual = [config_home, Some("/etc".into())].into_iter().flatten().map(|dir| dir.join("longshore").join(name));
+    set(variable).or_else(|| usual.into_iter().find(|path| path.exists()))
+}
+
+/// A configuration file's text.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = longshore_runtime::files::read_bounded(path, FILE_LIMIT_BYTES)?;
+    String::from_utf8(bytes).map_err(|e| Error::Config { path: path.display().to_string(), why: e.to_string() })
 }
 
 fn parse_endpoint(url: &str) -> Option<Endpoint> {

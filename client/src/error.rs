@@ -35,6 +35,20 @@ pub enum Error {
         /// What it said.
         answer: Answer,
     },
+    /// The registry, or its token server, does not take the credentials.
+    #[error("log in to registry {host}: it does not take this user name and password")]
+    Denied {
+        /// `host[:port]`
+        host: String,
+    },
+    /// The user's own rules are against an image.
+    #[error("image {image}: {why}")]
+    Policy {
+        /// Its name.
+        image: String,
+        /// Which rule, and what would change that.
+        why: String,
+    },
     /// The registry's answer breaks the protocol.
     #[error("{attempted} at registry {host}: {why}")]
     Protocol {
@@ -43,6 +57,14 @@ pub enum Error {
         /// What was attempted, on what.
         attempted: String,
         /// The rule it breaks.
+        why: String,
+    },
+    /// A `--format` template does not fit what it is applied to.
+    #[error("apply template {template:?}: {why}")]
+    Template {
+        /// The template.
+        template: String,
+        /// What is wrong.
         why: String,
     },
     /// A configuration or credentials file is unusable.
@@ -120,7 +142,7 @@ impl fmt::Display for Answer {
             (404, "MANIFEST_UNKNOWN") => f.write_str("there is no such tag or digest")?,
             (404, "NAME_UNKNOWN") => f.write_str("there is no such repository")?,
             (404, "BLOB_UNKNOWN") => f.write_str("there is no such blob")?,
-            (401, _) => f.write_str("it wants credentials; log in with `docker login` or `podman login`")?,
+            (401, _) => f.write_str("it wants credentials: `rbox login` keeps them")?,
             (403, _) => f.write_str("access is denied for the credentials given")?,
             (429, _) => f.write_str("too many requests; wait, or log in to be granted more")?,
             (404, _) => f.write_str("not found")?,

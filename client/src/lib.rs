@@ -11,8 +11,11 @@ pub mod command;
 pub mod config;
 pub mod credentials;
 pub mod error;
+pub mod policy;
 pub mod progress;
 pub mod registry;
+pub mod signature;
+pub mod template;
 pub mod text;
 pub mod transfer;
 

@@ -25,6 +25,9 @@ pub struct Words {
 /// For `pull`.
 pub const PULL: Words = Words { waiting: "Waiting", moving: "Pulling", exists: "Already exists", complete: "Pull complete" };
 
+/// For `load`.
+pub const LOAD: Words = Words { waiting: "Waiting", moving: "Loading", exists: "Already exists", complete: "Load complete" };
+
 /// For `push`.
 pub const PUSH: Words = Words { waiting: "Preparing", moving: "Pushing", exists: "Layer already exists", complete: "Pushed" };
 

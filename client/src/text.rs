@@ -1,32 +1,63 @@
-//! Text for people: untrusted text made harmless, sizes, ages, tables.
+//! Text for people: untrusted text made harmless, sizes, times, columns.
 
-use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 /// `text` without anything a terminal would obey: control characters and bidirectional overrides are
 /// shown as escapes.
 pub fn printable(text: &str) -> String {
-    let harmless = |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if text.chars().all(harmless) {
+    if is_printable(text) {
         return text.to_owned();
     }
-    text.chars().flat_map(|c| if harmless(c) { vec![c] } else { c.escape_default().collect() }).collect()
+    text.chars().flat_map(|c| if is_harmless(c) { vec![c] } else { c.escape_default().collect() }).collect()
 }
 
-/// A size as docker prints it: decimal units, three significant digits.
+/// `text`, or as much of it as there is room for and an ellipsis.
+pub fn shorten(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Whether [`printable`] leaves it as it is.
+pub fn is_printable(text: &str) -> bool {
+    text.chars().all(is_harmless)
+}
+
+fn is_harmless(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// As [`printable`], of several lines: they and their tabs stay.
+pub fn printable_lines(text: &str) -> String {
+    if text.chars().all(|c| matches!(c, '\n' | '\t') || is_harmless(c)) {
+        return text.to_owned();
+    }
+    text.split_inclusive(['\n', '\t'])
+        .map(|part| match part.strip_suffix(['\n', '\t']) {
+            Some(line) => printable(line) + &part[line.len()..],
+            None => printable(part),
+        })
+        .collect()
+}
+
+/// A size as docker prints it: decimal units, three significant digits, no trailing zeros.
 pub fn size(bytes: u64) -> String {
     let (value, unit) = scaled(bytes, 1000.0, 999.5, ["B", "kB", "MB", "GB", "TB", "PB"]);
     let decimals = if unit == "B" || value >= 99.95 { 0 } else { usize::from(value < 9.995) + 1 };
-    format!("{value:.decimals$}{unit}")
+    format!("{}{unit}", bare(&format!("{value:.decimals$}")))
+}
+
+/// A number without zeros at the end of its fraction.
+fn bare(number: &str) -> &str {
+    if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
 }
 
 /// A size of memory as docker prints it: binary units, four significant digits, no trailing zeros.
 pub fn binary_size(bytes: u64) -> String {
     let (value, unit) = scaled(bytes, 1024.0, 1024.0, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]);
     let decimals = [1000.0, 100.0, 10.0].iter().position(|limit| value >= *limit).unwrap_or(3);
-    let text = format!("{value:.decimals$}");
-    let text = if decimals == 0 { &text } else { text.trim_end_matches('0').trim_end_matches('.') };
-    format!("{text}{unit}")
+    format!("{}{unit}", bare(&format!("{value:.decimals$}")))
 }
 
 /// Divides by `step` until it is below `limit`, or there is no larger unit.
@@ -52,6 +83,14 @@ pub fn age(created: Option<&str>) -> String {
 pub fn since(time: &str) -> String {
     let elapsed = parse_rfc3339(time).and_then(|then| SystemTime::now().duration_since(then).ok());
     rough(elapsed.unwrap_or_default())
+}
+
+/// An RFC 3339 time of UTC as docker's tables have it: `2024-05-06 07:08:09 +0000 UTC`. What is no time stays as it is.
+pub fn date(time: &str) -> String {
+    match (parse_rfc3339(time), time.get(..10), time.get(11..19)) {
+        (Some(_), Some(day), Some(clock)) if time.ends_with(['Z', 'z']) => format!("{day} {clock} +0000 UTC"),
+        _ => time.to_owned(),
+    }
 }
 
 fn rough(elapsed: Duration) -> String {
@@ -80,7 +119,11 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
         return None;
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let rest = text.get(19..)?;
+    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let fraction = rest[..rest.len() - zone.len()].trim_start_matches('.');
+    // Further digits tell nothing of nanoseconds.
+    let nanoseconds = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction)).parse().ok()?;
     let offset = match (zone, zone.split_at_checked(1)) {
         ("Z" | "z", _) => 0,
         (_, Some((sign @ ("+" | "-"), offset))) => {
@@ -94,24 +137,49 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day - 1 - 719_468;
     let seconds = days * 86400 + number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)? - offset;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
 }
 
-/// Writes rows under headings in columns three spaces apart, as docker does. Cells may be untrusted.
-pub fn table(out: &mut impl Write, headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let heading: Vec<String> = headings.iter().map(ToString::to_string).collect();
-    let rows: Vec<Vec<String>> =
-        std::iter::once(heading).chain(rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect())).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}   "));
+/// The narrowest column, and what is between a cell and the next, as with docker.
+const COLUMN_MIN: usize = 10;
+const COLUMN_GAP: usize = 3;
+
+/// How many columns are aligned.
+const COLUMNS_LIMIT: usize = 200;
+
+/// Lines of cells, which end with tabs but for the last of a line, in columns as Go's `tabwriter` makes them: a column is
+/// as wide as the widest of the cells one below the other, and ends with the line that has none there.
+pub fn columns(text: &str) -> String {
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let mut out = String::new();
+    align(&lines, &mut Vec::new(), &mut out);
+    out
+}
+
+/// Writes lines of which the first cells have these widths.
+fn align(lines: &[Vec<&str>], widths: &mut Vec<usize>, out: &mut String) {
+    let column = widths.len();
+    let has_cell = |line: &Vec<&str>| column < COLUMNS_LIMIT && line.len() > column + 1;
+    let mut at = 0;
+    while at < lines.len() {
+        let block = lines[at..].iter().take_while(|line| has_cell(line)).count();
+        if block == 0 {
+            for (index, cell) in lines[at].iter().enumerate() {
+                let width = widths.get(index).copied().unwrap_or_default();
+                out.push_str(cell);
+                out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+            }
+            out.push('\n');
+            at += 1;
+            continue;
         }
-        writeln!(out, "{}", line.trim_end())?;
+        let cells = lines[at..at + block].iter().map(|line| line[column].chars().count() + COLUMN_GAP);
+        let width = cells.max().unwrap_or_default().max(COLUMN_MIN);
+        widths.push(width);
+        align(&lines[at..at + block], widths, out);
+        widths.pop();
+        at += block;
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -122,9 +190,25 @@ mod tests {
     fn terminal_escapes_never_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\u{202e}c\r\n"), "a\\u{1b}[31mb\\u{202e}c\\r\\n");
         assert_eq!(printable("größe 日本"), "größe 日本");
-        let mut out = Vec::new();
-        table(&mut out, &["A"], &[vec!["x\u{1b}]0;y\u{7}".into()]]).unwrap();
-        assert!(!out.contains(&0x1b) && !out.contains(&7));
+        assert_eq!(printable_lines("a\tb\u{1b}[31m\nc\r\n\u{7}"), "a\tb\\u{1b}[31m\nc\\r\n\\u{7}");
+    }
+
+    #[test]
+    fn columns_are_those_of_gos_tabwriter() {
+        let cases = [
+            ("REPOSITORY\tTAG\tSIZE\nbox\tlatest\t1B\n", "REPOSITORY   TAG       SIZE\nbox          latest    1B\n"),
+            (
+                "a\tb\nlonger than ten\té\tc\n\td\te",
+                "a                 b\nlonger than ten   é         c\n                  d         e\n",
+            ),
+            // A line without a cell there ends the column.
+            ("longer than ten\tx\nplain\na\tx\n", "longer than ten   x\nplain\na         x\n"),
+            ("", ""),
+            ("a\t\n", "a         \n"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(columns(text), expected);
+        }
     }
 
     #[test]
@@ -145,8 +229,16 @@ mod tests {
 
     #[test]
     fn sizes_read_as_dockers() {
-        let cases =
-            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (1240, "1.24kB"), (72_800_000, "72.8MB"), (622_000_000, "622MB")];
+        let cases = [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1500, "1.5kB"),
+            (999_999, "1MB"),
+            (1240, "1.24kB"),
+            (72_800_000, "72.8MB"),
+            (622_000_000, "622MB"),
+        ];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text);
         }
@@ -158,7 +250,20 @@ mod tests {
         assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(seconds("2000-02-29T12:00:00.123456789Z"), Some(951_825_600));
         assert_eq!(seconds("2000-02-29T14:00:00+02:00"), Some(951_825_600));
-        for bad in ["", "yesterday", "2000-02-29", "2000-02-29T12:00:00", "2000-02-29T12:00:00é", "0000-00-00T00:00:00Z"] {
+        let nanoseconds = |text| parse_rfc3339(text).map(|t| t.duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos());
+        assert_eq!(nanoseconds("2000-02-29T12:00:00.123456789Z"), Some(123_456_789));
+        assert_eq!(nanoseconds("2000-02-29T12:00:00.5+02:00"), Some(500_000_000));
+        assert_eq!(nanoseconds("2000-02-29T12:00:00.0000000019Z"), Some(1));
+        assert_eq!(parse_rfc3339("2000-02-29T12:00:"), None);
+        for bad in [
+            "",
+            "yesterday",
+            "2000-02-29",
+            "2000-02-29T12:00:00",
+            "2000-02-29T12:00:00.1.2Z",
+            "2000-02-29T12:00:00é",
+            "0000-00-00T00:00:00Z",
+        ] {
             assert_eq!(seconds(bad), None, "{bad}");
         }
         assert_eq!(age(None), "N/A");

@@ -1,4 +1,5 @@
-//! What has happened to containers: a file in the store, to which whoever does something adds a line.
+//! What has happened to containers, images, networks and volumes: a file in the store, to which whoever does something
+//! adds a line.
 //!
 //! ```text
 //! ROOT/events/events.log events.log.1       docker's JSON documents, one a line, the older ones behind `.1`
@@ -30,17 +31,25 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 /// The longest line; one that would be longer goes without its attributes.
 const LINE_LIMIT_BYTES: usize = 64 * 1024;
 
+/// To what something happens.
+pub(crate) const CONTAINER: &str = "container";
+pub(crate) const IMAGE: &str = "image";
+pub(crate) const NETWORK: &str = "network";
+pub(crate) const VOLUME: &str = "volume";
+
 /// Something that has happened, with docker's keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// The action once more.
+    /// The action once more, of containers and images.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub status: String,
-    /// The actor's ID once more.
+    /// The actor's ID once more, of the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// A container's image.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub from: String,
-    /// To what: `container`.
+    /// To what: `container`, `image`, `network` or `volume`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// What: `start`, `die`, ...
@@ -71,12 +80,17 @@ pub struct Actor {
 
 impl Event {
     /// What happens to a `kind` of thing at this moment.
-    pub fn now(kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) -> Self {
+    pub(crate) fn now<'a>(kind: &str, action: &str, id: &str, attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let attributes: BTreeMap<_, _> =
+            attributes.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        // docker's older keys, which newer kinds do not have.
+        let older = |text: &str| if [CONTAINER, IMAGE].contains(&kind) { text.to_owned() } else { String::new() };
+        let image = attributes.get("image").filter(|_| kind == CONTAINER);
         Self {
-            status: action.to_owned(),
-            id: id.to_owned(),
-            from: attributes.get("image").cloned().unwrap_or_default(),
+            status: older(action),
+            id: older(id),
+            from: image.cloned().unwrap_or_default(),
             kind: kind.to_owned(),
             action: action.to_owned(),
             actor: Actor { id: id.to_owned(), attributes },
@@ -101,46 +115,52 @@ pub struct EventQuery {
     pub until: Option<SystemTime>,
 }
 
-fn directory(store: &Store) -> PathBuf {
-    store.root().join("events")
+fn directory(root: &Path) -> PathBuf {
+    root.join("events")
 }
 
-fn path(store: &Store) -> PathBuf {
-    directory(store).join("events.log")
+fn path(root: &Path) -> PathBuf {
+    directory(root).join("events.log")
+}
+
+/// Adds an event to those of the store at `root`, if that can be done.
+pub(crate) fn record(root: &Path, event: &Event) {
+    // Nobody is there who could do anything about it.
+    let _ = append(root, event);
+}
+
+fn append(root: &Path, event: &Event) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    if line.len() > LINE_LIMIT_BYTES {
+        let actor = Actor { attributes: BTreeMap::new(), ..event.actor.clone() };
+        line = serde_json::to_vec(&Event { actor, ..event.clone() })?;
+    }
+    line.push(b'\n');
+    let path = path(root);
+    let open = || std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    let file = match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            files::make_private_dir(&directory(root)).map_err(std::io::Error::other)?;
+            open()?
+        }
+        other => other?,
+    };
+    (&file).write_all(&line)?;
+    if file.metadata()?.len() > FILE_LIMIT_BYTES
+        && files::try_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok_and(|locked| locked)
+        // Whoever was first has done it.
+        && same_file(&file, &path)
+    {
+        std::fs::rename(&path, path.with_extension("log.1"))?;
+    }
+    Ok(())
 }
 
 impl Store {
-    /// Adds an event, if that can be done.
-    pub fn record(&self, event: &Event) {
-        // Nobody is there who could do anything about it.
-        let _ = self.append(event);
-    }
-
-    fn append(&self, event: &Event) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(event)?;
-        if line.len() > LINE_LIMIT_BYTES {
-            let actor = Actor { attributes: BTreeMap::new(), ..event.actor.clone() };
-            line = serde_json::to_vec(&Event { actor, ..event.clone() })?;
-        }
-        line.push(b'\n');
-        let path = path(self);
-        let open = || std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-        let file = match open() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                files::make_private_dir(&directory(self)).map_err(std::io::Error::other)?;
-                open()?
-            }
-            other => other?,
-        };
-        (&file).write_all(&line)?;
-        if file.metadata()?.len() > FILE_LIMIT_BYTES
-            && files::try_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok_and(|locked| locked)
-            // Whoever was first has done it.
-            && same_file(&file, &path)
-        {
-            std::fs::rename(&path, path.with_extension("log.1"))?;
-        }
-        Ok(())
+    /// Adds to the store's events what has happened to an image, which is called `id` in it, or is that.
+    pub fn tell_image(&self, action: &str, id: &str, name: &str, labels: &BTreeMap<String, String>) {
+        let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        record(self.root(), &Event::now(IMAGE, action, id, labels.chain([("name", name)])));
     }
 
     /// Gives each event that is wanted to `each`, in order, until that says false or the time for it is over.
@@ -149,7 +169,7 @@ impl Store {
     ///
     /// What `each` fails with.
     pub fn events(&self, query: EventQuery, each: &mut dyn FnMut(Event) -> Result<bool>) -> Result<()> {
-        let directory = directory(self);
+        let directory = directory(self.root());
         files::make_private_dir(&directory)?;
         // Before the first look, so that nothing falls between the two.
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).attempt(|| "watch the events")?;
@@ -157,7 +177,7 @@ impl Store {
             .attempt(|| format!("watch {}", directory.display()))?;
         let mut reader = Reader { since: query.since.unwrap_or_else(SystemTime::now), until: query.until, partial: Vec::new() };
         if query.since.is_some()
-            && let Ok(older) = File::open(path(self).with_extension("log.1"))
+            && let Ok(older) = File::open(path(self.root()).with_extension("log.1"))
             && !reader.read(&mut BufReader::new(older), each)?
         {
             return Ok(());
@@ -165,7 +185,7 @@ impl Store {
         let mut current: Option<BufReader<File>> = None;
         loop {
             if let Some(file) = &mut current {
-                let same = same_file(file.get_ref(), &path(self));
+                let same = same_file(file.get_ref(), &path(self.root()));
                 if !reader.read(file, each)? {
                     return Ok(());
                 }
@@ -174,7 +194,7 @@ impl Store {
                 }
             }
             if current.is_none()
-                && let Ok(next) = File::open(path(self))
+                && let Ok(next) = File::open(path(self.root()))
             {
                 reader.partial.clear();
                 current = Some(BufReader::new(next));
@@ -245,8 +265,7 @@ mod tests {
     }
 
     fn event(number: usize, padding: usize) -> Event {
-        let attributes = BTreeMap::from([("n".to_owned(), number.to_string()), ("x".to_owned(), "x".repeat(padding))]);
-        Event::now("container", "start", "id", attributes)
+        Event::now(CONTAINER, "start", "id", [("n", number.to_string().as_str()), ("x", &"x".repeat(padding))])
     }
 
     fn numbers(store: &Store) -> Vec<usize> {
@@ -264,12 +283,12 @@ mod tests {
     fn the_file_is_bounded_and_its_end_is_kept() {
         let (_directory, store) = store();
         for number in 0..500 {
-            store.record(&event(number, 10_000));
+            record(store.root(), &event(number, 10_000));
         }
         let read = numbers(&store);
         assert!(read.len() > 100 && read.len() < 250, "{}", read.len());
         assert_eq!(read, (500 - read.len()..500).collect::<Vec<_>>());
-        let taken = std::fs::read_dir(directory(&store)).unwrap().count();
+        let taken = std::fs::read_dir(directory(store.root())).unwrap().count();
         assert_eq!(taken, 2);
     }
 
@@ -279,7 +298,7 @@ mod tests {
         std::thread::scope(|scope| {
             for writer in 0..4 {
                 let store = &store;
-                scope.spawn(move || (0..50).for_each(|number| store.record(&event(writer * 50 + number, 5000))));
+                scope.spawn(move || (0..50).for_each(|number| record(store.root(), &event(writer * 50 + number, 5000))));
             }
         });
         let mut read = numbers(&store);
@@ -290,11 +309,28 @@ mod tests {
     #[test]
     fn lines_that_are_none_are_skipped_and_long_ones_cut() {
         let (_directory, store) = store();
-        store.record(&event(1, 100_000));
-        let mut file = std::fs::OpenOptions::new().append(true).open(path(&store)).unwrap();
+        record(store.root(), &event(1, 100_000));
+        let mut file = std::fs::OpenOptions::new().append(true).open(path(store.root())).unwrap();
         file.write_all(b"{\"half\n\xff\xfe\n{}\n").unwrap();
-        store.record(&event(2, 0));
+        record(store.root(), &event(2, 0));
         assert_eq!(numbers(&store), [2], "the first has lost its attributes");
         assert!(file.metadata().unwrap().len() < LINE_LIMIT_BYTES as u64);
+    }
+
+    #[test]
+    fn only_containers_and_images_have_dockers_older_keys() {
+        let json = |kind| serde_json::to_value(Event::now(kind, "create", "x", [("image", "a"), ("name", "n")])).unwrap();
+        let container = json(CONTAINER);
+        assert_eq!(
+            (container["status"].as_str(), container["id"].as_str(), container["from"].as_str()),
+            (Some("create"), Some("x"), Some("a"))
+        );
+        assert_eq!((json(IMAGE).get("from"), json(IMAGE)["id"].as_str()), (None, Some("x")));
+        let network = json(NETWORK);
+        assert_eq!(
+            (network.get("status"), network.get("id"), network["Actor"]["Attributes"]["name"].as_str()),
+            (None, None, Some("n"))
+        );
+        assert_eq!(serde_json::from_value::<Event>(network).unwrap().action, "create");
     }
 }

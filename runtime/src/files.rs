@@ -37,10 +37,13 @@ pub fn write_atomically(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()>
     written.attempt(|| format!("write {}", path.display()))
 }
 
+/// What is read at first: most files are shorter.
+const READ_BYTES: usize = 4096;
+
 /// Reads a whole file of at most `limit_bytes`.
 pub fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     // Most are short: two reads then, and not a dozen.
-    let mut bytes = Vec::with_capacity(limit_bytes.min(4096) as usize);
+    let mut bytes = Vec::with_capacity(limit_bytes.min(READ_BYTES as u64) as usize);
     File::open(path)
         .and_then(|file| file.take(limit_bytes + 1).read_to_end(&mut bytes))
         .attempt(|| format!("read {}", path.display()))?;
@@ -48,6 +51,19 @@ pub fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
         return Err(Error::invalid(path.display(), format_args!("it is longer than {limit_bytes} bytes")));
     }
     Ok(bytes)
+}
+
+/// The same of a file that is replaced as a whole and never written to: what one read gives less of than it could is all.
+pub(crate) fn read_replaced(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; READ_BYTES];
+    let mut file = File::open(path).attempt(|| format!("read {}", path.display()))?;
+    match file.read(&mut bytes).attempt(|| format!("read {}", path.display()))? {
+        READ_BYTES => read_bounded(path, limit_bytes),
+        length => {
+            bytes.truncate(length);
+            Ok(bytes)
+        }
+    }
 }
 
 /// Opens (and creates) a lock file.

@@ -31,6 +31,8 @@ pub mod media_type {
     pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     /// image-spec layer.md, gzip.
     pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// image-spec layer.md, zstd.
+    pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
     /// Docker image manifest version 2, schema 2.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// Docker manifest list.
@@ -198,6 +200,33 @@ pub struct RootFs {
     /// Digests of the uncompressed layers, bottom first.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub diff_ids: Vec<Digest>,
+}
+
+/// One step by which an image was made (image-spec config.md, `history`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct HistoryEntry {
+    /// When, RFC 3339.
+    pub created: Option<String>,
+    /// The command.
+    #[serde(deserialize_with = "null_is_default")]
+    pub created_by: String,
+    /// What its maker says of it.
+    #[serde(deserialize_with = "null_is_default")]
+    pub comment: String,
+    /// It changed no file: no layer belongs to it.
+    #[serde(deserialize_with = "null_is_default")]
+    pub empty_layer: bool,
+}
+
+/// Reads the steps in a configuration, the first one first.
+pub fn parse_history(config: &[u8]) -> Result<Vec<HistoryEntry>> {
+    #[derive(Deserialize)]
+    struct Steps {
+        #[serde(default, deserialize_with = "null_is_empty")]
+        history: Vec<HistoryEntry>,
+    }
+    Ok(parse_json::<Steps>("image configuration", config)?.history)
 }
 
 /// Defaults for containers of an image (image-spec config.md, `config`).

@@ -20,6 +20,7 @@ pub mod origin;
 pub mod parallel;
 pub mod progress;
 pub mod pull;
+pub mod save;
 mod seccomp;
 pub mod source;
 pub mod spec;

@@ -12,8 +12,9 @@ mod tools;
 #[path = "common/users.rs"]
 mod users;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -189,5 +190,78 @@ fn rpush_and_rpull_take_the_credentials_that_docker_keeps() {
     assert!(wrong.contains("password is wrong"), "{wrong}");
     User::new().succeed("rpull", &[&public]);
     let nobody = User::new().fail("rpull", &[&team]);
-    assert!(nobody.contains("docker login"), "{nobody}");
+    assert!(nobody.contains("rbox login"), "{nobody}");
+}
+
+/// `rbox login` with a password on standard input.
+fn log_in(user: &User, name: &str, password: &str, address: &str) -> Output {
+    let mut command = user.command("rbox", &["login", "--username", name, "--password-stdin", address]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn rbox_logs_in_and_out_and_skopeo_is_logged_in_too() {
+    let hub = hub();
+    let (image, layout) = layout(&hub);
+    let (address, user) = (&*hub.rhub.address, User::new());
+    let (source, team) = (format!("oci:{}:v1", layout.display()), format!("{address}/team/app:v1"));
+    let wrong = log_in(&user, "writer", "wrong", address);
+    assert!(!wrong.status.success() && stderr(&wrong).contains("does not take this user name and password"), "{wrong:?}");
+    assert!(!user.home().join(".docker").exists(), "what is wrong is not kept");
+    let right = log_in(&user, "writer", PASSWORD, &format!("http://{address}/"));
+    assert_eq!((right.status.success(), &*right.stdout), (true, &b"Login Succeeded\n"[..]), "{right:?}");
+    assert!(!format!("{right:?}").contains(PASSWORD));
+    assert_eq!(user.succeed("rbox", &["login", address]), "Login Succeeded\n", "by what is kept");
+    user.succeed("rpush", &[&source, &team]);
+    assert_eq!(manifest(&hub, "team/app"), image.manifest.bytes);
+    if installed("skopeo") {
+        let authfile = user.home().join(".docker/config.json");
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{team}")]);
+        assert_eq!(skopeo.env("REGISTRY_AUTH_FILE", authfile).output().unwrap().stdout, image.manifest.bytes);
+    }
+    assert_eq!(user.succeed("rbox", &["logout", address]), format!("Removed login credentials for {address}\n"));
+    assert_eq!(user.succeed("rbox", &["logout", address]), format!("Not logged in to {address}\n"));
+    assert!(user.fail("rpush", &[&source, &team]).contains("rbox login"));
+    assert!(user.fail("rbox", &["login", address]).contains("--password-stdin"), "there is no terminal");
+}
+
+#[test]
+fn a_credential_helper_keeps_what_rbox_login_is_given() {
+    /// Keeps secrets in one file a server.
+    const HELPER: &str = r#"#!/bin/sh
+cd "$HOME/secrets" && read -r input
+name() { printf %s "$1" | tr -c 'a-z0-9.' _; }
+case $1 in
+    store) printf %s "$input" > "$(name "$(printf %s "$input" | sed 's/.*"ServerURL":"\([^"]*\)".*/\1/')")" ;;
+    get) cat "$(name "$input")" 2>/dev/null || { echo 'credentials not found in native keychain'; exit 1; } ;;
+    erase) rm "$(name "$input")" 2>/dev/null || { echo 'credentials not found in native keychain'; exit 1; } ;;
+esac
+"#;
+    let hub = hub();
+    let (_, layout) = layout(&hub);
+    let (address, user) = (&*hub.rhub.address, User::new());
+    let (source, team) = (format!("oci:{}:v1", layout.display()), format!("{address}/team/app:v1"));
+    for directory in ["bin", "secrets", ".docker"] {
+        std::fs::create_dir(user.home().join(directory)).unwrap();
+    }
+    let helper = user.home().join("bin/docker-credential-file");
+    std::fs::write(&helper, HELPER).unwrap();
+    std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = user.home().join(".docker/config.json");
+    std::fs::write(&config, r#"{"credsStore":"file"}"#).unwrap();
+    let path = format!("{}:{}", helper.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let run = |program: &str, args: &[&str]| user.command(program, args).env("PATH", &path).output().unwrap();
+
+    let mut login = user.command("rbox", &["login", "-u", "writer", "-p", PASSWORD, address]);
+    let login = login.env("PATH", &path).output().unwrap();
+    assert!(login.status.success() && !stderr(&login).contains("unencrypted"), "{login:?}");
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), r#"{"credsStore":"file"}"#, "nothing in the clear");
+    assert!(run("rpush", &[&source, &team]).status.success());
+    let out = run("rbox", &["logout", address]);
+    assert!(out.status.success() && out.stdout.starts_with(b"Removed"), "{out:?}");
+    assert!(std::fs::read_dir(user.home().join("secrets")).unwrap().next().is_none());
+    assert!(!run("rpush", &[&source, &team]).status.success());
 }

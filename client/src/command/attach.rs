@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args};
-use longshore_runtime::container::{AttachEnd, AttachOptions, Attaching, Container, Containers, DetachKeys};
+use longshore_runtime::container::{AttachEnd, AttachOptions, Attaching, Config, Containers, DetachKeys};
 
 use super::Global;
 use crate::error::Result;
+
+/// The exit code where nobody reads the output any more: that of a command that SIGPIPE has ended.
+const UNREAD: u8 = 128 + 13;
 
 /// Connect to a running container: its output here, and what is typed here its input
 ///
@@ -19,7 +22,7 @@ pub(super) struct Attach {
     /// Pass on nothing that is typed
     #[arg(long)]
     no_stdin: bool,
-    /// Pass signals on to a container without a terminal
+    /// Pass signals on to the container
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     sig_proxy: bool,
     /// Its name or ID
@@ -35,30 +38,30 @@ pub(super) struct How {
 }
 
 impl How {
-    /// Is attached until the container ends or the keys are typed.
-    pub(super) fn attach(
-        self,
-        containers: &Containers,
-        container: &Container,
-        attaching: Attaching,
-        (stdin, signals): (bool, bool),
-    ) -> Result<ExitCode> {
-        let options = AttachOptions { stdin, signals, detach_keys: self.detach_keys.unwrap_or_default() };
-        Ok(match containers.attach(container, attaching, &options)? {
-            AttachEnd::Exited(code) => ExitCode::from(code),
-            AttachEnd::Detached => {
-                eprintln!("read escape sequence");
-                ExitCode::SUCCESS
-            }
-        })
+    /// All of what is said and typed, and whether signals are passed on.
+    pub(super) fn options(&self, stdin: bool, signals: bool) -> AttachOptions {
+        let detach_keys = self.detach_keys.clone().unwrap_or_default();
+        AttachOptions { stdin, stdout: true, stderr: true, signals, detach_keys, starts: false }
     }
+}
+
+/// Is attached until the container ends, or is left.
+pub(super) fn attach(containers: &Containers, config: &Config, attaching: Attaching) -> Result<ExitCode> {
+    Ok(match containers.attach(config, attaching)? {
+        AttachEnd::Exited(code) => ExitCode::from(code),
+        AttachEnd::Detached => {
+            eprintln!("read escape sequence");
+            ExitCode::SUCCESS
+        }
+        AttachEnd::Unread => ExitCode::from(UNREAD),
+    })
 }
 
 impl Attach {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let containers = global.containers()?;
         let container = containers.get(&self.container)?;
-        let attaching = containers.prepare_attach(&container.config.id)?;
-        self.how.attach(&containers, &container, attaching, (!self.no_stdin, self.sig_proxy))
+        let attaching = containers.prepare_attach(&container.config, self.how.options(!self.no_stdin, self.sig_proxy))?;
+        attach(&containers, &container.config, attaching)
     }
 }

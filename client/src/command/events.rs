@@ -8,16 +8,18 @@ use clap::Args;
 use longshore_runtime::Error;
 use longshore_runtime::events::{Event, EventQuery};
 use longshore_runtime::lifecycle::rfc3339;
+use serde_json::json;
 
+use super::Global;
+use super::format::ListFormat;
 use super::label::{Wanted, all_fit, joined};
 use super::logs::parse_time;
-use super::{Format, Global};
 use crate::error::Result;
 use crate::text::printable;
 
-/// Show what happens to containers
+/// Show what happens to containers, images, networks and volumes
 ///
-/// Without --until it goes on until it is interrupted. The store keeps the last ones, about 2 MB of them.
+/// These are the types container, image, network and volume. Without --until it goes on until it is interrupted. The store keeps the last ones, about 2 MB of them.
 #[derive(Debug, Args)]
 pub(super) struct Events {
     /// Also those since this time (2026-01-31T12:00:00Z), or for so long (1h30m)
@@ -26,13 +28,12 @@ pub(super) struct Events {
     /// Only those before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<SystemTime>,
-    /// Only those that fit: container=, event=, image=, label=, type= or scope=; of
+    /// Only those that fit: container=, event=, image=, label=, network=, volume=, type= or scope=; of
     /// one kind any (but all labels), of several all
     #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ enum Filter {
     Event(String),
     Image(String),
     Label(Wanted),
+    Network(String),
+    Volume(String),
     Type(String),
     Scope(String),
 }
@@ -54,24 +57,36 @@ impl Filter {
             "event" => Self::Event(value),
             "image" => Self::Image(value),
             "label" => Self::Label(Wanted::parse(&value, true)?),
+            "network" => Self::Network(value),
+            "volume" => Self::Volume(value),
             "type" => Self::Type(value),
             "scope" => Self::Scope(value),
-            _ => return Err("the kinds are container, event, image, label, type and scope".into()),
+            _ => return Err("the kinds are container, event, image, label, network, volume, type and scope".into()),
         })
     }
 
     fn fits(&self, event: &Event) -> bool {
         let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
+        let is = |kind: &str, text: &str| {
+            let is_id = !text.is_empty() && event.actor.id.starts_with(text);
+            event.kind == kind && (is_id || attribute("name") == Some(text))
+        };
         match self {
-            Self::Container(text) => {
-                let is_id = !text.is_empty() && event.actor.id.starts_with(text.as_str());
-                event.kind == "container" && (is_id || attribute("name") == Some(text))
-            }
+            Self::Container(text) => is("container", text),
+            Self::Network(text) => is("network", text),
+            Self::Volume(text) => is("volume", text),
             // docker's `health_status: healthy` is a health_status, too.
             Self::Event(text) => event.action == *text || event.action.split_once(": ").is_some_and(|(action, _)| action == text),
+            // By its name, with or without the tag, and an image by its ID, too.
             Self::Image(text) => {
-                let image = attribute("image").unwrap_or_default();
-                image == text || image.rsplit_once(':').is_some_and(|(name, _)| name == text)
+                let names = match event.kind.as_str() {
+                    "image" => [Some(event.actor.id.as_str()), attribute("name")],
+                    "container" => [attribute("image"), None],
+                    _ => return false,
+                };
+                let untagged = |name: &str| name.rsplit_once(':').is_some_and(|(name, tag)| name == text && !tag.contains('/'));
+                let fits = |name: &str| name == text || untagged(name);
+                names.into_iter().flatten().any(fits)
             }
             Self::Label(wanted) => wanted.fits(attribute),
             Self::Type(text) => event.kind == *text,
@@ -90,12 +105,8 @@ impl Events {
             if !self.wants(&event) {
                 return Ok(true);
             }
-            let written = match self.format {
-                Format::Json => {
-                    serde_json::to_writer(&mut out, &event).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"))
-                }
-                Format::Table => writeln!(out, "{}", line(&event)),
-            };
+            let line = self.format.line(&json!(event))?.unwrap_or_else(|| line(&event));
+            let written = writeln!(out, "{line}");
             match written.and_then(|()| out.flush()) {
                 Ok(()) => Ok(true),
                 // The reader has what it wanted.

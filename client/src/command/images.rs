@@ -1,21 +1,29 @@
 //! `rbox images`
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
 use longshore_runtime::Store;
 use longshore_runtime::name::Reference;
 use longshore_runtime::store::Image;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Format, Global, json_lines, print};
+use super::Global;
+use super::format::{List, ListFormat};
+use super::images_filter::{Filter, is_named, wanted, wanted_name};
 use crate::error::Result;
 use crate::text;
 
 /// List images in the local store
 #[derive(Debug, Args)]
 pub(super) struct Images {
+    /// As docker's; here no image is hidden
+    #[arg(short, long)]
+    all: bool,
+    /// Only those that fit: dangling=true, label=NAME[=VALUE], reference=PATTERN, before=IMAGE, since=IMAGE or until=TIME;
+    /// of one kind any (but all labels), of several all
+    #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
+    filter: Vec<Filter>,
     /// Print only image IDs
     #[arg(short, long)]
     quiet: bool,
@@ -25,12 +33,11 @@ pub(super) struct Images {
     /// Show digests
     #[arg(long)]
     digests: bool,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// Only images of this repository, or with this name and tag
+    #[command(flatten)]
+    format: ListFormat,
+    /// Only images of this repository, or with this name and tag; a pattern as */app:1.* too
     #[arg(value_name = "NAME[:TAG]")]
-    filter: Option<String>,
+    name: Option<String>,
 }
 
 /// One line: an image under one of its names.
@@ -45,36 +52,51 @@ struct Row {
 
 const NONE: &str = "<none>";
 
+/// What docker has no number for, either, but in `system df --verbose`.
+const UNKNOWN: &str = "N/A";
+
+/// docker's fields and their headings.
+const HEADINGS: [(&str, &str); 11] = [
+    ("Containers", "CONTAINERS"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedSince", "CREATED"),
+    ("Digest", "DIGEST"),
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("SharedSize", "SHARED SIZE"),
+    ("Size", "SIZE"),
+    ("Tag", "TAG"),
+    ("UniqueSize", "UNIQUE SIZE"),
+    ("VirtualSize", "VIRTUAL SIZE"),
+];
+
 impl Images {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let store = global.store()?;
-        let filter = self
-            .filter
-            .as_deref()
-            .map(|text| Ok::<_, longshore_runtime::Error>((text, text.parse::<Reference>()?)))
-            .transpose()?;
+        let filters: Vec<Filter> = self.filter.iter().map(|filter| filter.clone().resolved(&store)).collect::<Result<_>>()?;
         let mut rows = Vec::new();
         for image in store.images()? {
             match image {
-                Ok(image) => rows.extend(self.rows(&store, &image, filter.as_ref())),
+                Ok(image) if wanted(&filters, &image) => rows.extend(self.rows(&store, &image, &filters)),
+                Ok(_) => {}
                 Err(e) => eprintln!("rbox: skipped a damaged image: {}", text::printable(&e.to_string())),
             }
         }
         // Newest first, as docker lists them; RFC 3339 sorts as text.
         rows.sort_by(|a, b| b.created.cmp(&a.created));
-        print(|out| match (self.quiet, self.format) {
-            (true, _) => {
-                let mut ids: Vec<&String> = rows.iter().map(|row| &row.id).collect();
-                ids.dedup();
-                ids.iter().try_for_each(|id| writeln!(out, "{id}"))
-            }
-            (_, Format::Json) => json_lines(out, rows.iter().map(json)),
-            (_, Format::Table) => self.table(out, &rows),
-        })?;
-        Ok(ExitCode::SUCCESS)
+        if self.quiet {
+            rows.dedup_by(|a, b| a.id == b.id);
+        }
+        let default = match (self.quiet, self.digests) {
+            (true, _) => "{{.ID}}",
+            (_, true) => "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+            _ => "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+        };
+        self.format.print(&List { headings: &HEADINGS, default }, rows.iter().map(row))
     }
 
-    fn rows(&self, store: &Store, image: &Image, filter: Option<&(&str, Reference)>) -> Vec<Row> {
+    /// One for each name that is asked for.
+    fn rows(&self, store: &Store, image: &Image, filters: &[Filter]) -> Vec<Row> {
         let id = if self.no_trunc { image.id().as_str() } else { image.id().short() };
         let row = |repository: String, tag: String| Row {
             repository,
@@ -84,44 +106,29 @@ impl Images {
             created: image.config.created.clone(),
             bytes: image.unpacked_bytes(store),
         };
-        let wanted = |name: &&Reference| {
-            filter.is_none_or(|(text, filter)| {
-                let tag_given = text.rsplit('/').next().is_some_and(|last| last.contains(':'));
-                name.name() == filter.name() && (!tag_given || name.tag() == filter.tag())
-            })
-        };
         let tag = |name: &Reference| name.tag().map_or(NONE, |tag| tag.as_str()).to_owned();
-        if image.names.is_empty() && filter.is_none() {
-            return vec![row(NONE.into(), NONE.into())];
+        if image.names.is_empty() {
+            return if self.name.is_none() { vec![row(NONE.into(), NONE.into())] } else { Vec::new() };
         }
-        image.names.iter().filter(wanted).map(|name| row(name.familiar_name(), tag(name))).collect()
-    }
-
-    fn table(&self, out: &mut impl Write, rows: &[Row]) -> std::io::Result<()> {
-        let cells = |row: &Row| {
-            let mut cells = vec![row.repository.clone(), row.tag.clone()];
-            if self.digests {
-                cells.push(row.digest.clone());
-            }
-            cells.extend([row.id.clone(), text::age(row.created.as_deref()), text::size(row.bytes)]);
-            cells
-        };
-        let mut headings = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
-        if self.digests {
-            headings.insert(2, "DIGEST");
-        }
-        text::table(out, &headings, &rows.iter().map(cells).collect::<Vec<_>>())
+        let asked = |name: &&Reference| self.name.as_ref().is_none_or(|text| is_named(name, text)) && wanted_name(filters, name);
+        image.names.iter().filter(asked).map(|name| row(name.familiar_name(), tag(name))).collect()
     }
 }
 
-fn json(row: &Row) -> serde_json::Value {
+/// docker's keys.
+fn row(row: &Row) -> Value {
+    let size = text::size(row.bytes);
     json!({
-        "Repository": row.repository,
-        "Tag": row.tag,
+        "Containers": UNKNOWN,
+        "CreatedAt": row.created.as_deref().map_or_else(|| UNKNOWN.into(), text::date),
+        "CreatedSince": text::age(row.created.as_deref()),
         "Digest": row.digest,
         "ID": row.id,
-        "CreatedAt": row.created,
-        "CreatedSince": text::age(row.created.as_deref()),
-        "Size": text::size(row.bytes),
+        "Repository": row.repository,
+        "SharedSize": UNKNOWN,
+        "Size": size,
+        "Tag": row.tag,
+        "UniqueSize": UNKNOWN,
+        "VirtualSize": size,
     })
 }

@@ -80,10 +80,14 @@ pub(super) fn settings(container: &Container) -> Value {
                 (one.network.clone(), value.into())
             })
             .collect(),
-        _ => Map::new(),
+        Network::Container(_) => Map::new(),
+        // A network of which there is nothing to be said.
+        _ => Map::from_iter([(mode(&container.config.options), unnumbered())]),
     };
     let mut value = first;
-    value.insert("Bridge".into(), json!(""));
+    value.extend(no_longer_used());
+    value.insert("EndpointID".into(), json!(endpoints.first().map_or(String::new(), endpoint_id)));
+    value.insert("SandboxID".into(), json!(sandbox_id(container)));
     value.insert(
         "SandboxKey".into(),
         json!(match container.status.pid {
@@ -100,6 +104,35 @@ pub(super) fn settings(container: &Container) -> Value {
 pub(super) fn endpoint_id(endpoint: &Endpoint) -> String {
     let both = format!("{} {}", endpoint.network_id, endpoint.claim.container);
     longshore_runtime::name::Digest::of(both.as_bytes()).hex().to_owned()
+}
+
+/// As well made up: a network namespace has no name.
+fn sandbox_id(container: &Container) -> String {
+    longshore_runtime::name::Digest::of(format!("sandbox {}", container.config.id).as_bytes()).hex().to_owned()
+}
+
+/// What docker shows since it was first written, and has no use for.
+fn no_longer_used() -> Map<String, Value> {
+    let value = json!({
+        "Bridge": "",
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+    });
+    value.as_object().cloned().unwrap_or_default()
+}
+
+/// A connection to what gives no addresses.
+fn unnumbered() -> Value {
+    let mut value = address_keys(None);
+    for name in ["IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"] {
+        value.insert(name.into(), Value::Null);
+    }
+    value.insert("NetworkID".into(), json!(""));
+    value.insert("EndpointID".into(), json!(""));
+    value.into()
 }
 
 fn address_keys(endpoint: Option<&Endpoint>) -> Map<String, Value> {

@@ -16,10 +16,10 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub(super) struct LifeFlags {
-    /// When a container in the background is started again: no, on-failure[:NUMBER], always or unless-stopped
+    /// When the container is started again: no, on-failure[:NUMBER], always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: RestartPolicy,
-    /// A command of the container's shell that fails when the container, one in the background, is not well
+    /// A command of the container's shell that fails when the container is not well
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
     /// From the end of such a command to the next, 1m30s for example [default: 30s]
@@ -49,16 +49,6 @@ pub(super) struct LifeFlags {
 }
 
 impl LifeFlags {
-    /// Whether they can be meant of a container that goes with its command.
-    pub(super) fn check_foreground(&self) -> Result<()> {
-        let flag = match self {
-            Self { restart, .. } if *restart != RestartPolicy::No => "--restart",
-            Self { health_cmd: Some(_), .. } => "--health-cmd",
-            _ => return Ok(()),
-        };
-        Err(Error::invalid(flag, "it is for containers in the background: add --detach").into())
-    }
-
     /// Puts them into `create`. Labels given one by one are above those of files.
     pub(super) fn apply(self, create: &mut Create) -> Result<()> {
         if self.restart != RestartPolicy::No && create.auto_remove {

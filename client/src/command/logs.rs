@@ -9,8 +9,9 @@ use longshore_runtime::Error;
 use longshore_runtime::container::LogQuery;
 
 use super::Global;
+use super::label::joined;
 use crate::error::Result;
-use crate::text::parse_rfc3339;
+use crate::text::{parse_rfc3339, printable};
 
 /// Show a detached container's output
 #[derive(Debug, Args)]
@@ -30,6 +31,9 @@ pub(super) struct Logs {
     /// Begin each line with the time it was written
     #[arg(short, long)]
     timestamps: bool,
+    /// Show the labels and variables that --log-opt has chosen, too
+    #[arg(long)]
+    details: bool,
     /// Its name or ID
     container: String,
 }
@@ -84,11 +88,12 @@ impl Logs {
         let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
         containers.logs(&container, &query, &mut |entry| {
             let stream: &mut dyn Write = if entry.stream == "stderr" { &mut err } else { &mut out };
-            let written = if self.timestamps {
-                stream.write_all(format!("{} {}", entry.time, entry.log).as_bytes())
-            } else {
-                stream.write_all(entry.log.as_bytes())
-            };
+            let mut before = if self.timestamps { format!("{} ", entry.time) } else { String::new() };
+            if self.details {
+                // Labels may come from who made the image; the output is the container's own.
+                before += &printable(&format!("{} ", joined(&entry.attributes, ",")));
+            }
+            let written = stream.write_all(before.as_bytes()).and_then(|()| stream.write_all(entry.log.as_bytes()));
             match written.and_then(|()| stream.flush()) {
                 Ok(()) => Ok(true),
                 // The reader has what it wanted.

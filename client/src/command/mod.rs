@@ -6,17 +6,26 @@ mod attach;
 mod boot;
 mod cp;
 mod create;
+mod documents;
 mod events;
 mod exec;
+mod format;
+mod history;
 mod images;
+mod images_filter;
+mod info;
 mod inspect;
 mod inspect_container;
+mod inspect_host;
 mod inspect_network;
 mod isolation;
 mod kill;
 mod label;
 mod life;
 mod limits;
+mod load;
+mod login;
+mod logout;
 mod logs;
 mod mount_flags;
 mod network;
@@ -25,6 +34,7 @@ mod pause;
 mod port;
 mod prune;
 mod ps;
+mod ps_filter;
 mod pull;
 mod push;
 mod rename;
@@ -32,6 +42,7 @@ mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod start;
 mod stats;
 mod stop;
@@ -39,6 +50,7 @@ mod system;
 mod tag;
 mod top;
 mod update;
+mod verbs;
 mod volume;
 mod wait;
 
@@ -46,7 +58,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use longshore_runtime::container::{self, Containers};
 use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::{Store, unpack};
@@ -80,7 +92,7 @@ impl Global {
     /// Must be called before the first thread is started.
     fn own_store(&self) -> Result<Own> {
         let root = self.root.clone().map_or_else(Store::default_root, Ok)?;
-        let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_rootless()?) };
+        let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_shared(&root)?) };
         Ok(Own { store: Store::open(root)?, unpack: unpack::Options::within(rootless), rootless })
     }
 }
@@ -109,16 +121,6 @@ struct Own {
     rootless: Option<Mapping>,
 }
 
-/// How rows are printed.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Format {
-    /// Columns for people
-    #[default]
-    Table,
-    /// One JSON document a line
-    Json,
-}
-
 /// Images and containers without a daemon.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -131,42 +133,25 @@ struct Rbox {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Pull(pull::Pull),
-    Push(push::Push),
-    Run(Box<run::Run>),
-    // A container that is only made is in nobody's background.
-    #[command(mut_arg("detach", |arg| arg.hide(true)))]
-    Create(Box<create::Create>),
+    #[command(flatten)]
+    OfImage(verbs::OfImage),
+    #[command(flatten)]
+    OfContainer(verbs::OfContainer),
     Ps(ps::Ps),
-    Logs(logs::Logs),
-    Exec(exec::Exec),
-    Cp(cp::Cp),
-    Stop(stop::Stop),
-    Kill(kill::Kill),
-    Wait(wait::Wait),
-    Start(start::Start),
-    Restart(restart::Restart),
-    Attach(attach::Attach),
-    Update(update::Update),
     Events(events::Events),
-    /// Freeze all processes of running containers
-    Pause(pause::Pause),
-    /// Let paused containers go on
-    Unpause(pause::Pause),
-    Rename(rename::Rename),
-    Top(top::Top),
-    Port(port::Port),
-    Stats(stats::Stats),
-    Rm(rm::Rm),
     Images(images::Images),
     Rmi(rmi::Rmi),
-    Tag(tag::Tag),
+    Completion(documents::Completion),
+    Login(login::Login),
+    Logout(logout::Logout),
     Inspect(inspect::Inspect),
     Network(network::Network),
-    Container(prune::ContainerVerbs),
-    Image(prune::ImageVerbs),
+    Container(verbs::Container),
+    Image(verbs::Image),
     System(system::System),
     Volume(volume::Volume),
+    Info(info::Info),
+    Version(info::Version),
 }
 
 // A verb by its own name. Its help begins with what the verb says of itself: a doc comment would win.
@@ -186,38 +171,23 @@ pub fn rbox() -> ExitCode {
     }
     let launches = std::env::args_os().any(|word| word == "run" || word == "create" || word == "exec");
     program("rbox", launches, |Rbox { global, verb }| match verb {
-        Verb::Pull(verb) => verb.execute(&global),
-        Verb::Push(verb) => verb.execute(&global),
-        Verb::Run(verb) => verb.execute(&global),
-        Verb::Create(verb) => verb.execute(&global),
+        Verb::OfImage(verb) => verb.execute(&global),
+        Verb::OfContainer(verb) => verb.execute(&global),
         Verb::Ps(verb) => verb.execute(&global),
-        Verb::Logs(verb) => verb.execute(&global),
-        Verb::Exec(verb) => verb.execute(&global),
-        Verb::Cp(verb) => verb.execute(&global),
-        Verb::Stop(verb) => verb.execute(&global),
-        Verb::Kill(verb) => verb.execute(&global),
-        Verb::Wait(verb) => verb.execute(&global),
-        Verb::Start(verb) => verb.execute(&global),
-        Verb::Restart(verb) => verb.execute(&global),
-        Verb::Attach(verb) => verb.execute(&global),
-        Verb::Update(verb) => verb.execute(&global),
         Verb::Events(verb) => verb.execute(&global),
-        Verb::Pause(verb) => verb.execute(&global, Containers::pause),
-        Verb::Unpause(verb) => verb.execute(&global, Containers::unpause),
-        Verb::Rename(verb) => verb.execute(&global),
-        Verb::Top(verb) => verb.execute(&global),
-        Verb::Port(verb) => verb.execute(&global),
-        Verb::Stats(verb) => verb.execute(&global),
-        Verb::Rm(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
-        Verb::Tag(verb) => verb.execute(&global),
+        Verb::Completion(verb) => verb.execute(),
+        Verb::Login(verb) => verb.execute(),
+        Verb::Logout(verb) => verb.execute(),
         Verb::Inspect(verb) => verb.execute(&global),
         Verb::Network(verb) => verb.execute(&global),
         Verb::Container(verb) => verb.execute(&global),
         Verb::Image(verb) => verb.execute(&global),
         Verb::System(verb) => verb.execute(&global),
         Verb::Volume(verb) => verb.execute(&global),
+        Verb::Info(verb) => verb.execute(&global),
+        Verb::Version(verb) => verb.execute(),
     })
 }
 
@@ -251,11 +221,13 @@ fn program<P: Parser>(name: &'static str, launches: bool, execute: impl FnOnce(P
             return ExitCode::from(if launches && e.use_stderr() { 125 } else { e.exit_code() as u8 });
         }
     };
-    execute(parsed).unwrap_or_else(|e| {
+    let code = execute(parsed).unwrap_or_else(|e| {
         // Nothing is left to do if standard error is closed.
         let _ = writeln!(io::stderr(), "{name}: {}", printable(&e.to_string()));
         ExitCode::from(e.exit_code(launches))
-    })
+    });
+    userns::leave();
+    code
 }
 
 /// Prints to standard output; a reader that closed its end early has what it wanted.
@@ -267,9 +239,4 @@ fn print(write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> io::
         }
         _ => Ok(()),
     }
-}
-
-/// Writes each row as one line of JSON.
-fn json_lines(out: &mut impl Write, rows: impl IntoIterator<Item = serde_json::Value>) -> io::Result<()> {
-    rows.into_iter().try_for_each(|row| writeln!(out, "{row}"))
 }

@@ -22,7 +22,7 @@ pub(super) struct MountFlags {
     /// A file system in memory, with options of mount
     #[arg(long, value_name = "PATH[:OPTIONS]")]
     tmpfs: Vec<Tmpfs>,
-    /// The volumes and paths of this machine that a detached container has
+    /// The volumes and paths of this machine that another container has
     #[arg(long, value_name = "CONTAINER[:ro]")]
     volumes_from: Vec<From>,
 }

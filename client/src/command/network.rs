@@ -12,11 +12,11 @@ use longshore_runtime::name::Digest;
 use longshore_runtime::network::{Attachment, CreateNetwork, DEFAULT, Definition, Driver, Networks, Subnet};
 use serde_json::{Map, Value, json};
 
-use super::inspect::print_documents;
+use super::format::{DocumentFormat, List, ListFormat};
 use super::inspect_network::endpoint_id;
 use super::label::{self, Wanted};
 use super::ps::ID_DIGITS;
-use super::{Format, Global, for_each, json_lines, print};
+use super::{Global, Own, for_each, print};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -32,7 +32,7 @@ enum Verb {
     Create(Box<Create>),
     #[command(visible_alias = "list")]
     Ls(Ls),
-    Inspect(Names),
+    Inspect(Inspect),
     #[command(visible_alias = "remove")]
     Rm(Names),
     Connect(Connect),
@@ -83,12 +83,12 @@ enum DriverFlag {
 /// List networks
 #[derive(Debug, Args)]
 struct Ls {
-    /// Only those that fit: name=, id=, driver= or label=NAME[=VALUE]
+    /// Only those that fit: name=, id=, driver=, label=NAME[=VALUE], scope=, type=custom or builtin, or dangling=true for
+    /// those without containers; of one kind any (but all labels), of several all
     #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
     /// Do not shorten IDs
     #[arg(long)]
     no_trunc: bool,
@@ -102,6 +102,15 @@ struct Names {
     /// Names or IDs
     #[arg(value_name = "NETWORK", required = true)]
     networks: Vec<String>,
+}
+
+/// Show everything about networks, as JSON
+#[derive(Debug, Args)]
+struct Inspect {
+    #[command(flatten)]
+    format: DocumentFormat,
+    #[command(flatten)]
+    names: Names,
 }
 
 /// Connect a container to a network, whether it runs or not
@@ -137,6 +146,11 @@ enum Filter {
     Id(String),
     Driver(String),
     Label(Wanted),
+    Scope(String),
+    /// One that somebody made.
+    Custom(bool),
+    /// Without containers, and not docker's own.
+    Dangling(bool),
 }
 
 impl Filter {
@@ -148,7 +162,18 @@ impl Filter {
             "id" => Self::Id(value),
             "driver" => Self::Driver(value),
             "label" => Self::Label(Wanted::parse(&value, true)?),
-            _ => return Err("the kinds are name, id, driver and label".into()),
+            "scope" => Self::Scope(value),
+            "type" => Self::Custom(match value.as_str() {
+                "custom" => true,
+                "builtin" => false,
+                _ => return Err("a type is custom or builtin".into()),
+            }),
+            "dangling" => Self::Dangling(match value.as_str() {
+                "true" | "1" => true,
+                "false" | "0" => false,
+                _ => return Err("dangling is true or false".into()),
+            }),
+            _ => return Err("the kinds are name, id, driver, label, scope, type and dangling".into()),
         })
     }
 
@@ -158,9 +183,28 @@ impl Filter {
             Self::Id(part) => row.id.contains(part.as_str()),
             Self::Driver(driver) => row.driver == *driver,
             Self::Label(wanted) => wanted.fits(|name| row.labels.get(name).map(String::as_str)),
+            Self::Scope(scope) => scope == SCOPE,
+            Self::Custom(custom) => row.is_custom() == *custom,
+            Self::Dangling(dangling) => (row.is_custom() && !row.used) == *dangling,
         }
     }
 }
+
+/// docker's word for what is of this machine alone.
+const SCOPE: &str = "local";
+
+/// docker's fields and their headings.
+const HEADINGS: [(&str, &str); 9] = [
+    ("CreatedAt", "CREATED AT"),
+    ("Driver", "DRIVER"),
+    ("ID", "NETWORK ID"),
+    ("IPv4", "IPV4"),
+    ("IPv6", "IPV6"),
+    ("Internal", "INTERNAL"),
+    ("Labels", "LABELS"),
+    ("Name", "NAME"),
+    ("Scope", "SCOPE"),
+];
 
 /// A network as it is listed; two of them are none that were made.
 struct Row {
@@ -168,9 +212,19 @@ struct Row {
     name: String,
     driver: &'static str,
     created: String,
+    /// Those that nobody made have no addresses of their own.
+    ipv4: bool,
     ipv6: bool,
     internal: bool,
     labels: BTreeMap<String, String>,
+    /// A container that runs is in it.
+    used: bool,
+}
+
+impl Row {
+    fn is_custom(&self) -> bool {
+        ![DEFAULT, "host", "none"].contains(&self.name.as_str())
+    }
 }
 
 impl Network {
@@ -178,9 +232,12 @@ impl Network {
         match self.verb {
             Verb::Create(verb) => verb.execute(&Networks::new(&global.store()?)),
             Verb::Ls(verb) => verb.execute(&Networks::new(&global.store()?)),
-            Verb::Inspect(names) => inspect(&Networks::new(&global.store()?), &names.networks),
-            Verb::Rm(names) => {
+            Verb::Inspect(Inspect { format, names }) => {
                 let networks = Networks::new(&global.store()?);
+                format.print(&names.networks, |name| Ok(describe(&networks, &networks.get(name)?)))
+            }
+            Verb::Rm(names) => {
+                let networks = Networks::new(&global.own_store()?.store);
                 for_each(names.networks, |name| {
                     networks.remove(&networks.get(&name)?)?;
                     Ok(name)
@@ -188,7 +245,7 @@ impl Network {
             }
             Verb::Connect(verb) => verb.execute(global),
             Verb::Disconnect(Disconnect { network, container, .. }) => {
-                let containers = global.containers()?;
+                let containers = Containers::open(&global.own_store()?.store)?;
                 let network = containers.networks().get(&network)?;
                 containers.disconnect(&containers.get(&container)?, &network)?;
                 Ok(ExitCode::SUCCESS)
@@ -200,10 +257,6 @@ impl Network {
 
 impl Create {
     fn execute(self, networks: &Networks) -> Result<ExitCode> {
-        if !rustix::process::geteuid().is_root() {
-            let why = "only root can make bridges and interfaces; your containers have a network of their own by pasta";
-            return Err(Error::invalid("a network of an ordinary user", why).into());
-        }
         let mut options = BTreeMap::new();
         for option in &self.options {
             let invalid = || Error::invalid(format!("option {option:?}"), "it must be NAME=VALUE");
@@ -223,6 +276,7 @@ impl Create {
             internal: self.internal,
             labels: self.labels.into_iter().collect(),
             options,
+            unprivileged: !rustix::process::geteuid().is_root(),
         })?;
         print(|out| writeln!(out, "{}", made.id))?;
         Ok(ExitCode::SUCCESS)
@@ -243,10 +297,13 @@ fn made(networks: &Networks) -> Result<Vec<Definition>> {
 
 impl Ls {
     fn execute(self, networks: &Networks) -> Result<ExitCode> {
+        let asked = self.filter.iter().any(|filter| matches!(filter, Filter::Dangling(_)));
         let mut rows: Vec<Row> = made(networks)?
             .into_iter()
             .map(|network| Row {
+                used: asked && !networks.endpoints(&network).is_empty(),
                 driver: network.driver.name(),
+                ipv4: true,
                 ipv6: network.subnet6.is_some(),
                 id: network.id,
                 name: network.name,
@@ -261,45 +318,37 @@ impl Ls {
             name: name.into(),
             driver,
             created: String::new(),
+            ipv4: false,
             ipv6: false,
             internal: false,
+            used: true,
             labels: BTreeMap::new(),
         }));
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         rows.retain(|row| label::all_fit(&self.filter, |one| matches!(one, Filter::Label(_)), |one| one.fits(row)));
-        let id = |row: &Row| if self.no_trunc { row.id.clone() } else { row.id[..ID_DIGITS].to_owned() };
-        print(|out| match (self.quiet, self.format) {
-            (true, _) => rows.iter().try_for_each(|row| writeln!(out, "{}", id(row))),
-            (_, Format::Json) => json_lines(
-                out,
-                rows.iter().map(|row| {
-                    json!({
-                        "ID": id(row),
-                        "Name": row.name,
-                        "Driver": row.driver,
-                        "Scope": "local",
-                        "CreatedAt": row.created,
-                        "IPv6": row.ipv6.to_string(),
-                        "Internal": row.internal.to_string(),
-                        "Labels": label::joined(&row.labels, ","),
-                    })
-                }),
-            ),
-            (_, Format::Table) => {
-                let cells = |row: &Row| vec![id(row), row.name.clone(), row.driver.into(), "local".into()];
-                text::table(out, &["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &rows.iter().map(cells).collect::<Vec<_>>())
-            }
-        })?;
-        Ok(ExitCode::SUCCESS)
+        let default = if self.quiet { "{{.ID}}" } else { "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}" };
+        self.format.print(&List { headings: &HEADINGS, default }, rows.iter().map(|row| self.row(row)))
+    }
+
+    /// docker's keys.
+    fn row(&self, row: &Row) -> Value {
+        json!({
+            "CreatedAt": text::date(&row.created),
+            "Driver": row.driver,
+            "ID": if self.no_trunc { &row.id } else { &row.id[..ID_DIGITS] },
+            "IPv4": row.ipv4.to_string(),
+            "IPv6": row.ipv6.to_string(),
+            "Internal": row.internal.to_string(),
+            "Label": row.labels,
+            "Labels": label::joined(&row.labels, ","),
+            "Name": row.name,
+            "Scope": SCOPE,
+        })
     }
 }
 
-fn inspect(networks: &Networks, names: &[String]) -> Result<ExitCode> {
-    print_documents(names, |name| Ok(describe(networks, &networks.get(name)?)))
-}
-
 /// docker's keys.
-fn describe(networks: &Networks, network: &Definition) -> Value {
+pub(super) fn describe(networks: &Networks, network: &Definition) -> Value {
     let mut config = vec![json!({ "Subnet": network.subnet, "Gateway": network.gateway })];
     config.extend(network.subnet6.map(|subnet| json!({ "Subnet": subnet, "Gateway": network.gateway6() })));
     let containers: Map<String, Value> = networks
@@ -339,10 +388,11 @@ fn describe(networks: &Networks, network: &Definition) -> Value {
 
 impl Connect {
     fn execute(self, global: &Global) -> Result<ExitCode> {
-        let containers = global.containers()?;
+        let Own { store, rootless, .. } = global.own_store()?;
+        let containers = Containers::open(&store)?;
         let network = match self.network.as_str() {
             // It may not be there yet.
-            DEFAULT => DEFAULT.to_owned(),
+            DEFAULT if rootless.is_none() => DEFAULT.to_owned(),
             name => containers.networks().get(name)?.name,
         };
         let attachment = Attachment { network, aliases: self.alias, address: self.ip, mac: None };
@@ -366,7 +416,7 @@ pub(super) fn remove_unused(containers: &Containers, wanted: impl Fn(&Definition
     for network in made(&networks)?.into_iter().filter(|network| unused(network) && wanted(network)) {
         match networks.remove(&network) {
             Ok(()) => removed.push(network.name),
-            // A container in the foreground has it.
+            // A container that was made this moment has it.
             Err(Error::Busy { .. }) => {}
             Err(e) => return Err(e.into()),
         }

@@ -105,13 +105,12 @@ impl NetworkFlags {
             }
             return Ok(network);
         }
-        if rootless {
-            let why = "only root can make bridges and interfaces; leave it out for a network of your own by pasta, whose ports \
-                       can be published";
-            return Err(Error::invalid(format!("--network {first} of an ordinary user"), why).into());
-        }
         for name in &mut self.networks {
             match name.as_str() {
+                "bridge" | "default" | "pasta" if rootless => {
+                    let why = "an ordinary user's container has it alone, or networks with names, which lead outside, too";
+                    return Err(Error::invalid(format!("--network {name}"), why).into());
+                }
                 "bridge" | "default" => network::DEFAULT.clone_into(name),
                 // By any part of its ID, too.
                 other => *name = Networks::new(store).get(other)?.name,

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use longshore_runtime::Store;
 use longshore_runtime::container::{Container, Containers};
 use longshore_runtime::name::Reference;
@@ -18,32 +18,6 @@ use super::network::remove_unused;
 use super::{Global, print};
 use crate::error::Result;
 use crate::text::{self, printable};
-
-/// Manage containers
-#[derive(Debug, Args)]
-pub(super) struct ContainerVerbs {
-    #[command(subcommand)]
-    verb: ContainerVerb,
-}
-
-#[derive(Debug, Subcommand)]
-enum ContainerVerb {
-    /// Remove all containers that do not run
-    Prune(Prune),
-}
-
-/// Manage images
-#[derive(Debug, Args)]
-pub(super) struct ImageVerbs {
-    #[command(subcommand)]
-    verb: ImageVerb,
-}
-
-#[derive(Debug, Subcommand)]
-enum ImageVerb {
-    /// Remove images without a name that no container needs
-    Prune(PruneImages),
-}
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
@@ -108,30 +82,17 @@ impl Reclaimed {
     }
 }
 
-impl ContainerVerbs {
-    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let ContainerVerb::Prune(prune) = self.verb;
-        if !prune.agreed("This will remove all stopped containers.")? {
-            return Ok(ExitCode::SUCCESS);
-        }
-        prune.containers(&global.own_store()?.store)?.show()?;
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl ImageVerbs {
-    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let ImageVerb::Prune(PruneImages { all, prune }) = self.verb;
-        let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
-        if !prune.agreed(&format!("This will remove {what}."))? {
-            return Ok(ExitCode::SUCCESS);
-        }
-        prune.images(&global.own_store()?.store, all)?.show()?;
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
 impl PruneImages {
+    /// `rbox image prune`.
+    pub(super) fn unused_images(self, global: &Global) -> Result<ExitCode> {
+        let Self { all, prune } = self;
+        let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
+        if prune.agreed(&format!("This will remove {what}."))? {
+            prune.images(&global.own_store()?.store, all)?.show()?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
     /// `rbox system prune`: containers, then the networks and images only they needed.
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let images = if self.all { "all images no container needs" } else { "all dangling images" };
@@ -166,6 +127,14 @@ pub(super) fn confirmed(what: &str) -> Result<bool> {
 impl Prune {
     fn agreed(&self, what: &str) -> Result<bool> {
         Ok(self.force || confirmed(what)?)
+    }
+
+    /// `rbox container prune`.
+    pub(super) fn stopped_containers(&self, global: &Global) -> Result<ExitCode> {
+        if self.agreed("This will remove all stopped containers.")? {
+            self.containers(&global.own_store()?.store)?.show()?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// `rbox network prune`.

@@ -43,7 +43,8 @@ impl Fetch {
     /// Brings an image into the store.
     pub(super) fn pull(&self, store: &Store, unpack: unpack::Options, image: &Reference, quiet: bool) -> Result<Pulled> {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        let options = Options { platform, jobs: self.jobs, unpack, form: LayerForm::from_environment()? };
+        let options =
+            Options { platform, jobs: self.jobs, unpack, form: LayerForm::from_environment()?, named: true, action: "pull" };
         let repository = Repository::new(&Registries::load()?, image);
         Ok(pull::pull(store, &repository, image, &options, &*reporter(PULL, quiet))?)
     }

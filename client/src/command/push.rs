@@ -1,5 +1,6 @@
 //! `rbox push`, `rpush`
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ impl Push {
         let neighbours = Neighbours::new(&store, &destination);
         let to = Destination { reference: &destination, repository: &repository, neighbours };
         transfer::push(&to, &origin, self.jobs, &reporter(PUSH, self.quiet))?;
+        store.tell_image("push", &destination.familiar(), &destination.familiar_name(), &BTreeMap::new());
         print(|out| {
             if self.quiet {
                 return writeln!(out, "{}", origin.root.digest);

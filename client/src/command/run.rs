@@ -6,21 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, ValueEnum};
-use longshore_runtime::container::{self, Containers, Create, LogDriver, LogOptions};
+use longshore_runtime::container::{AttachOptions, Containers, Create, LogDriver, LogOptions};
 use longshore_runtime::lifecycle::Signal;
 use longshore_runtime::name::Reference;
+use longshore_runtime::network::Published;
 use longshore_runtime::spec::RunOptions;
 use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
 
+use super::attach::{self, How};
 use super::{Global, Own, print};
 use crate::error::Result;
 
 /// Run a command in a new container
 ///
-/// The image is looked for in the local store first, then in its registry. With --detach the container's ID is
-/// printed once its command runs, and it is kept until `rbox rm`; else the exit code is the command's own; 125 if no container could be made, 126 if the command cannot be executed, 127 if there is
-/// no such command.
+/// The image is looked for in the local store first, then in its registry. The container is kept until `rbox rm`, or with
+/// --rm until it ends. With --detach its ID is printed once its command runs; else its output is shown here, and the exit
+/// code is the command's own; 125 if no container could be made, 126 if the command cannot be executed, 127 if there is no
+/// such command, 0 if the detach keys are typed, which leave it running.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(super) struct Run {
@@ -39,16 +42,25 @@ pub(super) struct Run {
     /// The container's host name
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
+    /// The container's NIS domain name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// Say something of the container to who reads its runtime configuration
+    #[arg(long = "annotation", value_name = "NAME[=VALUE]", value_parser = super::label::parse)]
+    annotations: Vec<(String, String)>,
+    /// Where the container listens, beside what its image says: for --publish-all, and for people
+    #[arg(long, value_name = "PORT[-PORT][/PROTOCOL]")]
+    expose: Vec<String>,
     /// Run in the background and print the container's ID
     #[arg(short, long)]
     detach: bool,
-    /// What a container in the background is called
+    /// What the container is called [default: a made-up name]
     #[arg(long)]
     name: Option<String>,
     /// Write the container's ID to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
-    /// Remove the container when it ends, which is what always happens without --detach
+    /// Remove the container when it ends; without a terminal its output is then the command's own, and not logged
     #[arg(long)]
     rm: bool,
     /// The signal `rbox stop` sends [default: the image's, else TERM]
@@ -57,16 +69,25 @@ pub(super) struct Run {
     /// How many seconds `rbox stop` waits before it kills [default: 10]
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// What becomes of a detached container's output
-    #[arg(long, value_enum, default_value_t)]
-    log_driver: Driver,
-    /// max-size=SIZE, max-file=NUMBER
+    /// Who takes the container's output, beside being shown: json-file, journald or none [default: json-file; with --rm and
+    /// no terminal, none]
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<LogDriver>,
+    /// json-file: max-size=SIZE, max-file=NUMBER, compress=true; it and journald: tag=TEMPLATE, labels=NAME,..., env=NAME,...
     #[arg(long = "log-opt", value_name = "NAME=VALUE")]
     log_options: Vec<String>,
     #[command(flatten)]
     network: super::network_flags::NetworkFlags,
     #[command(flatten)]
     mounts: super::mount_flags::MountFlags,
+    /// What of the container to be attached to: stdin, stdout, stderr [default: its output, with --interactive all]
+    #[arg(short, long, value_enum, value_name = "STREAM", ignore_case = true)]
+    attach: Vec<Stream>,
+    #[command(flatten)]
+    how: How,
+    /// Pass signals on to the container
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    sig_proxy: bool,
     /// Let the container read standard input
     #[arg(short, long)]
     interactive: bool,
@@ -107,13 +128,11 @@ enum SecurityOption {
     NoNewPrivileges,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Driver {
-    /// docker's JSON lines, for `rbox logs`
-    #[default]
-    JsonFile,
-    /// It is thrown away
-    None,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
@@ -129,11 +148,8 @@ enum PullPolicy {
 
 impl Run {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        if !self.detach {
-            if self.name.is_some() {
-                return Err(Error::invalid("--name", "it is for containers in the background: add --detach").into());
-            }
-            self.life.check_foreground()?;
+        if self.detach && !self.attach.is_empty() {
+            return Err(Error::invalid("--attach", "with --detach nobody is attached: leave one of them out").into());
         }
         self.make(global, true)
     }
@@ -149,7 +165,9 @@ impl Run {
     fn make(mut self, global: &Global, start: bool) -> Result<ExitCode> {
         let args = self.image_and_command.split_off(1);
         let image_name = self.image_and_command.swap_remove(0);
-        let log = self.log()?;
+        let exposed = exposed(&self.expose)?;
+        let log = LogOptions::parse(self.log_driver.unwrap_or_default(), &self.log_options)?;
+        let (attach, watched) = (self.attach_options(), self.is_watched());
         let mut cidfile = self.cidfile.as_ref().map(|path| CidFile::new(path)).transpose()?;
         let Own { store, unpack, rootless } = global.own_store()?;
         let lease = store.lease()?;
@@ -161,6 +179,8 @@ impl Run {
             workdir: self.workdir,
             user: self.user,
             hostname: self.hostname,
+            domainname: self.domainname,
+            annotations: self.annotations.into_iter().collect(),
             tty: self.tty,
             no_new_privileges: self.security_opt.contains(&SecurityOption::NoNewPrivileges),
             read_only: self.read_only,
@@ -171,11 +191,6 @@ impl Run {
         self.mounts.apply(&store, &mut options)?;
         self.network.apply(&mut options, &store)?;
         options.isolation = self.isolation.isolation(|| Ok(Containers::open(&store)?), rootless)?;
-        if start && !self.detach {
-            cidfile.as_mut().map_or(Ok(()), |file| file.write(lease.id()))?;
-            return Ok(ExitCode::from(container::run(&store, &lease, &image, options, self.interactive)?.code()));
-        }
-        let containers = Containers::open(&store)?;
         let mut create = Create {
             name: self.name,
             image: image_name,
@@ -185,30 +200,52 @@ impl Run {
             stop_signal: self.stop_signal.map(|signal| signal.to_string()),
             stop_timeout_s: self.stop_timeout,
             log,
+            exposed,
             // What a container in the background reads has no end, whoever is attached.
-            stdin_once: !start,
+            stdin_once: attach.stdin && !self.detach,
             ..Create::default()
         };
         self.life.apply(&mut create)?;
-        let id = containers.create(&lease, &image, create)?.id;
+        let is_asked = create.health.clone().over(image.config.config.healthcheck.as_ref()).is_some();
+        let containers = Containers::open(&store)?;
+        let mut made = |id: &str| cidfile.as_mut().map_or(Ok(()), |file| file.write(id));
+        if start && !self.detach && self.rm && !watched && !is_asked {
+            return Ok(ExitCode::from(containers.run_here(&lease, &image, create, rootless, &mut made)?.code()));
+        }
+        let config = containers.create(&lease, &image, create)?;
         // The container has claims of its own.
         drop(lease);
-        cidfile.as_mut().map_or(Ok(()), |file| file.write(&id))?;
-        print(|out| writeln!(out, "{id}"))?;
+        made(&config.id)?;
+        let attached = start && !self.detach;
+        if !(attached && (attach.stdout || attach.stderr)) {
+            print(|out| writeln!(out, "{}", config.id))?;
+        }
+        if attached {
+            let attaching = containers.prepare_attach(&config, attach)?;
+            containers.start(&config.id, rootless, true)?;
+            let code = attach::attach(&containers, &config, attaching)?;
+            if containers.look_up(&config.id)?.is_some_and(|container| container.status.oom_killed) {
+                eprintln!("warning: out of memory: the kernel killed a process of the container");
+            }
+            return Ok(code);
+        }
         if start {
-            containers.start(&id, rootless, false)?;
+            containers.start(&config.id, rootless, false)?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn log(&self) -> Result<LogOptions> {
-        let driver = match self.log_driver {
-            Driver::JsonFile => LogDriver::JsonFile,
-            Driver::None => LogDriver::None,
-        };
-        let mut log = LogOptions { driver, ..LogOptions::default() };
-        self.log_options.iter().try_for_each(|option| log.set(option))?;
-        Ok(log)
+    /// What of the container is to be attached to.
+    fn attach_options(&self) -> AttachOptions {
+        let wants = |stream| self.attach.is_empty() || self.attach.contains(&stream);
+        let how = self.how.options(self.interactive && wants(Stream::Stdin), self.sig_proxy);
+        AttachOptions { stdout: wants(Stream::Stdout), stderr: wants(Stream::Stderr), starts: true, ..how }
+    }
+
+    /// Whether what is asked for needs a monitor beside the container.
+    fn is_watched(&self) -> bool {
+        let logged = self.log_driver.is_some_and(|driver| driver != LogDriver::None) || !self.log_options.is_empty();
+        self.tty || logged || !self.attach.is_empty() || !self.sig_proxy
     }
 
     /// The image, leased: from the store, else from its registry.
@@ -233,6 +270,16 @@ impl Run {
     }
 }
 
+/// Each port that is named, as an image names it.
+fn exposed(texts: &[String]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for text in texts {
+        let (ports, protocol) = Published::parse_ports(text)?;
+        all.extend(ports.map(|port| format!("{port}/{protocol}")));
+    }
+    Ok(all)
+}
+
 /// The file that gets the container's ID: made at once, so that two commands never share one, and gone if there
 /// was no container.
 struct CidFile {
@@ -249,12 +296,10 @@ impl CidFile {
         Ok(Self { path: path.to_owned(), file, written: false })
     }
 
-    fn write(&mut self, id: &str) -> Result<()> {
-        self.file
-            .write_all(id.as_bytes())
-            .map_err(|error| Error::io(format!("write container ID file {}", self.path.display()), error))?;
-        self.written = true;
-        Ok(())
+    fn write(&mut self, id: &str) -> std::result::Result<(), Error> {
+        let written = self.file.write_all(id.as_bytes());
+        self.written = written.is_ok();
+        written.map_err(|error| Error::io(format!("write container ID file {}", self.path.display()), error))
     }
 }
 

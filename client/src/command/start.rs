@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use longshore_runtime::Error;
-use longshore_runtime::container::Containers;
+use longshore_runtime::container::{AttachOptions, Containers};
 
-use super::attach::How;
+use super::attach::{How, attach};
 use super::{Global, Own, for_each};
 use crate::error::Result;
 
@@ -43,9 +43,10 @@ impl Start {
         let Own { store, rootless, .. } = global.own_store()?;
         let containers = Containers::open(&store)?;
         let container = containers.get(name)?;
-        let attaching = containers.prepare_attach(&container.config.id)?;
+        let options = AttachOptions { starts: !container.status.is_live(), ..self.how.options(self.interactive, true) };
+        let attaching = containers.prepare_attach(&container.config, options)?;
         containers.start(&container.config.id, rootless, true)?;
-        self.how.attach(&containers, &container, attaching, (self.interactive, true))
+        attach(&containers, &container.config, attaching)
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use longshore_runtime::Error;
 use longshore_runtime::container::{Container, Containers, Phase, Sample};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::Global;
+use super::format::{List, ListFormat};
 use super::ps::ID_DIGITS;
-use super::{Format, Global, json_lines};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -36,16 +37,33 @@ pub(super) struct Stats {
     /// Do not shorten IDs
     #[arg(long)]
     no_trunc: bool,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
     /// Names or IDs [default: all]
     #[arg(value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
+/// docker's fields and their headings.
+const HEADINGS: [(&str, &str); 9] = [
+    ("BlockIO", "BLOCK I/O"),
+    ("CPUPerc", "CPU %"),
+    ("Container", "CONTAINER"),
+    ("ID", "CONTAINER ID"),
+    ("MemPerc", "MEM %"),
+    ("MemUsage", "MEM USAGE / LIMIT"),
+    ("Name", "NAME"),
+    ("NetIO", "NET I/O"),
+    ("PIDs", "PIDS"),
+];
+
+/// docker's columns.
+const TABLE: &str = "table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}";
+
 /// A container and what it uses; nothing if it does not run.
 struct Row {
+    /// What it was asked for by, or its ID.
+    called: String,
     container: Container,
     used: Option<(f64, Sample)>,
 }
@@ -54,14 +72,14 @@ impl Stats {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let containers = global.containers()?;
         let mut before: HashMap<String, Sample> = HashMap::new();
-        for container in self.chosen(&containers)? {
+        for (_, container) in self.chosen(&containers)? {
             before.extend(containers.sample(&container).ok().map(|sample| (container.config.id, sample)));
         }
         std::thread::sleep(FIRST_INTERVAL);
         loop {
             let mut rows = Vec::new();
             let mut now = HashMap::new();
-            for container in self.chosen(&containers)? {
+            for (called, container) in self.chosen(&containers)? {
                 let used = match containers.sample(&container) {
                     Ok(sample) => {
                         let percent = before.get(&container.config.id).map_or(0.0, |earlier| sample.cpu_percent(earlier));
@@ -75,7 +93,7 @@ impl Stats {
                         None
                     }
                 };
-                rows.push(Row { container, used });
+                rows.push(Row { called, container, used });
             }
             before = now;
             if !self.show(&rows)? || self.no_stream {
@@ -85,42 +103,38 @@ impl Stats {
         }
     }
 
-    fn chosen(&self, containers: &Containers) -> Result<Vec<Container>> {
+    fn chosen(&self, containers: &Containers) -> Result<Vec<(String, Container)>> {
         if !self.containers.is_empty() {
-            return Ok(self.containers.iter().map(|name| containers.get(name)).collect::<std::result::Result<_, _>>()?);
+            let get = |name: &String| Ok((name.clone(), containers.get(name)?));
+            return self.containers.iter().map(get).collect();
         }
-        let list = containers.list()?.into_iter().filter_map(std::result::Result::ok);
-        Ok(list.filter(|container| self.all || container.status.phase == Phase::Running).collect())
+        let list = if self.all { containers.list()? } else { containers.list_live()? };
+        let list = list.into_iter().filter_map(std::result::Result::ok);
+        let list = list.filter(|container| self.all || container.status.phase == Phase::Running);
+        Ok(list.map(|container| (self.id(&container).to_owned(), container)).collect())
+    }
+
+    fn id<'a>(&self, container: &'a Container) -> &'a str {
+        if self.no_trunc { &container.config.id } else { &container.config.id[..ID_DIGITS] }
     }
 
     /// False if nobody reads any more.
     fn show(&self, rows: &[Row]) -> Result<bool> {
-        let cells: Vec<_> = rows.iter().map(|row| self.cells(row)).collect();
-        let refreshes = !self.no_stream && std::io::stdout().is_terminal();
-        let mut out = Vec::new();
-        let filled = match self.format {
-            Format::Json => json_lines(&mut out, rows.iter().zip(&cells).map(|(row, cells)| json(row, cells))),
-            Format::Table => {
-                if refreshes {
-                    out.extend(CLEAR.as_bytes());
-                }
-                let headings = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
-                text::table(&mut out, &headings, &cells)
-            }
-        };
+        let text = self.format.text(&List { headings: &HEADINGS, default: TABLE }, rows.iter().map(|row| self.row(row)))?;
+        let refreshes = self.format.is_table() && !self.no_stream && std::io::stdout().is_terminal();
         let mut stdout = std::io::stdout().lock();
-        match filled.and_then(|()| stdout.write_all(&out)).and_then(|()| stdout.flush()) {
+        let clear = if refreshes { CLEAR } else { "" };
+        match write!(stdout, "{clear}{text}").and_then(|()| stdout.flush()) {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
             Err(e) => Err(Error::io("write to standard output", e).into()),
             Ok(()) => Ok(true),
         }
     }
 
-    fn cells(&self, row: &Row) -> Vec<String> {
+    /// docker's keys.
+    fn row(&self, row: &Row) -> Value {
         let config = &row.container.config;
-        let id = if self.no_trunc { &config.id } else { &config.id[..ID_DIGITS] };
-        let mut cells = vec![id.to_owned(), config.name.clone()];
-        cells.extend(match &row.used {
+        let [cpu, memory, memory_share, network, block, tasks] = match &row.used {
             Some((percent, used)) => [
                 format!("{percent:.2}%"),
                 format!("{} / {}", text::binary_size(used.memory_bytes), text::binary_size(used.memory_limit_bytes)),
@@ -130,22 +144,17 @@ impl Stats {
                 used.tasks.to_string(),
             ],
             None => ["--", "-- / --", "--", "--", "--", "--"].map(str::to_owned),
-        });
-        cells
+        };
+        json!({
+            "BlockIO": block,
+            "CPUPerc": cpu,
+            "Container": row.called,
+            "ID": self.id(&row.container),
+            "MemPerc": memory_share,
+            "MemUsage": memory,
+            "Name": config.name,
+            "NetIO": network,
+            "PIDs": tasks,
+        })
     }
-}
-
-/// docker's keys.
-fn json(row: &Row, cells: &[String]) -> serde_json::Value {
-    json!({
-        "BlockIO": cells[6],
-        "CPUPerc": cells[2],
-        "Container": row.container.config.id,
-        "ID": cells[0],
-        "MemPerc": cells[4],
-        "MemUsage": cells[3],
-        "Name": cells[1],
-        "NetIO": cells[5],
-        "PIDs": cells[7],
-    })
 }

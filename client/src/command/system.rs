@@ -11,7 +11,8 @@ use longshore_runtime::store::LayerForm;
 use longshore_runtime::volume::Volumes;
 use serde_json::json;
 
-use super::{Format, Global, Own, json_lines, print};
+use super::format::{List, ListFormat};
+use super::{Global, Own, print};
 use crate::error::Result;
 use crate::text;
 
@@ -25,19 +26,21 @@ pub(super) struct System {
 #[derive(Debug, Subcommand)]
 enum SystemVerb {
     Df(Df),
+    Info(super::info::Info),
+    Events(super::events::Events),
     Convert(Convert),
     /// Remove all that nothing needs: stopped containers, images without a name, downloads that stopped
     Prune(super::prune::PruneImages),
     Boot(super::boot::Boot),
     GenerateSystemd(super::boot::GenerateSystemd),
+    GenerateMan(super::documents::GenerateMan),
 }
 
 /// Show disk usage
 #[derive(Debug, Args)]
 struct Df {
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
 }
 
 /// Change the form of unpacked layers
@@ -62,10 +65,13 @@ impl System {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         match self.verb {
             SystemVerb::Df(df) => df.execute(global),
+            SystemVerb::Info(info) => info.execute(global),
+            SystemVerb::Events(events) => events.execute(global),
             SystemVerb::Convert(convert) => convert.execute(global),
             SystemVerb::Prune(prune) => prune.execute(global),
             SystemVerb::Boot(boot) => boot.execute(global),
             SystemVerb::GenerateSystemd(generate) => generate.execute(global),
+            SystemVerb::GenerateMan(generate) => generate.execute(),
         }
     }
 }
@@ -106,30 +112,23 @@ impl Df {
             let percent = (row.reclaimable_bytes * 100).checked_div(row.bytes).unwrap_or_default();
             format!("{} ({percent}%)", text::size(row.reclaimable_bytes))
         };
-        print(|out| match self.format {
-            Format::Json => json_lines(
-                out,
-                rows.iter().map(|row| {
-                    json!({
-                        "Type": row.kind,
-                        "TotalCount": row.total.to_string(),
-                        "Active": row.active.to_string(),
-                        "Size": text::size(row.bytes),
-                        "Reclaimable": reclaimable(row),
-                    })
-                }),
-            ),
-            Format::Table => {
-                let cells = |row: &Row| {
-                    let numbers = [row.total.to_string(), row.active.to_string(), text::size(row.bytes), reclaimable(row)];
-                    std::iter::once(row.kind.to_owned()).chain(numbers).collect()
-                };
-                text::table(out, &["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], &rows.iter().map(cells).collect::<Vec<_>>())
-            }
-        })?;
-        Ok(ExitCode::SUCCESS)
+        let default = "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
+        let row = |row: &Row| {
+            json!({
+                "Active": row.active.to_string(),
+                "Reclaimable": reclaimable(row),
+                "Size": text::size(row.bytes),
+                "TotalCount": row.total.to_string(),
+                "Type": row.kind,
+            })
+        };
+        self.format.print(&List { headings: &HEADINGS, default }, rows.iter().map(row))
     }
 }
+
+/// docker's fields and their headings.
+const HEADINGS: [(&str, &str); 5] =
+    [("Active", "ACTIVE"), ("Reclaimable", "RECLAIMABLE"), ("Size", "SIZE"), ("TotalCount", "TOTAL"), ("Type", "TYPE")];
 
 /// Images count their unpacked layers and their blobs, each once; downloads are what stopped pulls left
 /// to be resumed.

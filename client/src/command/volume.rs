@@ -9,10 +9,10 @@ use longshore_runtime::Error;
 use longshore_runtime::volume::{Info, Volumes};
 use serde_json::{Value, json};
 
-use super::inspect::print_documents;
+use super::format::{DocumentFormat, List, ListFormat};
 use super::label::{self, Wanted};
 use super::prune::confirmed;
-use super::{Format, Global, for_each, json_lines, print};
+use super::{Global, for_each, print};
 use crate::error::Result;
 use crate::text::{self, printable};
 
@@ -53,6 +53,8 @@ struct Create {
 /// Show everything about volumes, as JSON
 #[derive(Debug, Args)]
 struct Inspect {
+    #[command(flatten)]
+    format: DocumentFormat,
     /// Their names
     #[arg(value_name = "VOLUME", required = true)]
     names: Vec<String>,
@@ -65,9 +67,8 @@ struct Ls {
     /// of one kind any, of several all
     #[arg(short, long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    format: ListFormat,
     /// Print only names
     #[arg(short, long)]
     quiet: bool,
@@ -170,7 +171,7 @@ impl Create {
 impl Inspect {
     fn execute(self, global: &Global) -> Result<ExitCode> {
         let volumes = Volumes::of(&global.store()?);
-        print_documents(&self.names, |name| Ok(describe(&volumes, &volumes.get(name)?)))
+        self.format.print(&self.names, |name| Ok(describe(&volumes, &volumes.get(name)?)))
     }
 }
 
@@ -199,17 +200,24 @@ impl Ls {
                 Err(e) => eprintln!("rbox: skipped a damaged volume: {}", printable(&e.to_string())),
             }
         }
-        print(|out| match (self.quiet, self.format) {
-            (true, _) => rows.iter().try_for_each(|info| writeln!(out, "{}", info.name)),
-            (_, Format::Json) => json_lines(out, rows.iter().map(|info| row(&volumes, info))),
-            (_, Format::Table) => {
-                let cells: Vec<Vec<String>> = rows.iter().map(|info| vec!["local".into(), info.name.clone()]).collect();
-                text::table(out, &["DRIVER", "VOLUME NAME"], &cells)
-            }
-        })?;
-        Ok(ExitCode::SUCCESS)
+        let default = if self.quiet { "{{.Name}}" } else { "table {{.Driver}}\t{{.Name}}" };
+        self.format.print(&List { headings: &HEADINGS, default }, rows.iter().map(|info| row(&volumes, info)))
     }
 }
+
+/// docker's fields and their headings.
+const HEADINGS: [(&str, &str); 10] = [
+    ("Availability", "AVAILABILITY"),
+    ("Driver", "DRIVER"),
+    ("Group", "GROUP"),
+    ("Labels", "LABELS"),
+    ("Links", "LINKS"),
+    ("Mountpoint", "MOUNTPOINT"),
+    ("Name", "VOLUME NAME"),
+    ("Scope", "SCOPE"),
+    ("Size", "SIZE"),
+    ("Status", "STATUS"),
+];
 
 /// docker's keys of a line; what docker does not count there either is not available.
 fn row(volumes: &Volumes, info: &Info) -> Value {
@@ -217,6 +225,7 @@ fn row(volumes: &Volumes, info: &Info) -> Value {
         "Availability": "N/A",
         "Driver": "local",
         "Group": "N/A",
+        "Label": info.labels,
         "Labels": label::joined(&info.labels, ","),
         "Links": "N/A",
         "Mountpoint": volumes.data_path(&info.name),

@@ -25,6 +25,8 @@ const TOKEN_LIMIT_BYTES: usize = 1 << 20;
 pub(super) enum Action {
     Pull,
     Push,
+    /// Nothing but to show who asks.
+    LogIn,
 }
 
 /// A registry's authentication for one repository.
@@ -48,6 +50,12 @@ impl Auth {
     pub(super) fn new(registry: &str, endpoint: Endpoint, repository: &str) -> Self {
         let (registry, repository) = (registry.into(), repository.into());
         Self { registry, endpoint, repository, credentials: OnceLock::new(), headers: Mutex::default() }
+    }
+
+    /// With these credentials, whatever is kept; for no repository.
+    pub(super) fn with_credentials(registry: &str, endpoint: Endpoint, credentials: Credentials) -> Self {
+        let credentials = OnceLock::from(Some(credentials));
+        Self { credentials, ..Self::new(registry, endpoint, "") }
     }
 
     /// The `Authorization` value that worked for this action before.
@@ -77,7 +85,7 @@ impl Auth {
         if let Some(known) = self.credentials.get() {
             return Ok(known.clone());
         }
-        let found = credentials::find(&self.registry)?;
+        let found = credentials::find(&self.registry, &self.repository)?;
         Ok(self.credentials.get_or_init(|| found).clone())
     }
 
@@ -100,10 +108,12 @@ impl Auth {
         let trusted = same_host || in_trust_domain(&self.registry, &host);
         let credentials = if trusted { self.credentials()? } else { None };
         let own_scope = match action {
-            Action::Pull => format!("repository:{}:pull", self.repository),
-            Action::Push => format!("repository:{}:pull,push", self.repository),
+            Action::Pull => Some(format!("repository:{}:pull", self.repository)),
+            Action::Push => Some(format!("repository:{}:pull,push", self.repository)),
+            Action::LogIn => None,
         };
-        let mut query = vec![("scope", scope.filter(|s| s.contains(':')).map_or(own_scope, Into::into))];
+        let scope = scope.filter(|s| s.contains(':')).map(str::to_owned).or(own_scope);
+        let mut query: Vec<_> = scope.map(|scope| ("scope", scope)).into_iter().collect();
         if let Some(service) = service {
             query.push(("service", service.to_owned()));
         }

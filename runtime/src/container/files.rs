@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, FlockOperation, OFlags};
@@ -42,6 +42,11 @@ impl Files {
 }
 
 impl Containers {
+    /// Where the layers of a container's image are, the top one first.
+    pub fn layer_paths(&self, config: &Config) -> Vec<PathBuf> {
+        config.layers.iter().rev().map(|diff_id| self.store.layer_path(diff_id)).collect()
+    }
+
     /// A container's root directory: while it runs with everything that is mounted in it, else with its volumes.
     /// Until it is dropped one that does not run cannot be started.
     ///
@@ -102,7 +107,7 @@ impl Containers {
         let root = overlay.mount_by(&mut |path| layers.open(path))?;
         let mut volumes = config.options.volumes.clone();
         if !volumes.is_empty() {
-            let mounting = Mounting { root: root.as_fd(), private: None, fill: false, rootless };
+            let mounting = Mounting { root: root.as_fd(), fill: false, rootless };
             Volumes::of(&self.store).mount(&mut volumes, &mounting)?;
             sys::unshare(libc::CLONE_NEWNS).attempt(attempted)?;
             rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).attempt(attempted)?;

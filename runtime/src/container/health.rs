@@ -10,8 +10,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::launching::{null, pipe};
 use super::record::{Config, Phase};
-use super::start::{null, pipe};
 use super::store::{Container, Containers, read, save};
 use crate::error::{Attempt, Result};
 use crate::image::Healthcheck;

@@ -3,89 +3,22 @@
 //! **Invariant: nothing that goes wrong with the log stops the container.** What cannot be written, most of the
 //! time because the disk is full, is left out; an entry is there whole or not at all.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use rustix::event::PollFd;
 
-use crate::error::{Error, Result};
+use super::log_compress::Compression;
+use super::log_options::LogOptions;
+use super::log_rotated;
 use crate::lifecycle::rfc3339;
-use crate::spec::parse_size;
 
 /// The longest part of a line in one entry, as with docker: a longer line is several, the last of which ends it.
 pub(super) const ENTRY_LIMIT_BYTES: usize = 16 * 1024;
-
-/// The most files of one log.
-const FILES_LIMIT: u32 = 1000;
-
-/// What becomes of a container's output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LogDriver {
-    /// A file of JSON lines.
-    #[default]
-    #[serde(rename = "json-file")]
-    JsonFile,
-    /// It is thrown away.
-    #[serde(rename = "none")]
-    None,
-}
-
-/// What becomes of a container's output, and how much of it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogOptions {
-    /// Where it goes.
-    pub driver: LogDriver,
-    /// How long a file becomes before the next is begun.
-    pub max_bytes: Option<u64>,
-    /// How many files are kept.
-    pub max_files: u32,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self { driver: LogDriver::default(), max_bytes: None, max_files: 1 }
-    }
-}
-
-impl LogOptions {
-    /// Takes one `NAME=VALUE` as docker's json-file log driver has them: `max-size` (a number with b, k, m or g
-    /// behind it) and `max-file`.
-    pub fn set(&mut self, option: &str) -> Result<()> {
-        let bad = |why| Error::Name { what: "log option", input: option.to_owned(), why };
-        match option.split_once('=') {
-            Some(("max-size", size)) => {
-                let bytes = parse_size(size)
-                    .filter(|bytes| *bytes > 0)
-                    .ok_or_else(|| bad("a size is a number above 0 with b, k, m or g behind it"))?;
-                self.max_bytes = Some(bytes);
-            }
-            Some(("max-file", count)) => {
-                let count = u32::from_str(count).ok().filter(|count| (1..=FILES_LIMIT).contains(count));
-                self.max_files = count.ok_or_else(|| bad("the number of files is from 1 to 1000"))?;
-            }
-            _ => return Err(bad("the options are max-size=SIZE and max-file=NUMBER")),
-        }
-        Ok(())
-    }
-}
-
-/// Where a container's log is.
-pub(super) fn path(directory: &Path, id: &str) -> PathBuf {
-    directory.join(format!("{id}-json.log"))
-}
-
-/// The log's file before the current one, the one before that, and so on.
-pub(super) fn older(path: &Path, age: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    if age > 0 {
-        name.push(format!(".{age}"));
-    }
-    name.into()
-}
 
 /// Which of a container's two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,25 +31,43 @@ pub(super) enum Stream {
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
-    options: LogOptions,
+    max_bytes: Option<u64>,
+    max_files: u32,
+    compress: bool,
+    /// What each entry says beside the output, in JSON, if anything.
+    attributes: String,
     file: Option<File>,
     bytes: u64,
     /// Entries on their way to the file.
     pending: Vec<u8>,
+    /// A full file on its way to a smaller one.
+    compression: Option<Compression>,
 }
 
 impl LogFile {
     /// Continues the log at `path`.
-    pub(super) fn open(path: PathBuf, options: LogOptions) -> Self {
-        let mut log = Self { path, options, file: None, bytes: 0, pending: Vec::new() };
+    pub(super) fn open(path: PathBuf, options: &LogOptions, attributes: &BTreeMap<String, String>) -> Self {
+        let mut log = Self {
+            path,
+            max_bytes: options.max_bytes,
+            max_files: options.max_files,
+            compress: options.compress,
+            attributes: String::new(),
+            file: None,
+            bytes: 0,
+            pending: Vec::new(),
+            compression: None,
+        };
+        if !attributes.is_empty() {
+            // Strings alone can always be written.
+            log.attributes = format!(",\"attrs\":{}", serde_json::to_string(attributes).unwrap_or_default());
+        }
         log.reopen();
+        log.compress_next();
         log
     }
 
     fn reopen(&mut self) {
-        if self.options.driver == LogDriver::None {
-            return;
-        }
         // Appending: who makes room by truncating the file, as people do, gets it.
         self.file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path).ok();
         self.bytes = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
@@ -124,16 +75,13 @@ impl LogFile {
 
     /// Adds an entry. It is written by [`LogFile::flush`].
     pub(super) fn add(&mut self, stream: Stream, text: &[u8]) {
-        if self.options.driver == LogDriver::None {
-            return;
-        }
         let before = self.pending.len();
         self.pending.extend(b"{\"log\":\"");
         escape(text, &mut self.pending);
         let name = if stream == Stream::Out { "stdout" } else { "stderr" };
-        let rest = format!("\",\"stream\":\"{name}\",\"time\":\"{}\"}}\n", rfc3339(SystemTime::now()));
+        let rest = format!("\",\"stream\":\"{name}\"{},\"time\":\"{}\"}}\n", self.attributes, rfc3339(SystemTime::now()));
         self.pending.extend(rest.as_bytes());
-        let full = self.options.max_bytes.is_some_and(|max| self.bytes + self.pending.len() as u64 > max);
+        let full = self.max_bytes.is_some_and(|max| self.bytes + self.pending.len() as u64 > max);
         if full && self.bytes + before as u64 > 0 {
             // The entry belongs to the next file.
             let entry = self.pending.split_off(before);
@@ -172,15 +120,32 @@ impl LogFile {
 
     fn rotate(&mut self) {
         self.file = None;
-        let kept = self.options.max_files;
-        for age in (1..kept).rev() {
-            // One that is not there is no error; one that cannot be moved is overwritten.
-            let _ = std::fs::rename(older(&self.path, age - 1), older(&self.path, age));
-        }
-        if kept == 1 {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        log_rotated::shift(&self.path, self.max_files);
+        self.compression = self.compression.take().and_then(|compression| compression.shifted(self.max_files));
         self.reopen();
+        self.compress_next();
+    }
+
+    /// One after the other: who is outrun by its container keeps plain files.
+    fn compress_next(&mut self) {
+        if self.compress && self.compression.is_none() {
+            self.compression = Compression::begin(&self.path, self.max_files);
+        }
+    }
+
+    /// What is to be waited for beside the container's output.
+    pub(super) fn fd(&self) -> Option<PollFd<'_>> {
+        self.compression.as_ref().map(Compression::fd)
+    }
+
+    /// Does what is to be done now.
+    pub(super) fn step(&mut self) {
+        if let Some(compression) = self.compression.take_if(|compression| compression.has_ended())
+            // What failed, most of the time because the disk is full, is tried again after the next rotation.
+            && compression.finish()
+        {
+            self.compress_next();
+        }
     }
 }
 
@@ -213,7 +178,15 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::log_options::LogDriver;
+    use super::super::log_rotated::{older, path};
     use super::*;
+
+    fn open(path: &Path, options: &LogOptions) -> LogFile {
+        LogFile::open(path.to_owned(), options, &BTreeMap::new())
+    }
 
     fn lines(path: &Path) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -223,7 +196,7 @@ mod tests {
     #[test]
     fn any_bytes_come_back_from_a_line_of_json() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = LogFile::open(path(directory.path(), "x"), LogOptions::default());
+        let mut log = open(&path(directory.path(), "x"), &LogOptions::default());
         let all: String = (0..0x3000).filter_map(char::from_u32).collect();
         log.add(Stream::Out, all.as_bytes());
         log.add(Stream::Err, b"a\xffb\n");
@@ -238,16 +211,14 @@ mod tests {
     fn files_stay_below_their_size_and_number_and_hold_whole_lines() {
         let directory = tempfile::tempdir().unwrap();
         let path = path(directory.path(), "x");
-        let mut options = LogOptions::default();
-        options.set("max-size=1k").unwrap();
-        options.set("max-file=3").unwrap();
-        let mut log = LogFile::open(path.clone(), options.clone());
+        let options = LogOptions::parse(LogDriver::JsonFile, &["max-size=1k".into(), "max-file=3".into()]).unwrap();
+        let mut log = open(&path, &options);
         for number in 0..100 {
             log.add(Stream::Out, format!("line {number}\n").as_bytes());
         }
         log.flush();
         // Continued by another.
-        LogFile::open(path.clone(), options).flush();
+        open(&path, &options).flush();
         let mut numbers = Vec::new();
         for age in (0..3).rev() {
             let file = older(&path, age);
@@ -261,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn log_options_read_as_dockers() {
-        let mut options = LogOptions::default();
-        for (text, bytes) in [("max-size=10", 10), ("max-size=2k", 2048), ("max-size=3M", 3 << 20), ("max-size=1g", 1 << 30)] {
-            options.set(text).unwrap();
-            assert_eq!(options.max_bytes, Some(bytes));
-        }
-        for bad in ["max-size=", "max-size=0", "max-size=-1", "max-size=1x", "max-file=0", "max-file=x", "labels=a", "max-size"] {
-            assert!(options.set(bad).is_err(), "{bad}");
-        }
+    fn attributes_are_in_each_entry_where_docker_has_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path(directory.path(), "x");
+        let attributes = BTreeMap::from([("a\"b".to_owned(), "c\n".to_owned())]);
+        let mut log = LogFile::open(path.clone(), &LogOptions::default(), &attributes);
+        log.add(Stream::Out, b"x\n");
+        log.flush();
+        assert_eq!(lines(&path)[0]["attrs"], serde_json::json!({ "a\"b": "c\n" }));
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("{\"log\":\"x\\n\",\"stream\":\"stdout\",\"attrs\":{"));
     }
 }

@@ -10,7 +10,7 @@
 //!   state.json config.json                    while it runs, as `lifecycle` has them
 //!   health.json                               what its health checks said last
 //!   attach.*                                  sockets of who is about to be attached
-//!   ID-json.log ID-json.log.1 ...             its output, as docker writes it
+//!   ID-json.log ID-json.log.1 ID-json.log.2.gz its output, as docker writes it
 //!   etc upper work                            what its root filesystem is made of
 //! ROOT/names/NAME -> ID                       who is called what
 //! ```
@@ -26,14 +26,24 @@
 mod attach;
 mod attached;
 mod copy;
+mod ending;
 mod exec;
 mod files;
 mod foreground;
 mod health;
 mod init;
 mod keys;
+mod launching;
 mod log;
+mod log_attributes;
+mod log_compress;
 mod log_file;
+mod log_journal;
+mod log_journal_read;
+mod log_lines;
+mod log_options;
+mod log_rotated;
+mod log_sink;
 mod monitor;
 mod names;
 mod network;
@@ -42,10 +52,12 @@ mod prepare;
 mod record;
 mod remove;
 mod restart;
+mod size;
 mod start;
 mod stats;
 mod stop;
 mod store;
+mod tell;
 mod update;
 mod watch;
 
@@ -53,15 +65,15 @@ pub use attach::{AttachEnd, AttachOptions, Attaching};
 pub use copy::{CopyOptions, Side, copy};
 pub use exec::ExecCommand;
 pub use files::Files;
-pub use foreground::run;
 pub use health::{Health, HealthResult, HealthStatus};
 pub use keys::DetachKeys;
 pub use log::{LogEntry, LogQuery};
-pub use log_file::{LogDriver, LogOptions};
+pub use log_options::{LogDriver, LogOptions};
 pub use monitor::enter as enter_monitor;
 pub(crate) use names::check_name;
 pub use record::{Config, Phase, Status};
 pub use restart::RestartPolicy;
+pub use size::Sizes;
 pub use stats::Sample;
 pub use stop::{Stop, Waiter};
 pub use store::{Container, Containers, Create};

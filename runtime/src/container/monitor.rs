@@ -18,12 +18,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::attached::Audience;
-use super::record::{Config, End, Phase, Status};
+use super::ending::Ended;
+use super::record::{Config, Phase, Status};
 use super::restart;
 use super::start::start_again;
 use super::store::Containers;
 use super::watch::watch;
-use crate::cgroup::{Cgroup, processes};
 use crate::erofs::Shared;
 use crate::error::{Attempt, Result};
 use crate::launch::reap;
@@ -31,7 +31,7 @@ use crate::network::attach::Attached;
 use crate::network::dns::{Server, Sockets};
 use crate::store::Store;
 use crate::sys::{self, CStringArray};
-use crate::userns::Mapping;
+use crate::userns::{self, Mapping};
 
 /// What the program calls itself as a monitor; its argument is the container's ID.
 const NAME: &str = "longshore-monitor";
@@ -146,27 +146,10 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
     let mut audience = Some(watch(&config, &containers, names.as_mut())?);
     drop(names);
     let exit = reap(sys::borrow_fd(PIDFD))?;
-    let cgroups = containers.runtime.cgroups(id).unwrap_or_default();
-    let oom_killed = Cgroup::open(cgroups.clone()).is_ok_and(|cgroup| {
-        let kills = cgroup.oom_kills();
-        cgroup.keep();
-        kills > 0
-    });
     let lock = rustix::io::dup(sys::borrow_fd(LOCK)).attempt(|| "duplicate a file descriptor")?;
-    let end = End::new(exit, oom_killed);
-    End::write(Some(&end), &lock.into())?;
     Shared::withdraw(config.layers.iter().map(|layer| containers.store.layer_path(layer)));
-    // Each part whatever becomes of the others.
-    let cleared = processes::destroy(&cgroups);
-    // What stays is found by who wants it next.
-    let status = containers.status(id);
-    let _ = containers.release_network(&config, status.as_ref().map_or(&[], |status| &status.endpoints));
-    let _ = std::fs::remove_file(containers.directory(id).join("state.json"));
+    let Ended { end, status, cleared } = containers.clear_away(&config, exit, &lock.into())?;
     let code = end.code;
-    if oom_killed {
-        containers.tell("oom", &config, &[]);
-    }
-    containers.tell("die", &config, &[("exitCode", &code.to_string())]);
     let finished = status.and_then(|mut status| {
         status.end(Some(end));
         debug_assert_eq!(status.phase, Phase::Exited, "only what runs has a monitor");
@@ -180,6 +163,9 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
     // Its name and its policy may be other ones by now.
     let config = containers.config(id)?;
     let done = if config.auto_remove { containers.discard(&config, true) } else { cleared.and(finished) };
+    if rootless.is_some() {
+        userns::leave_store(root);
+    }
     // Last: who is told that it has ended finds it ended.
     audience.into_iter().for_each(|audience| audience.dismiss(code));
     done

@@ -5,7 +5,7 @@ use rustix::fs::FlockOperation;
 use super::record::{Config, Phase};
 use super::store::{Container, Containers, save};
 use crate::error::{Error, Result};
-use crate::network::attach::Connect;
+use crate::network::wire::Connect;
 use crate::network::{self, Attachment, Definition, Endpoint, Networks};
 use crate::spec::Network;
 
@@ -19,17 +19,18 @@ impl Containers {
     /// are looked for.
     pub(super) fn release_network(&self, config: &Config, known: &[Endpoint]) -> Result<()> {
         match config.options.network {
+            Network::None | Network::Host | Network::Container(_) => return Ok(()),
+            Network::Networks | Network::User => network::end(&self.directory(&config.id)),
+        }
+        match config.options.network {
             Network::Networks if known.is_empty() => self.networks().release(&config.id),
             Network::Networks => self.networks().release_endpoints(known),
-            Network::User => {
-                network::end(&self.directory(&config.id));
-                Ok(())
-            }
-            Network::None | Network::Host | Network::Container(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
-    /// Connects a container to a network, at once if it runs.
+    /// Connects a container to a network, at once if it runs. For an ordinary user's this process must be in the user
+    /// namespace of [`crate::userns::enter_shared`].
     ///
     /// # Errors
     ///
@@ -57,12 +58,14 @@ impl Containers {
         let used = status.endpoints.iter().map(|endpoint| endpoint.claim.interface.clone()).collect();
         let namespace = &self.namespace(&config, "net")?;
         let connect = Connect { id, name: &config.name, namespace, used, directory: &directory, attachment };
-        status.endpoints.push(self.networks().connect(&connect)?);
+        let endpoint = self.networks().connect(&connect)?;
+        self.tell_network("connect", &config, std::slice::from_ref(&endpoint));
+        status.endpoints.push(endpoint);
         save(&directory, "container.json", &config)?;
         self.save_status(id, &status)
     }
 
-    /// Takes a container out of a network, at once if it runs.
+    /// Takes a container out of a network, at once if it runs; as [`Containers::connect`].
     ///
     /// # Errors
     ///
@@ -81,7 +84,13 @@ impl Containers {
         let left = status.endpoints.iter().position(|endpoint| endpoint.network == network.name);
         if let (Phase::Running, Some(index)) = (status.phase, left) {
             let endpoint = status.endpoints.remove(index);
-            self.networks().disconnect(&self.namespace(&config, "net")?, &endpoint)?;
+            self.networks().disconnect(&self.namespace(&config, "net")?, &endpoint, network.unprivileged)?;
+            self.tell_network("disconnect", &config, std::slice::from_ref(&endpoint));
+            let leads_outside = |other: &Endpoint| self.networks().get(&other.network).is_ok_and(|other| !other.internal);
+            if network.unprivileged && !status.endpoints.iter().any(leads_outside) {
+                network::end(&self.directory(&config.id));
+                status.published.clear();
+            }
             if !endpoint.claim.published.is_empty() {
                 status.published.clear();
             }

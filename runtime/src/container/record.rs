@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::log_file::LogOptions;
+use super::log_options::LogOptions;
 use super::restart::RestartPolicy;
 use crate::error::{Attempt, Result};
 use crate::image::{ContainerConfig, Healthcheck};
 use crate::launch::Exit;
-use crate::lifecycle::rfc3339;
+use crate::lifecycle::{boot, rfc3339};
 use crate::name::Digest;
 use crate::network::{Endpoint, Published};
 use crate::spec::RunOptions;
@@ -59,6 +59,9 @@ pub struct Config {
     /// Its standard input ends with that of the first who is attached.
     #[serde(default)]
     pub stdin_once: bool,
+    /// Its input and output are those of the command that runs it and watches it itself: it has no monitor and no log.
+    #[serde(default)]
+    pub direct: bool,
 }
 
 impl Config {
@@ -124,7 +127,7 @@ pub struct Status {
     /// Which start of the machine this is about: a process's number means nothing after the next.
     #[serde(default)]
     pub(super) boot: String,
-    /// Its monitor and when that began, in clock ticks since the machine did.
+    /// Its monitor, or the command that watches it, and when that began, in clock ticks since the machine did.
     #[serde(default)]
     pub(super) monitor: (i32, u64),
 }
@@ -229,11 +232,6 @@ impl End {
             oom_killed: fields.next()?.parse().ok()?,
         })
     }
-}
-
-/// Which start of the machine this is.
-pub(super) fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! Removing containers.
 
-use std::os::unix::fs::MetadataExt;
-
 use rustix::fs::FlockOperation;
 
 use super::record::Config;
 use super::store::{Container, Containers};
 use crate::error::{Attempt, Error, Result};
 use crate::lifecycle::Signal;
-use crate::store::claims;
+use crate::store::{Lease, claims};
 use crate::volume::Volumes;
 
 impl Containers {
@@ -41,16 +39,15 @@ impl Containers {
         Ok(config.auto_remove && !self.directory(&config.id).exists())
     }
 
-    /// What a container takes on disk: what it wrote, its log and its files, in bytes.
-    pub fn disk_bytes(&self, id: &str) -> u64 {
-        tree_bytes(&self.directory(id))
-    }
-
     /// Takes a container away and its name back, and removes what it was made of; with `volumes` those
     /// that nobody gave a name.
     pub(super) fn discard(&self, config: &Config, volumes: bool) -> Result<()> {
         // Dropped last: the slow part, removing a tree, then happens after the lock is given back.
-        let lease = self.store.lease()?;
+        self.discard_into(&self.store.lease()?, config, volumes)
+    }
+
+    /// The same with a lease there is, with which it goes.
+    pub(super) fn discard_into(&self, lease: &Lease, config: &Config, volumes: bool) -> Result<()> {
         let lock = self.store.lock(FlockOperation::LockExclusive)?;
         let gone = lease.scratch().join("container");
         match std::fs::rename(self.directory(&config.id), &gone) {
@@ -59,24 +56,12 @@ impl Containers {
         }
         self.give_names_back();
         if volumes {
-            Volumes::of(&self.store).release(&config.options.volumes, &lease)?;
+            Volumes::of(&self.store).release(&config.options.volumes, lease)?;
         }
         drop(lock);
         self.tell("destroy", config, &[]);
-        self.store.release(claims(&gone), &lease)
+        self.store.release(claims(&gone), lease)
     }
-}
-
-/// What the files of a tree take. Of one that changes meanwhile, or cannot be read, what can be seen.
-fn tree_bytes(path: &std::path::Path) -> u64 {
-    let Ok(metadata) = path.symlink_metadata() else { return 0 };
-    // With several names it is only gone with the last: counted in parts.
-    let own = metadata.blocks() * 512 / metadata.nlink().max(1);
-    if !metadata.is_dir() {
-        return own;
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    metadata.blocks() * 512 + entries.map(|entry| tree_bytes(&entry.path())).sum::<u64>()
 }
 
 fn runs(container: &Container) -> Error {

@@ -130,7 +130,7 @@ impl Containers {
             // A full disk is no reason not to stop what is not started again anyway.
             marked?;
         }
-        self.wake(status);
+        self.wake(config, status);
         Ok(())
     }
 
@@ -140,11 +140,13 @@ impl Containers {
         let _ = std::fs::remove_file(self.stopped_path(id));
     }
 
-    /// Has a container's monitor look for what others have left for it.
-    pub(super) fn wake(&self, status: &Status) {
+    /// Has a container's monitor look for what others have left for it. A command in the foreground looks for nothing;
+    /// but it may have been stopped by its terminal, and could not see the end.
+    pub(super) fn wake(&self, config: &Config, status: &Status) {
+        let signal = if config.direct { libc::SIGCONT } else { super::monitor::WAKE };
         if let Some(monitor) = self.monitor(status) {
             // One that has ended needs no waking.
-            let _ = sys::pidfd_signal(std::os::fd::AsFd::as_fd(&monitor), super::monitor::WAKE);
+            let _ = sys::pidfd_signal(std::os::fd::AsFd::as_fd(&monitor), signal);
         }
     }
 

@@ -10,17 +10,16 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::log_file::LogOptions;
+use super::log_options::{LogDriver, LogOptions};
 use super::names;
 use super::prepare;
-use super::record::{Config, End, Phase, Status, boot};
+use super::record::{Config, End, Phase, Status};
 use super::restart::RestartPolicy;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
-use crate::events::Event;
 use crate::files;
-use crate::image::Healthcheck;
-use crate::lifecycle::{Directory, Runtime, apart, process_start_ticks, rfc3339};
+use crate::image::{Declared, Healthcheck};
+use crate::lifecycle::{Directory, Runtime, apart, boot, process_start_ticks, rfc3339};
 use crate::name::Digest;
 use crate::spec::{Network, RunOptions};
 use crate::store::{Image, Lease, Store};
@@ -87,6 +86,10 @@ pub struct Create {
     pub labels: BTreeMap<String, String>,
     /// Its standard input ends with that of the first who is attached.
     pub stdin_once: bool,
+    /// Its input and output are those of the command that [runs it in the foreground](Containers::run_here).
+    pub direct: bool,
+    /// Where it listens, beside what its image says: `PORT/PROTOCOL` each.
+    pub exposed: Vec<String>,
 }
 
 impl Containers {
@@ -120,6 +123,7 @@ impl Containers {
         lease.id().clone_into(&mut create.options.id);
         create.options.hostname()?;
         create.options.networking.check()?;
+        create.log.check_taker()?;
         // What is the caller's own is so now, whoever starts it again.
         for variable in create.options.env.iter_mut().filter(|variable| !variable.contains('=')) {
             if let Ok(value) = std::env::var(&*variable) {
@@ -135,6 +139,11 @@ impl Containers {
         let claims: String = claims.map(|claim| claim + "\n").collect();
         std::fs::write(dir.join("claims"), claims).attempt(|| "write a container's claims")?;
         End::write(None, &files::open_lock(&dir.join("lock"))?)?;
+        if create.direct {
+            create.log.driver = LogDriver::None;
+        }
+        let mut image_config = image.config.config.clone();
+        image_config.exposed_ports.extend(create.exposed.into_iter().map(|port| (port, Declared {})));
         let given = create.name.clone();
         let mut config = Config {
             id: lease.id().to_owned(),
@@ -143,7 +152,7 @@ impl Containers {
             image: create.image,
             image_id: image.id().clone(),
             layers: image.diff_ids().to_vec(),
-            image_config: image.config.config.clone(),
+            image_config,
             options: create.options,
             interactive: create.interactive,
             auto_remove: create.auto_remove,
@@ -154,8 +163,9 @@ impl Containers {
             health: create.health.over(image.config.config.healthcheck.as_ref()),
             labels: create.labels,
             stdin_once: create.stdin_once,
+            direct: create.direct,
         };
-        save(&dir, "status.json", &Status::new())?;
+        write_new(&dir, "status.json", &Status::new())?;
         // Only under this lock do names and directories come and go: a name without a container is what a
         // killed process left.
         let lock = self.store.lock(FlockOperation::LockExclusive)?;
@@ -175,7 +185,7 @@ impl Containers {
         let made = self
             .volumes()
             .provide(&config.options.volumes, lease)
-            .and_then(|()| save(&dir, "container.json", &config))
+            .and_then(|()| write_new(&dir, "container.json", &config))
             .and_then(|()| std::fs::rename(&dir, self.directory(&config.id)).attempt(|| "put a container in its place"));
         if made.is_err() {
             let _ = std::fs::remove_file(self.name_path(&config.name));
@@ -184,14 +194,6 @@ impl Containers {
         made?;
         self.tell("create", &config, &[]);
         Ok(config)
-    }
-
-    /// Adds to the store's events what has happened to a container.
-    pub(super) fn tell(&self, action: &str, config: &Config, more: &[(&str, &str)]) {
-        let own = [("image", config.image.as_str()), ("name", config.name.as_str())];
-        let attributes = config.labels().into_iter().chain(own).chain(more.iter().copied());
-        let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        self.store.record(&Event::now("container", action, &config.id, attributes));
     }
 
     fn name_path(&self, name: &str) -> PathBuf {
@@ -307,10 +309,21 @@ impl Containers {
     /// All containers, the newest first. One whose files are damaged is reported as an error and does not hide
     /// the others; one whose monitor was killed is put right first, or has gone if that was what it was to do.
     pub fn list(&self) -> Result<Vec<Result<Container>>> {
+        self.list_those(|_| true)
+    }
+
+    /// As [`Containers::list`], of those that run or are about to: of the others no more is read than that they do not.
+    pub fn list_live(&self) -> Result<Vec<Result<Container>>> {
+        // What cannot be read is reported by who reads all of it.
+        self.list_those(|id| self.status(id).map_or(true, |status| status.is_live()))
+    }
+
+    fn list_those(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Result<Container>>> {
         self.networks().repair();
         let mut list: Vec<_> = self
             .ids()?
             .iter()
+            .filter(|id| wanted(id))
             .map(|id| self.load(id))
             // One that went this moment.
             .filter(|loaded| !matches!(loaded, Err(Error::NotFound { .. })))
@@ -378,8 +391,9 @@ impl Containers {
         // What stays is found by who wants it next.
         let _ = self.release_network(config, &status.endpoints);
         let _ = std::fs::remove_file(self.directory(id).join("state.json"));
+        let endpoints = status.endpoints.clone();
         status.end(End::read(&self.open_lock(id)?));
-        self.tell("die", config, &[("exitCode", &status.exit_code.to_string())]);
+        self.tell_end(config, &endpoints, status.exit_code);
         if config.auto_remove {
             self.privileged("remove a container", &mut || {
                 if !rustix::process::geteuid().is_root() {
@@ -410,7 +424,7 @@ impl Containers {
         opened.ok_or_else(|| not_running(config))
     }
 
-    /// A container's monitor, if that lives.
+    /// A container's monitor, or the command that watches it, if that lives.
     pub(super) fn monitor(&self, status: &Status) -> Option<OwnedFd> {
         let (pid, ticks) = status.monitor;
         if !status.is_up() || status.boot != boot() {
@@ -438,9 +452,16 @@ pub(super) fn not_running(config: &Config) -> Error {
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
     let path = dir.join(name);
-    let bytes = files::read_bounded(&path, FILE_LIMIT_BYTES)?;
+    let bytes = files::read_replaced(&path, FILE_LIMIT_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(path.display(), format!("{error}; remove this container's directory {}", dir.display())))
+}
+
+/// Writes a file in a directory that nobody sees yet.
+fn write_new<T: serde::Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
+    let attempted = || format!("write {name} in {}", dir.display());
+    let text = serde_json::to_vec(value).map_err(std::io::Error::from).attempt(attempted)?;
+    std::fs::write(dir.join(name), text).attempt(attempted)
 }
 
 /// Replaces a file as a whole: what a killed process was writing nobody sees.

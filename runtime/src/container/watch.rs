@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 use super::attached::{Audience, MESSAGE_BYTES};
 use super::health::Probe;
-use super::log_file::{self, ENTRY_LIMIT_BYTES, LogFile, Stream};
+use super::log_file::{ENTRY_LIMIT_BYTES, Stream};
+use super::log_sink::Log;
 use super::monitor::{ERR, OUT, PIDFD, WAKE, wait_for};
 use super::record::Config;
 use super::store::Containers;
@@ -23,8 +24,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Does all there is to do until the container's first process has ended, answering its questions for names, too.
 /// Gives those who are attached then.
 pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<&mut Server>) -> Result<Audience> {
-    let path = log_file::path(&containers.directory(&config.id), &config.id);
-    let mut log = LogFile::open(path, config.log.clone());
+    let mut log = Log::open(containers, config);
     let mut outputs = vec![Output::new(OUT, Stream::Out)];
     if !config.options.tty {
         outputs.push(Output::new(ERR, Stream::Err));
@@ -32,10 +32,14 @@ pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<
     let wakes = sys::signalfd(&[WAKE]).attempt(|| "create a signalfd")?;
     let mut audience = Audience::new(config);
     let mut probe = Probe::new(containers, config);
+    let mut chunk = Vec::new();
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(sys::borrow_fd(PIDFD), PollFlags::IN), PollFd::new(&wakes, PollFlags::IN)];
-        fds.extend(outputs.iter().map(|output| PollFd::from_borrowed_fd(output.fd, PollFlags::IN)));
+        if !audience.is_behind() {
+            fds.extend(outputs.iter().map(|output| PollFd::from_borrowed_fd(output.fd, PollFlags::IN)));
+        }
         let others = fds.len();
+        fds.extend(log.fd());
         audience.fds(&mut fds);
         if let Some(probe) = &probe {
             probe.fds(&mut fds);
@@ -46,6 +50,7 @@ pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<
         if wait_for(&mut fds, Some(quiet))? == 0 {
             // What was needed for what has been done is not needed for waiting; what is done between here and
             // there would be.
+            chunk = Vec::new();
             sys::forget_program();
             wait_for(&mut fds, due.map(|due| due.saturating_sub(quiet)))?;
         }
@@ -65,7 +70,7 @@ pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<
         outputs.retain_mut(|output| {
             let ready = its.next() == Some(&true);
             while (ready || ended) && output.open {
-                if !output.read(&mut log, &mut audience) || !ended {
+                if !output.read(&mut chunk, &mut log, &mut audience) || !ended {
                     break;
                 }
             }
@@ -77,7 +82,8 @@ pub(super) fn watch(config: &Config, containers: &Containers, mut names: Option<
             log.flush();
             return Ok(audience);
         }
-        audience.hear();
+        log.step();
+        audience.serve();
         if let Some(status) = probe.as_mut().and_then(Probe::step) {
             containers.tell(&format!("health_status: {}", status.name()), config, &[]);
         }
@@ -98,12 +104,10 @@ impl Output {
         Self { fd: sys::borrow_fd(fd), stream, line: Vec::new(), open: true }
     }
 
-    /// Reads once; false if there was nothing.
-    fn read(&mut self, log: &mut LogFile, audience: &mut Audience) -> bool {
-        /// What is on the stack is touched once and stays: a page will do.
-        const CHUNK_BYTES: usize = MESSAGE_BYTES;
-        let mut chunk = [0; CHUNK_BYTES];
-        match rustix::io::read(self.fd, &mut chunk) {
+    /// Reads once, into `chunk`; false if there was nothing.
+    fn read(&mut self, chunk: &mut Vec<u8>, log: &mut Log, audience: &mut Audience) -> bool {
+        chunk.resize(MESSAGE_BYTES, 0);
+        match rustix::io::read(self.fd, &mut chunk[..]) {
             Err(Errno::INTR) => true,
             Err(Errno::AGAIN) => false,
             // The last writer is gone.
@@ -122,25 +126,23 @@ impl Output {
         }
     }
 
-    fn take(&mut self, part: &[u8], log: &mut LogFile) {
-        if self.line.is_empty() && part.last() == Some(&b'\n') {
+    fn take(&mut self, part: &[u8], log: &mut Log) {
+        if self.line.is_empty() && part.len() <= ENTRY_LIMIT_BYTES && part.last() == Some(&b'\n') {
             return log.add(self.stream, part);
         }
-        // A chunk is shorter than an entry: so is what is left.
-        let (now, later) = part.split_at(part.len().min(ENTRY_LIMIT_BYTES - self.line.len()));
-        self.line.extend(now);
-        if self.line.len() == ENTRY_LIMIT_BYTES || self.line.last() == Some(&b'\n') {
-            log.add(self.stream, &self.line);
-            self.line.clear();
-        }
-        self.line.extend(later);
-        if later.last() == Some(&b'\n') {
-            self.end(log);
+        let mut rest = part;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(ENTRY_LIMIT_BYTES - self.line.len()));
+            self.line.extend(now);
+            rest = later;
+            if self.line.len() == ENTRY_LIMIT_BYTES || self.line.last() == Some(&b'\n') {
+                self.end(log);
+            }
         }
     }
 
     /// A line that has no end.
-    fn end(&mut self, log: &mut LogFile) {
+    fn end(&mut self, log: &mut Log) {
         if !self.line.is_empty() {
             log.add(self.stream, &self.line);
             self.line = Vec::new();

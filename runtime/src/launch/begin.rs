@@ -23,7 +23,6 @@ use super::trampoline::{self, Numbers};
 use super::{CgroupLease, Exit, Guard, check_id};
 use crate::cgroup::{Cgroup, Member, Unit};
 use crate::error::{Attempt, Error, Result};
-use crate::network::dns::Server;
 use crate::seccomp::{Connection, Listener};
 use crate::sys;
 
@@ -191,9 +190,9 @@ impl Running<'_> {
     }
 
     /// Waits for its end in the foreground; its cgroup goes with it.
-    pub(crate) fn wait(self, signals: &Signals, service: Option<&mut Server>) -> Result<Exit> {
+    pub(crate) fn wait(self, signals: &Signals) -> Result<Exit> {
         let timing = Timing::new();
-        let exit = supervise::wait(&self.pidfd, signals, self.master.as_ref(), service);
+        let exit = supervise::wait(&self.pidfd, signals, self.master.as_ref(), None);
         timing.done("run the command");
         if let Some(lease) = self.lease {
             lease.report_oom();

@@ -2,7 +2,7 @@
 //!
 //! It is forked before anything is made, leaves the session, holds no descriptor but its end of one
 //! socket, and sleeps until the launcher has closed the other. Then it reads what it was told: that all
-//! is well, or else what to do: it kills the container, removes its cgroup and its directories.
+//! is well, or else what to do: it kills the container, removes its cgroup, and does what it was started for.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -19,7 +19,6 @@ use rustix::net::{
 };
 use rustix::process::{Pid, WaitIdOptions, WaitOptions};
 
-use super::remove::remove_tree;
 use super::rootfs::HostMount;
 use crate::error::{Attempt, Error, Result};
 use crate::{cgroup, sys};
@@ -39,14 +38,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts a guard that removes `directories` (absolute paths, which need not exist yet) if this
-    /// process ends without dismissing it.
+    /// Starts a guard that does `last`, when all else is cleaned up, if this process ends without dismissing it. What
+    /// that gives is whether it could.
     ///
     /// Call it early and while the process is single-threaded: the guard is a fork.
-    pub fn start(directories: &[PathBuf]) -> Result<Self> {
+    pub fn start(last: &mut dyn FnMut() -> bool) -> Result<Self> {
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .attempt(|| "create the guard's socket")?;
-        let (pid, _) = sys::spawn(0, None, &mut || watch(&theirs, directories)).attempt(|| "start the guard process")?;
+        let (pid, _) = sys::spawn(0, None, &mut || watch(&theirs, last)).attempt(|| "start the guard process")?;
         drop(theirs);
         Ok(Self { socket: ours, pid, ready: Cell::new(false) })
     }
@@ -124,7 +123,7 @@ struct Watched {
 }
 
 /// The guard's whole life; what it returns is its exit code.
-fn watch(socket: &OwnedFd, directories: &[PathBuf]) -> u8 {
+fn watch(socket: &OwnedFd, last: &mut dyn FnMut() -> bool) -> u8 {
     const SOCKET_FD: i32 = 0;
     // Not to be reached by ^C, a hang-up or the end of the launcher's process group.
     let _ = rustix::process::setsid();
@@ -143,7 +142,7 @@ fn watch(socket: &OwnedFd, directories: &[PathBuf]) -> u8 {
     let mut watched = Watched::default();
     match listen(socket, &mut watched) {
         Ending::Dismissed => 0,
-        Ending::Alone => clean_up(&watched, directories),
+        Ending::Alone => clean_up(&watched, last),
     }
 }
 
@@ -193,7 +192,7 @@ fn listen(socket: BorrowedFd<'_>, watched: &mut Watched) -> Ending {
 }
 
 /// Each part is tried whatever became of the others; the code says whether all went well.
-fn clean_up(watched: &Watched, directories: &[PathBuf]) -> u8 {
+fn clean_up(watched: &Watched, last: &mut dyn FnMut() -> bool) -> u8 {
     if let Some(pidfd) = &watched.process {
         let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
         let timeout = rustix::event::Timespec { tv_sec: KILL_TIMEOUT_S, tv_nsec: 0 };
@@ -207,7 +206,6 @@ fn clean_up(watched: &Watched, directories: &[PathBuf]) -> u8 {
         .iter()
         .map(|path| if watched.has_cgroups { cgroup::destroy(path).is_ok() } else { rustix::fs::rmdir(path).is_ok() });
     let mounts = watched.mount.iter().map(|(mount, path)| mount.detach(path).is_ok());
-    let trees = directories.iter().map(|path| remove_tree(path).is_ok());
-    let all = cgroups.chain(mounts).chain(trees).fold(true, |all, done| all & done);
-    u8::from(!all)
+    let all = cgroups.chain(mounts).fold(true, |all, done| all & done);
+    u8::from(!(last() & all))
 }

@@ -46,7 +46,6 @@ use oci_spec::runtime::{Linux, Spec};
 
 use crate::cgroup::{self, Cgroup, Scope, Shown, Unit};
 use crate::error::{Error, Result};
-use crate::network::dns::Server;
 use crate::warning::warn;
 
 pub(crate) use begin::{Begin, Born, Channel, Running, StartFifos, begin};
@@ -60,7 +59,7 @@ pub use remove::remove_tree;
 pub(crate) use report::exec_error;
 pub(crate) use rootfs::HostMount;
 pub use rootfs::Rootfs;
-pub(crate) use supervise::{Signals, reap};
+pub(crate) use supervise::{Signals, reap, wait};
 pub(crate) use terminal::{RawMode, caller_size};
 
 /// The longest container id.
@@ -110,11 +109,6 @@ impl Exit {
 /// with the thread that started it. [`Error::Exec`] says that the command could not be executed; any
 /// other error that there was no container. Its cgroup is gone when this returns.
 pub fn run(launch: Launch<'_>) -> Result<Exit> {
-    run_served(launch, None)
-}
-
-/// The same, where this process answers the container's questions for names while that runs.
-pub(crate) fn run_served(launch: Launch<'_>, name_server: Option<&mut Server>) -> Result<Exit> {
     let signals = Signals::catch()?;
     let running = begin(Begin {
         id: launch.id,
@@ -134,7 +128,7 @@ pub(crate) fn run_served(launch: Launch<'_>, name_server: Option<&mut Server>) -
         born: &mut |_| Ok(()),
         hooks: None,
     })?;
-    running.wait(&signals, name_server)
+    running.wait(&signals)
 }
 
 /// The container's cgroup, known to the guard for as long as it exists and no longer.

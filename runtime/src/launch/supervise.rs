@@ -39,8 +39,17 @@ pub(crate) struct Signals {
 impl Signals {
     /// Blocks the forwarded signals; they arrive on a descriptor from now on.
     pub(crate) fn catch() -> Result<Self> {
-        let before = sys::block_signals(&FORWARDED).attempt(|| "block signals")?;
-        let fd = sys::signalfd(&FORWARDED).attempt(|| "create a signalfd")?;
+        Self::catch_these(&FORWARDED)
+    }
+
+    /// The same for changes of the terminal's size alone.
+    pub(crate) fn catch_sizes() -> Result<Self> {
+        Self::catch_these(&[libc::SIGWINCH])
+    }
+
+    fn catch_these(signals: &[libc::c_int]) -> Result<Self> {
+        let before = sys::block_signals(signals).attempt(|| "block signals")?;
+        let fd = sys::signalfd(signals).attempt(|| "create a signalfd")?;
         Ok(Self { fd, before })
     }
 }
@@ -64,14 +73,14 @@ impl Drop for Signals {
     }
 }
 
-/// Waits for the container's first process, doing what the caller's terminal and signals ask for, and `service`
-/// for the container.
-pub(super) fn wait(pidfd: &OwnedFd, signals: &Signals, master: Option<&OwnedFd>, service: Option<&mut Server>) -> Result<Exit> {
+/// Waits for the container's first process, doing what the caller's terminal and signals ask for; without a terminal
+/// also what `service` does for the container.
+pub(crate) fn wait(pidfd: &OwnedFd, signals: &Signals, master: Option<&OwnedFd>, service: Option<&mut Server>) -> Result<Exit> {
     match master {
         None => wait_without_terminal(pidfd, signals, service)?,
         Some(master) => {
             let raw = RawMode::enter()?;
-            let relayed = Relay::new(master).run(pidfd, signals, service);
+            let relayed = Relay::new(master).run(pidfd, signals);
             drop(raw);
             relayed?;
         }
@@ -143,7 +152,7 @@ impl<'a> Relay<'a> {
         Self { master: master.as_fd(), typed: VecDeque::new(), input_open: true, output_open: true }
     }
 
-    fn run(mut self, pidfd: &OwnedFd, signals: &Signals, mut service: Option<&mut Server>) -> Result<()> {
+    fn run(mut self, pidfd: &OwnedFd, signals: &Signals) -> Result<()> {
         loop {
             let stdin = rustix::stdio::stdin();
             let mut wanted = PollFlags::IN;
@@ -155,17 +164,12 @@ impl<'a> Relay<'a> {
                 PollFd::new(signals, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.master, wanted),
             ];
-            let served = service.is_some();
-            fds.extend(service.as_deref().map(|service| PollFd::new(service, PollFlags::IN)));
             if self.input_open && self.typed.len() < BUFFER_BYTES {
                 fds.push(PollFd::new(&stdin, PollFlags::IN));
             }
             wait_for(&mut fds)?;
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if let (true, Some(service)) = (ready[3..].first() == Some(&true), service.as_deref_mut()) {
-                service.serve();
-            }
-            if ready.get(3 + usize::from(served)) == Some(&true) {
+            if ready.get(3) == Some(&true) {
                 self.read_input();
             }
             if ready[2] {

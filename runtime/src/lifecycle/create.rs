@@ -15,7 +15,7 @@ use super::state::{Container, Directory, Record, Status};
 use crate::cgroup::{Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
-use crate::launch::{Begin, Born, Channel, Exit, Guard, HostMount, Rootfs, Running, Signals, StartFifos, begin};
+use crate::launch::{Begin, Born, Channel, Exit, Guard, HostMount, Rootfs, Running, Signals, StartFifos, begin, remove_tree};
 
 /// What the caller of `create` and `run` chooses.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +86,7 @@ impl Runtime {
         if detach {
             return making.in_background(&receivers).map(|()| None);
         }
-        let guard = Guard::start(if keep { &[] } else { std::slice::from_ref(&state) })?;
+        let guard = Guard::start(&mut || keep || remove_tree(&state).is_ok())?;
         let ended = Making { guard: Some(&guard), tied: true, ..making }.in_foreground(&receivers, keep);
         guard.dismiss();
         ended.map(Some)
@@ -142,7 +142,7 @@ impl<'g> Making<'_, 'g> {
         if let Err(error) = started.and_then(|()| self.directory.unlock()) {
             return Err(self.give_up(running, error));
         }
-        let ended = running.wait(&signals, None);
+        let ended = running.wait(&signals);
         if !keep {
             self.directory.lock()?;
             self.detach_root()?;

@@ -124,7 +124,7 @@ impl Runtime {
             running.kill();
             return Ok(Some(Exit::Signal(libc::SIGKILL as u8)));
         }
-        running.wait(&signals, None).map(Some)
+        running.wait(&signals).map(Some)
     }
 }
 

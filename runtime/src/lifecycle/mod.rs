@@ -50,7 +50,7 @@ pub use features::features;
 pub(crate) use helper::apart;
 pub use kill::Signal;
 pub use restore::RestoreOptions;
-pub(crate) use state::{Directory, Record, process_start_ticks, replace_file};
+pub(crate) use state::{Directory, Record, boot, process_start_ticks, replace_file};
 pub use state::{State, Status};
 
 /// The containers below one root directory.

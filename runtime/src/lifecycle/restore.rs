@@ -22,7 +22,7 @@ use super::state::{Directory, Record, Status};
 use crate::cgroup::{Cgroup, Member, Unit};
 use crate::error::{Attempt, Error, Result};
 use crate::hooks::{self, Kind};
-use crate::launch::{CgroupLease, Exit, Guard, Running, Signals};
+use crate::launch::{CgroupLease, Exit, Guard, Running, Signals, remove_tree};
 use crate::sys;
 
 /// Where criu finds the root filesystem, in its own mount namespace: a directory in the container's.
@@ -76,7 +76,7 @@ impl Runtime {
         let directory = Directory::create(&self.root, &options.id)?;
         let state = directory.path().to_owned();
         // Should this process be killed, so is what criu has made by then.
-        let guard = Guard::start(std::slice::from_ref(&state)).inspect_err(|_| drop(directory.remove()))?;
+        let guard = Guard::start(&mut || remove_tree(&state).is_ok()).inspect_err(|_| drop(directory.remove()))?;
         let restoring = Restoring { options, bundle: &bundle, directory: &directory, receivers: &receivers, guard: &guard, unit };
         let ended = if options.detach {
             restoring.bring_back(&criu, &images, &descriptors).map(Running::detach).map(|()| None)
@@ -97,7 +97,7 @@ impl<'g> Restoring<'_, 'g> {
             self.never_was(true);
             return Err(error);
         }
-        let ended = running.wait(&signals, None);
+        let ended = running.wait(&signals);
         self.directory.lock()?;
         self.directory.remove()?;
         self.after_end();

@@ -344,6 +344,11 @@ impl Record {
     }
 }
 
+/// Which start of the machine this is: a process's number and age mean nothing after the next.
+pub(crate) fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
 /// What `/proc/PID/stat` says of a process.
 pub(super) struct ProcessStat {
     pub(super) start_time_ticks: u64,

@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
-use super::{DEFAULT, Definition, Driver, Networks, Subnet, firewall, link, netlink, subnet};
+use super::{DEFAULT, Definition, Driver, Networks, Subnet, firewall, link, netlink, own, subnet};
 use crate::error::{Attempt, Error, Result};
+use crate::events::{self, Event};
 use crate::files;
 use crate::lifecycle::rfc3339;
 
@@ -38,6 +39,8 @@ pub struct CreateNetwork {
     pub labels: BTreeMap<String, String>,
     /// The driver's: `parent`, `mtu`, `com.docker.network.bridge.name`.
     pub options: BTreeMap<String, String>,
+    /// By an ordinary user, and for that one's containers.
+    pub unprivileged: bool,
 }
 
 /// As docker's names of networks, which become names of files here.
@@ -87,6 +90,7 @@ impl Networks {
             internal: false,
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
+            unprivileged: false,
         })
     }
 
@@ -171,6 +175,7 @@ impl Networks {
             labels: create.labels,
             options: create.options,
             interface,
+            unprivileged: create.unprivileged,
         };
         let attempted = || format!("write {}", self.path(&network.name).display());
         let text = serde_json::to_vec(&network).map_err(std::io::Error::from).attempt(attempted)?;
@@ -180,10 +185,12 @@ impl Networks {
             other => other.attempt(attempted)?,
         }
         files::write_atomically(&self.path(&network.name), &self.directory().join(".new"), &text)?;
+        self.tell("create", &network);
         Ok(network)
     }
 
-    /// Removes a network with its bridge.
+    /// Removes a network with its bridge. For an ordinary user's this process must be in the user namespace of the store's
+    /// processes.
     ///
     /// # Errors
     ///
@@ -205,13 +212,26 @@ impl Networks {
             _ => {}
         }
         std::fs::remove_file(self.path(&network.name)).attempt(|| format!("remove {}", what()))?;
-        if network.is_routed() && rustix::process::geteuid().is_root() {
+        self.tell("destroy", network);
+        if network.unprivileged {
+            let namespace = own::find(&self.store)?;
+            return namespace.map_or(Ok(()), |own| own.apart(|| link::remove(&netlink::Socket::route()?, &network.interface)));
+        }
+        if network.is_routed() {
             link::remove(&netlink::Socket::route()?, &network.interface)?;
             if firewall::exists(&self.mark())? {
                 firewall::rebuild(self)?;
             }
         }
         Ok(())
+    }
+}
+
+impl Networks {
+    /// Adds to the store's events what has happened to a network.
+    fn tell(&self, action: &str, network: &Definition) {
+        let own = [("name", network.name.as_str()), ("type", network.driver.name())];
+        events::record(&self.store, &Event::now(events::NETWORK, action, &network.id, own));
     }
 }
 
@@ -231,6 +251,9 @@ fn check_options(create: &CreateNetwork) -> std::result::Result<(), String> {
         }
     }
     match (create.driver, create.options.contains_key("parent")) {
+        (Driver::Macvlan | Driver::Ipvlan, _) if create.unprivileged => {
+            Err("only root can put interfaces on the wire of this machine's; an ordinary user's networks are bridges".into())
+        }
         (Driver::Bridge, true) => Err("option parent is for macvlan and ipvlan".into()),
         (Driver::Macvlan | Driver::Ipvlan, false) => Err("it needs the interface it is to be on: -o parent=INTERFACE".into()),
         (Driver::Macvlan | Driver::Ipvlan, true) if create.subnets.is_empty() => {

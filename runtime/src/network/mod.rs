@@ -13,6 +13,9 @@
 //! them.
 //!
 //! **Invariant: the firewall's table can be made anew from what is on disk**, and is, when somebody flushed it.
+//!
+//! An ordinary user's bridges are in a network namespace [of that user's own](own), where nothing is routed and there is no
+//! firewall; each container has [a program](outside) that leads outside. All else is the same.
 
 pub(crate) mod attach;
 mod claim;
@@ -24,10 +27,14 @@ mod link;
 mod namespace;
 mod netlink;
 mod options;
+mod outside;
+mod own;
 mod pasta;
 mod publish;
 mod repair;
+mod slirp;
 mod subnet;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,7 +49,7 @@ pub use attach::{DefaultNetwork, default_network};
 pub use claim::{Claim, Endpoint};
 pub use create::CreateNetwork;
 pub use options::{AddedHost, Attachment, NetworkOptions};
-pub(crate) use pasta::end;
+pub(crate) use outside::end;
 pub use publish::{Protocol, Published};
 pub use subnet::Subnet;
 
@@ -109,6 +116,9 @@ pub struct Definition {
     pub options: BTreeMap<String, String>,
     /// The bridge, or the interface on whose wire the containers are.
     pub interface: String,
+    /// An ordinary user made it: its bridge is in a namespace of that user's.
+    #[serde(default)]
+    pub unprivileged: bool,
 }
 
 impl Definition {
@@ -130,7 +140,7 @@ impl Definition {
 
     /// Whether this machine is its router, and has rules for it.
     fn is_routed(&self) -> bool {
-        self.driver == Driver::Bridge
+        self.driver == Driver::Bridge && !self.unprivileged
     }
 
     /// Whether names are resolved in it.

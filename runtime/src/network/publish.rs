@@ -91,9 +91,14 @@ impl Published {
 
     /// `PORT[/PROTOCOL]`, as an image names one, or a user who asks for one.
     pub fn parse_port(text: &str) -> Result<(u16, Protocol)> {
+        Self::parse_ports(text).map(|(ports, protocol)| (*ports.start(), protocol))
+    }
+
+    /// The same where there may be several, `7000-7010/udp`.
+    pub fn parse_ports(text: &str) -> Result<(RangeInclusive<u16>, Protocol)> {
         let invalid = |why: &str| Error::invalid(format!("port {text:?}"), why);
-        let (port, protocol) = parse_protocol(text).map_err(invalid)?;
-        Ok((*range(port).map_err(invalid)?.start(), protocol))
+        let (ports, protocol) = parse_protocol(text).map_err(invalid)?;
+        Ok((range(ports).map_err(invalid)?, protocol))
     }
 
     /// Takes the ports for as long as the descriptors live, and says which they are: nobody else can have them
@@ -136,6 +141,10 @@ impl Published {
             Err(Errno::ADDRINUSE) => {
                 let why = "another container or a program of this machine has it; choose another".into();
                 return Err(Error::Busy { what: format!("port {address}/{}", self.protocol), why });
+            }
+            Err(Errno::ACCESS) => {
+                let advice = "ports below 1024 are root's (sysctl net.ipv4.ip_unprivileged_port_start); choose a higher one";
+                return Err(Error::io(format!("{}: {advice}", attempted()), Errno::ACCESS));
             }
             other => other.attempt(attempted)?,
         }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// A network's addresses, `10.88.0.0/16`.
+/// A network's addresses, `10.87.0.0/16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subnet {
     /// The first address.
@@ -117,14 +117,15 @@ impl<'de> serde::Deserialize<'de> for Subnet {
     }
 }
 
-/// Where the default network goes, the first that is free.
+/// Where the default network goes, the first that is free. Not where podman and docker put theirs, which need not be
+/// there yet: podman has 10.88.0.0/16 and goes up from 10.89.0.0, docker has 172.17.0.0/16 and goes up from there.
 fn default_pool() -> impl Iterator<Item = Subnet> {
-    std::iter::once(88).chain(128..=255).map(|second| Subnet::v4(Ipv4Addr::new(10, second, 0, 0), 16))
+    (80..=87).rev().chain(128..=255).map(|second| Subnet::v4(Ipv4Addr::new(10, second, 0, 0), 16))
 }
 
 /// Where networks go that say nothing themselves.
 fn pool() -> impl Iterator<Item = Subnet> {
-    (89..=127).flat_map(|second| (0..=255).map(move |third| Subnet::v4(Ipv4Addr::new(10, second, third, 0), 24)))
+    (64..=79).flat_map(|second| (0..=255).map(move |third| Subnet::v4(Ipv4Addr::new(10, second, third, 0), 24)))
 }
 
 /// The first subnet of the pool in which there is nothing of `taken`.
@@ -155,10 +156,13 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_not_chosen() {
-        let taken: Vec<Subnet> = ["10.88.0.0/16", "10.89.0.0/23", "10.128.0.0/9"].iter().map(|t| t.parse().unwrap()).collect();
+        let taken: Vec<Subnet> = ["10.80.0.0/13", "10.64.0.0/23", "10.128.0.0/9"].iter().map(|t| t.parse().unwrap()).collect();
         assert!(choose(true, &taken).is_err());
         assert_eq!(choose(true, &taken[..2]).unwrap().to_string(), "10.128.0.0/16");
-        assert_eq!(choose(false, &taken).unwrap().to_string(), "10.89.2.0/24");
+        assert_eq!(choose(true, &[]).unwrap().to_string(), "10.87.0.0/16");
+        assert_eq!(choose(false, &taken).unwrap().to_string(), "10.64.2.0/24");
+        let podmans: Subnet = "10.88.0.0/13".parse().unwrap();
+        assert!(default_pool().take(8).chain(pool()).all(|subnet| !subnet.overlaps(podmans)));
         assert!(choose(false, &["10.0.0.0/8".parse().unwrap()]).is_err());
     }
 

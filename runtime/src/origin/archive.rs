@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +14,9 @@ const MEMBERS_LIMIT: usize = 100_000;
 
 /// Links followed from one member to another.
 const LINKS_LIMIT: usize = 4;
+
+/// As many of a stream's first bytes as tell whether it is compressed.
+pub(super) const MAGIC_BYTES: usize = 4;
 
 #[derive(Debug, Clone)]
 enum Member {
@@ -37,9 +40,16 @@ impl Archive {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let file = File::open(path).attempt(|| format!("open {name}"))?;
-        let mut magic = [0; 2];
-        if file.read_at(&mut magic, 0).attempt(|| format!("read {name}"))? == 2 && magic == [0x1f, 0x8b] {
-            return Err(Error::invalid(name, "it is compressed as a whole; unpack it with `gunzip` first"));
+        Self::of_file(file, name)
+    }
+
+    /// An archive from the file's beginning, wherever it was read last.
+    pub(super) fn of_file(mut file: File, name: String) -> Result<Self> {
+        file.rewind().attempt(|| format!("read {name}"))?;
+        let mut magic = [0; MAGIC_BYTES];
+        let got = file.read_at(&mut magic, 0).attempt(|| format!("read {name}"))?;
+        if is_compressed(&magic[..got]) {
+            return Err(Error::invalid(name, "it is compressed as a whole; inflate it first, or give it to `rbox load`"));
         }
         let members = scan(&file).map_err(|e| Error::invalid(&name, format_args!("it is not a tar archive: {e}")))?;
         Ok(Self { file: Arc::new(file), name, members })
@@ -61,11 +71,21 @@ impl Archive {
         Err(Error::NotFound { what: format!("{path} in {}", self.name), hint: "the archive is incomplete; write it anew".into() })
     }
 
+    /// Whether there is such a member.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.members.contains_key(path)
+    }
+
     /// A small member, whole.
     pub(super) fn read(&self, path: &str, limit_bytes: u64) -> Result<Vec<u8>> {
         let (reader, size) = self.member(path)?;
         read_whole(reader, size, limit_bytes, path)
     }
+}
+
+/// Whether these are the first bytes of a gzip or zstd stream.
+pub(super) fn is_compressed(magic: &[u8]) -> bool {
+    magic.starts_with(&[0x1f, 0x8b]) || magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
 }
 
 /// All of a reader that says how long it is.

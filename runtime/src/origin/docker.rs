@@ -1,4 +1,4 @@
-//! What `docker save` writes, as an OCI image: the configuration as it is, the layers compressed.
+//! What `docker save` writes, as an OCI image: the configuration as it is, the layers compressed, unless they are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -12,12 +12,13 @@ use flate2::write::GzEncoder;
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
-use super::archive::Archive;
+use super::archive::{Archive, MAGIC_BYTES, is_compressed};
 use crate::error::{Attempt, Error, Result};
 use crate::image::{CONFIG_LIMIT_BYTES, ImageConfig, media_type, parse_own};
 use crate::name::{Algorithm, Digest, Hasher, MANIFEST_LIMIT_BYTES, Reference};
 use crate::parallel::{self, Cancel};
 use crate::source::RawManifest;
+use crate::unpack;
 
 /// Layers compressed at the same time.
 const COMPRESSION_JOBS: usize = 2;
@@ -26,7 +27,7 @@ const COMPRESSION_JOBS: usize = 2;
 /// Changeset Format").
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct SavedImage {
+pub(super) struct SavedImage {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
@@ -36,13 +37,45 @@ struct SavedImage {
 /// A docker archive's blobs in the form a registry wants them.
 #[derive(Debug)]
 pub(super) struct Converted {
-    blobs: HashMap<Digest, (Arc<File>, u64)>,
+    archive: Arc<Archive>,
+    blobs: HashMap<Digest, Content>,
+}
+
+/// Where a blob's bytes are.
+#[derive(Debug)]
+enum Content {
+    /// In the archive, as they are.
+    Member(String),
+    /// Made of what is in the archive.
+    File { file: Arc<File>, bytes: u64 },
+}
+
+/// A layer in the form a registry wants it.
+#[derive(Debug)]
+struct Layer {
+    media_type: &'static str,
+    digest: Digest,
+    bytes: u64,
+    content: Content,
+}
+
+/// The images of an archive, as it lists them.
+pub(super) fn list(archive: &Archive) -> Result<Vec<SavedImage>> {
+    parse_own("manifest.json", &archive.read(MANIFEST, MANIFEST_LIMIT_BYTES as u64)?)
+}
+
+/// The member that lists the images.
+const MANIFEST: &str = "manifest.json";
+
+impl SavedImage {
+    /// The names it was saved under.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.repo_tags.iter().flatten()
+    }
 }
 
 impl Converted {
-    pub(super) fn open(archive: &Archive, reference: Option<&str>, scratch: &Path) -> Result<(RawManifest, Self)> {
-        let images: Vec<SavedImage> = parse_own("manifest.json", &archive.read("manifest.json", MANIFEST_LIMIT_BYTES as u64)?)?;
-        let image = choose(&images, reference)?;
+    pub(super) fn new(archive: &Arc<Archive>, image: &SavedImage, scratch: &Path) -> Result<(RawManifest, Self)> {
         let config = archive.read(&image.config, CONFIG_LIMIT_BYTES)?;
         let diff_ids = ImageConfig::parse(&config)?.rootfs.diff_ids;
         if diff_ids.len() != image.layers.len() {
@@ -53,41 +86,46 @@ impl Converted {
 
         let config_digest = Digest::of(&config);
         let descriptor = |media_type: &str, digest: &Digest, size: u64| serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
+        let of_layer = |layer: &Layer| descriptor(layer.media_type, &layer.digest, layer.bytes);
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": media_type::OCI_MANIFEST,
             "config": descriptor(media_type::OCI_CONFIG, &config_digest, config.len() as u64),
-            "layers": layers.iter().map(|(digest, _, size)| descriptor(media_type::OCI_LAYER_GZIP, digest, *size)).collect::<Vec<_>>(),
+            "layers": layers.iter().map(of_layer).collect::<Vec<_>>(),
         });
         let bytes = manifest.to_string().into_bytes();
 
         let mut config_file = unnamed_file(scratch)?;
         config_file.write_all(&config).attempt(|| "write a temporary file")?;
-        let mut blobs = HashMap::from([(config_digest, (Arc::new(config_file), config.len() as u64))]);
-        blobs.extend(layers.into_iter().map(|(digest, file, size)| (digest, (Arc::new(file), size))));
+        let config_file = Content::File { file: Arc::new(config_file), bytes: config.len() as u64 };
+        let mut blobs = HashMap::from([(config_digest, config_file)]);
+        blobs.extend(layers.into_iter().map(|layer| (layer.digest, layer.content)));
         let raw = RawManifest { media_type: media_type::OCI_MANIFEST.into(), digest: Digest::of(&bytes), bytes };
-        Ok((raw, Self { blobs }))
+        Ok((raw, Self { archive: Arc::clone(archive), blobs }))
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> Result<(Box<dyn Read + Send>, u64)> {
-        let (file, size) = self.blobs.get(digest).ok_or_else(|| Error::NotFound {
-            what: format!("blob {digest}"),
-            hint: "the archive has none of that digest".into(),
-        })?;
-        Ok((Box::new(FromStart { file: Arc::clone(file), offset: 0 }), *size))
+        match self.blobs.get(digest) {
+            Some(Content::Member(path)) => self.archive.member(path),
+            Some(Content::File { file, bytes }) => Ok((Box::new(FromStart { file: Arc::clone(file), offset: 0 }), *bytes)),
+            None => {
+                let hint = "the archive has none of that digest".into();
+                Err(Error::NotFound { what: format!("blob {digest}"), hint })
+            }
+        }
     }
 }
 
-fn choose<'a>(images: &'a [SavedImage], reference: Option<&str>) -> Result<&'a SavedImage> {
-    let tags = |image: &SavedImage| image.repo_tags.clone().unwrap_or_default();
+/// The image of that name, or the only one.
+pub(super) fn choose<'a>(images: &'a [SavedImage], reference: Option<&str>) -> Result<&'a SavedImage> {
     let wanted: Option<Reference> = reference.map(str::parse).transpose()?;
     let named = |image: &&SavedImage| match &wanted {
-        Some(wanted) => tags(image).iter().any(|tag| tag.parse::<Reference>().is_ok_and(|tag| tag == *wanted)),
+        Some(wanted) => image.names().any(|name| name.parse::<Reference>().is_ok_and(|name| name == *wanted)),
         None => true,
     };
     let found: Vec<&SavedImage> = images.iter().filter(named).collect();
     let [image] = found[..] else {
-        let all: Vec<String> = images.iter().flat_map(tags).take(16).collect();
+        let all: Vec<&str> = images.iter().flat_map(SavedImage::names).map(String::as_str).take(16).collect();
         return Err(Error::NotFound {
             what: reference
                 .map_or_else(|| "the one image of the archive".into(), |name| format!("image {name:?} in the archive")),
@@ -97,20 +135,43 @@ fn choose<'a>(images: &'a [SavedImage], reference: Option<&str>) -> Result<&'a S
     Ok(image)
 }
 
-fn compress_all(archive: &Archive, layers: &[String], diff_ids: &[Digest], scratch: &Path) -> Result<Vec<(Digest, File, u64)>> {
-    let compressed: Mutex<BTreeMap<usize, (Digest, File, u64)>> = Mutex::default();
+fn compress_all(archive: &Archive, layers: &[String], diff_ids: &[Digest], scratch: &Path) -> Result<Vec<Layer>> {
+    let compressed: Mutex<BTreeMap<usize, Layer>> = Mutex::default();
     parallel::for_each(layers, COMPRESSION_JOBS, &Cancel::default(), |at, path| {
-        let layer = compress(archive, path, &diff_ids[at], scratch)?;
+        let layer = layer(archive, path, &diff_ids[at], scratch)?;
         compressed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, layer);
         Ok::<(), Error>(())
     })?;
     Ok(compressed.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
 }
 
-/// Compresses a plain layer, checking its DiffID on the way.
-fn compress(archive: &Archive, path: &str, diff_id: &Digest, scratch: &Path) -> Result<(Digest, File, u64)> {
+/// A layer, its DiffID checked: as it is if it is compressed.
+fn layer(archive: &Archive, path: &str, diff_id: &Digest, scratch: &Path) -> Result<Layer> {
+    let (mut bytes, size) = archive.member(path)?;
+    let mut magic = Vec::with_capacity(MAGIC_BYTES);
+    bytes.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic).attempt(|| format!("read layer {path}"))?;
+    let media_type = match magic.first() {
+        Some(0x1f) => media_type::OCI_LAYER_GZIP,
+        _ => media_type::OCI_LAYER_ZSTD,
+    };
+    let whole = magic.chain(bytes);
+    if !is_compressed(whole.get_ref().0) {
+        return compress(whole, path, diff_id, scratch);
+    }
+    let algorithms = (Algorithm::Sha256, diff_id.algorithm());
+    let digests = unpack::inflate(whole, algorithms, &unpack::Options::default(), &mut io::sink())?;
+    check(path, diff_id, digests.diff_id)?;
+    Ok(Layer { media_type, digest: digests.blob, bytes: size, content: Content::Member(path.into()) })
+}
+
+fn check(path: &str, diff_id: &Digest, got: Digest) -> Result<()> {
+    let what = || format!("layer {path} of the archive");
+    if got == *diff_id { Ok(()) } else { Err(Error::Mismatch { what: what(), expected: diff_id.clone(), got }) }
+}
+
+/// Compresses a plain layer.
+fn compress(mut plain: impl Read, path: &str, diff_id: &Digest, scratch: &Path) -> Result<Layer> {
     let attempted = || format!("compress layer {path}");
-    let (mut plain, _) = archive.member(path)?;
     let output = Counted { file: unnamed_file(scratch)?, hasher: Algorithm::Sha256.hasher(), written: 0 };
     let mut encoder = GzEncoder::new(output, Compression::new(4));
     let mut diff_hasher = diff_id.algorithm().hasher();
@@ -123,16 +184,14 @@ fn compress(archive: &Archive, path: &str, diff_id: &Digest, scratch: &Path) -> 
         diff_hasher.update(&buffer[..n]);
         encoder.write_all(&buffer[..n]).attempt(attempted)?;
     }
-    let got = diff_hasher.finish();
-    if got != *diff_id {
-        return Err(Error::Mismatch { what: format!("layer {path} of the archive"), expected: diff_id.clone(), got });
-    }
-    let output = encoder.finish().attempt(attempted)?;
-    Ok((output.hasher.finish(), output.file, output.written))
+    check(path, diff_id, diff_hasher.finish())?;
+    let Counted { file, hasher, written: bytes } = encoder.finish().attempt(attempted)?;
+    let content = Content::File { file: Arc::new(file), bytes };
+    Ok(Layer { media_type: media_type::OCI_LAYER_GZIP, digest: hasher.finish(), bytes, content })
 }
 
 /// A file that goes when it is closed.
-fn unnamed_file(dir: &Path) -> Result<File> {
+pub(super) fn unnamed_file(dir: &Path) -> Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)
         .attempt(|| format!("create a temporary file in {}", dir.display()))?

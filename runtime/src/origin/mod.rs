@@ -1,4 +1,4 @@
-//! Where a push takes an image from: the local store, an OCI layout directory or archive, a docker
+//! Images that lie elsewhere, to be pushed or loaded: the local store, an OCI layout directory or archive, a docker
 //! archive.
 //!
 //! An [`Origin`] is a root manifest or index with a way to open every blob below it. It is read as
@@ -6,20 +6,24 @@
 
 mod archive;
 mod docker;
+mod load;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use self::archive::Archive;
-use self::docker::Converted;
+use self::docker::{Converted, SavedImage};
+pub use self::load::{Input, each_in_archive};
 use crate::error::{Attempt, Error, Result};
 use crate::image::{Descriptor, Index, parse_own};
-use crate::name::{Digest, MANIFEST_LIMIT_BYTES};
-use crate::source::RawManifest;
+use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
+use crate::parallel::Cancel;
+use crate::source::{BlobReader, RawManifest, Source};
 use crate::store::{Image, Store};
 
 /// An image named by where it lies, as skopeo and podman write it.
@@ -66,7 +70,7 @@ impl FromStr for Location {
     }
 }
 
-/// An image to push: its root document, and its blobs by digest.
+/// An image to push or load: its root document, and its blobs by digest.
 #[derive(Debug)]
 pub struct Origin {
     /// The manifest or index to push under the destination's tag.
@@ -77,8 +81,27 @@ pub struct Origin {
 #[derive(Debug)]
 enum Blobs {
     Layout(PathBuf),
-    Archive(Archive),
+    Archive(Arc<Archive>),
     Converted(Converted),
+}
+
+impl Source for Origin {
+    /// The root, or what it names.
+    fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        match reference.digest() {
+            Some(digest) if *digest != self.root.digest => {
+                let bytes = self.read(digest, MANIFEST_LIMIT_BYTES as u64)?;
+                Ok(RawManifest { media_type: String::new(), digest: digest.clone(), bytes })
+            }
+            _ => Ok(self.root.clone()),
+        }
+    }
+
+    fn blob<'a>(&'a self, _: &Reference, blob: &Descriptor, offset: u64, _: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
+        let (mut bytes, _) = Self::blob(self, &blob.digest)?;
+        io::copy(&mut bytes.by_ref().take(offset), &mut io::sink()).attempt(|| format!("read blob {}", blob.digest))?;
+        Ok(bytes)
+    }
 }
 
 impl Origin {
@@ -90,22 +113,27 @@ impl Origin {
     /// Opens an OCI image layout directory; `tag` may be left out when it holds one image.
     pub fn from_layout(dir: &Path, tag: Option<&str>) -> Result<Self> {
         let read = |name: &str| crate::files::read_bounded(&dir.join(name), MANIFEST_LIMIT_BYTES as u64);
-        check_layout_version(&read("oci-layout")?)?;
+        check_layout_version(&read(LAYOUT)?)?;
         Self::select(&read("index.json")?, tag, Blobs::Layout(dir.into()), &dir.display().to_string())
     }
 
     /// Opens a tarball of an OCI image layout.
     pub fn from_oci_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
         let archive = Archive::open(path)?;
-        check_layout_version(&archive.read("oci-layout", MANIFEST_LIMIT_BYTES as u64)?)?;
-        let index = archive.read("index.json", MANIFEST_LIMIT_BYTES as u64)?;
-        Self::select(&index, tag, Blobs::Archive(archive), &path.display().to_string())
+        let index = read_index(&archive)?;
+        Self::select(&index, tag, Blobs::Archive(Arc::new(archive)), &path.display().to_string())
     }
 
     /// Opens what `docker save` wrote. Layers are compressed into unnamed files below `scratch`, because a
     /// docker archive holds them plain.
     pub fn from_docker_archive(path: &Path, reference: Option<&str>, scratch: &Path) -> Result<Self> {
-        let (root, converted) = Converted::open(&Archive::open(path)?, reference, scratch)?;
+        let archive = Arc::new(Archive::open(path)?);
+        let images = docker::list(&archive)?;
+        Self::converted(&archive, docker::choose(&images, reference)?, scratch)
+    }
+
+    fn converted(archive: &Arc<Archive>, image: &SavedImage, scratch: &Path) -> Result<Self> {
+        let (root, converted) = Converted::new(archive, image, scratch)?;
         Ok(Self { root, blobs: Blobs::Converted(converted) })
     }
 
@@ -122,11 +150,14 @@ impl Origin {
                 hint: format!("it holds {} images, tagged: {}", index.manifests.len(), tags.join(", ")),
             });
         };
-        let mut origin = Self {
-            root: RawManifest { media_type: String::new(), digest: entry.descriptor.digest.clone(), bytes: Vec::new() },
-            blobs,
-        };
-        origin.root = origin.manifest(&entry.descriptor)?;
+        Self::rooted(&entry.descriptor, blobs)
+    }
+
+    /// What a descriptor stands for.
+    fn rooted(descriptor: &Descriptor, blobs: Blobs) -> Result<Self> {
+        let nothing = RawManifest { media_type: String::new(), digest: descriptor.digest.clone(), bytes: Vec::new() };
+        let mut origin = Self { root: nothing, blobs };
+        origin.root = origin.manifest(descriptor)?;
         Ok(origin)
     }
 
@@ -167,13 +198,22 @@ impl Origin {
     }
 }
 
+/// `index.json` of an image layout in an archive.
+fn read_index(archive: &Archive) -> Result<Vec<u8>> {
+    check_layout_version(&archive.read(LAYOUT, MANIFEST_LIMIT_BYTES as u64)?)?;
+    archive.read("index.json", MANIFEST_LIMIT_BYTES as u64)
+}
+
+/// The member, or file, by which an image layout is recognised.
+const LAYOUT: &str = "oci-layout";
+
 fn check_layout_version(bytes: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Marker {
         image_layout_version: String,
     }
-    let marker: Marker = parse_own("oci-layout", bytes)?;
+    let marker: Marker = parse_own(LAYOUT, bytes)?;
     if marker.image_layout_version.starts_with("1.") {
         Ok(())
     } else {
@@ -198,6 +238,9 @@ struct Tagged {
 struct Annotations {
     #[serde(rename = "org.opencontainers.image.ref.name")]
     name: Option<String>,
+    /// containerd's, which is always a full reference.
+    #[serde(rename = "io.containerd.image.name")]
+    reference: Option<String>,
 }
 
 #[cfg(test)]

@@ -35,6 +35,10 @@ pub struct Options {
     pub unpack: unpack::Options,
     /// What layers become; when nothing is said, the best that works here.
     pub form: Option<LayerForm>,
+    /// Whether the reference becomes the image's name.
+    pub named: bool,
+    /// What has happened, for the store's events: `pull` or `load`.
+    pub action: &'static str,
 }
 
 /// What a pull brought.
@@ -42,6 +46,8 @@ pub struct Options {
 pub struct Pulled {
     /// The digest the name stands for in the registry.
     pub resolved: Digest,
+    /// The image ID.
+    pub image_id: Digest,
     /// Whether the name stood for the same image here before.
     pub up_to_date: bool,
 }
@@ -102,8 +108,9 @@ pub fn pull(
     lease.put_blob(&manifest.config.digest, &config_bytes)?;
     lease.put_blob(&raw.digest, &raw.bytes)?;
     lease.put_blob(&resolved.digest, &resolved.bytes)?;
-    store.put_image(reference, &raw, &resolved.digest)?;
-    Ok(Pulled { resolved: resolved.digest, up_to_date })
+    store.put_image(options.named.then_some(reference), &raw, &resolved.digest)?;
+    store.tell_image(options.action, &reference.familiar(), &reference.familiar_name(), &config.config.labels);
+    Ok(Pulled { resolved: resolved.digest, image_id: manifest.config.digest, up_to_date })
 }
 
 /// What all layers of one pull share.

@@ -154,15 +154,7 @@ impl Isolation {
 
     fn check(&self, options: &RunOptions) -> Result<()> {
         let refuse = |what: &str, why: &str| Err(Error::invalid(what, why));
-        let joined =
-            [&self.pid, &self.ipc, &self.uts].iter().any(|mode| !matches!(mode, NamespaceMode::Own | NamespaceMode::Host));
         if options.rootless.is_some() {
-            if joined {
-                return refuse(
-                    "container:NAME",
-                    "an ordinary user's containers have user namespaces of their own: they cannot share others",
-                );
-            }
             if self.pid == NamespaceMode::Host {
                 return refuse("--pid host", "only root may show the processes of the machine in a container");
             }

@@ -134,6 +134,13 @@ pub struct Ulimit {
 }
 
 impl Ulimit {
+    /// Its name as in `nofile`, and its soft and hard value.
+    pub fn parts(&self) -> (String, u64, u64) {
+        let name = serde_json::to_value(self.kind).ok().and_then(|name| Some(name.as_str()?.to_ascii_lowercase()));
+        let name = name.as_deref().and_then(|name| name.strip_prefix("rlimit_")).unwrap_or_default().to_owned();
+        (name, self.soft, self.hard)
+    }
+
     pub(super) fn rlimit(&self) -> Result<PosixRlimit> {
         let limit = PosixRlimitBuilder::default().typ(self.kind).soft(self.soft).hard(self.hard);
         limit.build().map_err(|error| super::build_error(&error))

@@ -12,7 +12,7 @@ mod mounts;
 mod parse;
 mod user;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
@@ -38,6 +38,7 @@ pub(crate) use files::{LOCAL_HOSTS, host_file};
 pub(crate) use isolation::INIT_PATH;
 pub use isolation::{Device, Isolation, NamespaceMode};
 pub use limits::{Limits, Ulimit, parse_size};
+pub use mounts::{masked_paths, read_only_paths};
 pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
 pub(crate) use user::home;
@@ -90,6 +91,12 @@ pub struct RunOptions {
     pub user: Option<String>,
     /// Else the id's first 12 characters, or the host's name with the host's network.
     pub hostname: Option<String>,
+    /// The NIS domain name it has.
+    #[serde(default)]
+    pub domainname: Option<String>,
+    /// What is told to who reads the runtime's configuration.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     /// The container's network.
     pub network: Network,
     /// What else is asked of it.
@@ -194,7 +201,9 @@ pub fn default_spec(image: &ContainerConfig, root: BorrowedFd<'_>, options: &Run
         .linux(linux(options, &capabilities)?)
         .build()
         .map_err(|error| build_error(&error))?;
-    spec.set_annotations(None);
+    let annotations = options.annotations.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    spec.set_annotations(Some(annotations).filter(|annotations: &HashMap<_, _>| !annotations.is_empty()));
+    spec.set_domainname(options.domainname.clone());
     options.isolation.apply(&mut spec, options)?;
     Ok(spec)
 }
@@ -378,8 +387,8 @@ fn linux(options: &RunOptions, capabilities: &Capabilities) -> Result<Linux> {
         .resources(resources)
         .sysctl(sysctl)
         .seccomp(seccomp::default_profile(capabilities)?)
-        .masked_paths(mounts::masked_paths())
-        .readonly_paths(mounts::read_only_paths())
+        .masked_paths(masked_paths())
+        .readonly_paths(read_only_paths())
         .build()
         .map_err(|error| build_error(&error))
 }

@@ -29,7 +29,7 @@ const MASKED: [&str; 12] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Masked paths, with those of each processor.
-pub(super) fn masked_paths() -> Vec<String> {
+pub fn masked_paths() -> Vec<String> {
     let mut paths: Vec<String> = MASKED.map(str::to_owned).into();
     let throttle = |cpu: usize| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle");
     // Only some processors have it; then all of them.
@@ -41,7 +41,7 @@ pub(super) fn masked_paths() -> Vec<String> {
 }
 
 /// Read-only paths.
-pub(super) fn read_only_paths() -> Vec<String> {
+pub fn read_only_paths() -> Vec<String> {
     READ_ONLY.map(str::to_owned).into()
 }
 

@@ -6,7 +6,7 @@ use super::index::Entry;
 use super::{Lease, Store};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{CONFIG_LIMIT_BYTES, Document, ImageConfig, Manifest};
+use crate::image::{self, CONFIG_LIMIT_BYTES, Document, HistoryEntry, ImageConfig, Manifest};
 use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
 use crate::source::RawManifest;
 
@@ -89,6 +89,11 @@ impl Store {
         Ok(Some(image))
     }
 
+    /// The steps by which an image was made, the first one first.
+    pub fn history(&self, image: &Image) -> Result<Vec<HistoryEntry>> {
+        image::parse_history(&files::read_bounded(&self.blob_path(image.id()), CONFIG_LIMIT_BYTES)?)
+    }
+
     /// Gives the image a further name.
     pub fn tag(&self, image: &str, name: &Reference) -> Result<()> {
         if name.digest().is_some() {
@@ -100,8 +105,13 @@ impl Store {
         let entry =
             digest.and_then(|digest| entries.iter().find(|entry| entry.digest == digest)).ok_or_else(|| not_found(image))?;
         let renamed = entry.rename(name);
+        let image = self.load(&[entry]);
         locked.index.put(renamed);
-        locked.save()
+        locked.save()?;
+        if let Ok(image) = image {
+            self.tell_image("tag", image.id().as_str(), &name.familiar(), &image.config.config.labels);
+        }
+        Ok(())
     }
 
     /// One image from all the entries that have its digest.

@@ -70,6 +70,9 @@ impl IndexFile {
     /// Puts `entry` in, taking its name from whatever had it.
     pub(super) fn put(&mut self, entry: Entry) {
         let name = entry.annotations.get(REF_NAME);
+        if name.is_none() && self.manifests.iter().any(|other| other.digest == entry.digest) {
+            return;
+        }
         let digest = entry.digest.clone();
         self.manifests.retain(|other| {
             other.digest != digest || (other.annotations.contains_key(REF_NAME) && other.annotations.get(REF_NAME) != name)
@@ -87,15 +90,16 @@ impl IndexFile {
 }
 
 impl Store {
-    /// Gives an image in the store a name. Its blobs and layers must be there, under a lease.
+    /// Lists an image of the store, under a name or without one. Its blobs and layers must be there, under a lease.
     ///
     /// `resolved`: the digest the name stood for where it came from.
-    pub(crate) fn put_image(&self, name: &Reference, manifest: &RawManifest, resolved: &Digest) -> Result<()> {
+    pub(crate) fn put_image(&self, name: Option<&Reference>, manifest: &RawManifest, resolved: &Digest) -> Result<()> {
+        let named = name.map(|name| (REF_NAME.into(), name.to_string()));
         let entry = Entry {
             media_type: manifest.media_type.clone(),
             digest: manifest.digest.clone(),
             size: manifest.bytes.len() as u64,
-            annotations: BTreeMap::from([(REF_NAME.into(), name.to_string()), (RESOLVED.into(), resolved.to_string())]),
+            annotations: named.into_iter().chain([(RESOLVED.into(), resolved.to_string())]).collect(),
         };
         let mut locked = self.lock_index()?;
         locked.index.put(entry);
@@ -160,6 +164,15 @@ mod tests {
         assert_eq!(unnamed.len(), 1);
         assert_eq!(unnamed[0].digest, Digest::of(b"one"));
         index.put(entry("one", "c:1"));
+        let unnamed = |content| {
+            let mut entry = entry(content, "x");
+            entry.clear_name();
+            entry
+        };
+        index.put(unnamed("one"));
         assert!(index.manifests.iter().all(|e| e.name().is_some()), "a named image has no unnamed entry beside");
+        index.put(unnamed("three"));
+        index.put(unnamed("three"));
+        assert_eq!(index.manifests.iter().filter(|e| e.name().is_none()).count(), 1);
     }
 }

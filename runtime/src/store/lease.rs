@@ -3,7 +3,7 @@
 //! A lease is a locked file that lists digests. The kernel drops the lock when the process ends,
 //! however it ends, so a lease nobody holds is stale and anybody may clear it away.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -55,14 +55,9 @@ impl Lease {
 
     /// Claims more blobs or layers. From here on nobody removes those that exist.
     pub fn add<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
-        self.add_claims(digests)
-    }
-
-    /// The same for anything that is named by a line.
-    pub(crate) fn add_claims(&self, claims: impl IntoIterator<Item = impl Display>) -> Result<()> {
         let mut lines = String::new();
-        for claim in claims {
-            let _ = writeln!(lines, "{claim}");
+        for digest in digests {
+            let _ = writeln!(lines, "{digest}");
         }
         let _lock = self.store.lock(FlockOperation::LockShared)?;
         (&self.file).write_all(lines.as_bytes()).attempt(|| "write lease")

@@ -33,6 +33,7 @@ use rustix::fs::FlockOperation;
 
 pub use convert::Converted;
 pub use image::Image;
+pub(crate) use index::REF_NAME;
 pub use layer::{LayerForm, LayerInfo};
 pub use lease::Lease;
 pub(crate) use lease::claims;

@@ -40,9 +40,12 @@ impl Store {
         }
         let untagged = by_name.map_or_else(|| named.clone(), |name| vec![name]);
         if untagged.len() < named.len() {
+            let image = self.load(&group.iter().collect::<Vec<_>>()).ok();
             entries.retain(|entry| entry.digest != digest || entry.name().is_none_or(|name| !untagged.contains(&name)));
             locked.save()?;
-            return Ok(Removed { untagged, deleted: None });
+            let removed = Removed { untagged, deleted: None };
+            self.tell_removed(&removed, image.as_ref());
+            return Ok(removed);
         }
         let leased: HashSet<Digest> = self.leased()?.into_iter().collect();
         if !force && leased.contains(&digest) {
@@ -58,7 +61,18 @@ impl Store {
         candidates.extend(image.iter().flat_map(|image| image.blobs().chain(image.diff_ids())).cloned());
         candidates.retain(|digest| !leased.contains(digest));
         self.discard_unreferenced(&locked.index.manifests, candidates, &lease)?;
-        Ok(Removed { untagged, deleted: Some(deleted) })
+        let removed = Removed { untagged, deleted: Some(deleted) };
+        self.tell_removed(&removed, image.as_ref());
+        Ok(removed)
+    }
+
+    /// As docker tells it, by the image's ID. Of an image that is damaged nothing is told.
+    fn tell_removed(&self, removed: &Removed, image: Option<&Image>) {
+        let Some(image) = image else { return };
+        let untagged = removed.untagged.iter().map(|_| "untag");
+        for action in untagged.chain(removed.deleted.iter().map(|_| "delete")) {
+            self.tell_image(action, image.id().as_str(), image.id().as_str(), &image.config.config.labels);
+        }
     }
 
     /// Removes what a container that has gone claimed, its image's manifest first, as far as nobody else needs it:
@@ -69,7 +83,7 @@ impl Store {
         if claims.first().is_none_or(|manifest| entries.iter().any(|entry| entry.digest == *manifest)) {
             return Ok(());
         }
-        let leased: HashSet<Digest> = self.leased()?.into_iter().collect();
+        let leased: HashSet<Digest> = self.leased_by_others(lease)?.into_iter().collect();
         self.discard_unreferenced(entries, claims.into_iter().filter(|digest| !leased.contains(digest)).collect(), lease)
     }
 

@@ -65,7 +65,7 @@ use crate::userns::Mapping;
 pub use adopt::adopt_directory;
 pub use image::PendingImage;
 pub(crate) use pack::Packer;
-pub(crate) use plain::{hand_over, merge, merge_stream, unpack_tree};
+pub(crate) use plain::{hand_over, inflate, merge, merge_stream, unpack_tree};
 
 use directory::Directory;
 use extract::Names;

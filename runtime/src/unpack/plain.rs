@@ -8,9 +8,10 @@ use rustix::pipe::PipeFlags;
 
 use super::directory::Directory;
 use super::extract::{Names, extract};
+use super::stream::Streams;
 use super::{Options, read};
 use crate::error::{Attempt, Error, Result};
-use crate::name::Algorithm;
+use crate::name::{Algorithm, Digest};
 
 /// How much of an archive is on its way from its maker to its taker.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -37,6 +38,26 @@ pub(crate) fn merge(input: impl BufRead, dest: BorrowedFd<'_>, options: &Options
 /// The same for a stream from elsewhere, which may be compressed.
 pub(crate) fn merge_stream(input: impl Read + Send, dest: BorrowedFd<'_>, options: &Options) -> Result<()> {
     read(input, Algorithm::Sha256, Algorithm::Sha256, options, |input| merge(input, dest, options)).map(drop)
+}
+
+/// Inflates a stream, which may be plain, into `out`, and gives the digests of both sides.
+pub(crate) fn inflate(
+    input: impl Read + Send,
+    (algorithm, diff_algorithm): (Algorithm, Algorithm),
+    options: &Options,
+    out: &mut impl Write,
+) -> Result<Inflated> {
+    let copy = |input: &mut super::pipe::Drainer| std::io::copy(input, out).attempt(|| "inflate a stream");
+    let (_, Streams { blob, diff_id, .. }) = read(input, algorithm, diff_algorithm, options, copy)?;
+    Ok(Inflated { blob, diff_id })
+}
+
+/// What a stream was.
+pub(crate) struct Inflated {
+    /// The digest of its bytes.
+    pub(crate) blob: Digest,
+    /// The digest of the plain ones.
+    pub(crate) diff_id: Digest,
 }
 
 /// Connects who makes an archive, on a thread of its own, with who takes it.

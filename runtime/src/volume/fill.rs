@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Dir, FlockOperation, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::mount::{Propagation, Source, Volume};
-use super::store::{Volumes, make_data};
+use super::store::Volumes;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::launch::{InRoot, file_type, remove_tree};
@@ -23,8 +23,6 @@ use crate::userns::Mapping;
 pub(crate) struct Mounting<'a> {
     /// The container's root filesystem, before anything is mounted in it.
     pub(crate) root: BorrowedFd<'a>,
-    /// Where it keeps the volumes without a name, if they are nobody else's business.
-    pub(crate) private: Option<&'a Path>,
     /// It starts for the first time: volumes that are empty get what the image has there.
     pub(crate) fill: bool,
     /// The user namespace this process is in, if it is not root's.
@@ -40,14 +38,7 @@ impl Volumes {
                     check_propagation(path, volume.propagation)?;
                     continue;
                 }
-                Source::Volume { volume: name, .. } => match mounting.private.filter(|_| volume.is_anonymous()) {
-                    Some(private) => {
-                        let dir = private.join(name);
-                        make_data(&dir)?;
-                        dir
-                    }
-                    None => self.directory(name),
-                },
+                Source::Volume { volume: name, .. } => self.directory(name),
             };
             fill(&path, volume, mounting).map_err(|error| named(volume, error))?;
             volume.source = Source::Host(path.join("_data"));
@@ -167,6 +158,7 @@ fn check_propagation(path: &PathBuf, propagation: Propagation) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::store::make_data;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     struct Bench {
@@ -190,7 +182,7 @@ mod tests {
 
         fn fill(&self, volume: &str) -> Result<()> {
             let root = File::open(self.image.path()).unwrap();
-            let mounting = Mounting { root: root.as_fd(), private: None, fill: true, rootless: None };
+            let mounting = Mounting { root: root.as_fd(), fill: true, rootless: None };
             fill(&self.dir.path().join("volume"), &volume.parse().unwrap(), &mounting)
         }
 

@@ -9,12 +9,9 @@
 //! ```
 //!
 //! A volume appears whole, by a `rename`, at the first use of its name. **Invariant: who uses a volume is said by
-//! the containers' own records** (`claims`, or the lease of one in the foreground), never by a counter. A volume is
+//! the containers' own records** (`claims`), never by a counter. A volume is
 //! provided before its container is known, under the same lock under which it is looked at
 //! who has it before it is removed.
-//!
-//! A container in the foreground keeps its volumes without a name in its own directory, so that they go with it
-//! however it ends.
 
 mod fill;
 mod mount;

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::mount::{Source, Volume, destination};
 use super::usage;
-use super::users::claim;
 use crate::container::check_name as check_docker_name;
 use crate::error::{Attempt, Error, Result};
+use crate::events::{self, Event};
 use crate::files;
 use crate::image::ContainerConfig;
 use crate::lifecycle::rfc3339;
@@ -139,13 +139,6 @@ impl Volumes {
         self.get(&name)
     }
 
-    /// Claims and provides those that have a name, for a container in the foreground.
-    pub(crate) fn borrow(&self, volumes: &[Volume], lease: &Lease) -> Result<()> {
-        let named: Vec<Volume> = volumes.iter().filter(|volume| !volume.is_anonymous()).cloned().collect();
-        lease.add_claims(named.iter().filter_map(Volume::volume).map(claim))?;
-        self.provide(&named, lease)
-    }
-
     /// Makes those of `wanted` that are not there, as far as they are volumes. Nobody removes them as long as the
     /// caller holds the store's lock, or a claim.
     pub(crate) fn provide(&self, wanted: &[Volume], lease: &Lease) -> Result<()> {
@@ -178,8 +171,13 @@ impl Volumes {
         match std::fs::rename(&dir, self.directory(name)) {
             // Somebody else has made it; what was made here goes with the lease.
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => Ok(()),
-            other => other.attempt(attempted),
+            other => other.attempt(attempted).map(|()| self.tell("create", name)),
         }
+    }
+
+    /// Adds to the store's events what has happened to a volume.
+    fn tell(&self, action: &str, name: &str) {
+        events::record(self.store.root(), &Event::now(events::VOLUME, action, name, [("driver", "local")]));
     }
 
     /// A volume by its name.
@@ -272,7 +270,7 @@ impl Volumes {
         files::make_private_dir(&gone(lease))?;
         match std::fs::rename(self.directory(name), gone(lease).join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other.attempt(|| format!("remove volume {name}")),
+            other => other.attempt(|| format!("remove volume {name}")).map(|()| self.tell("destroy", name)),
         }
     }
 
@@ -312,6 +310,7 @@ fn unknown(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::claim;
 
     fn image(volumes: &str) -> ContainerConfig {
         serde_json::from_str(&format!(r#"{{"Volumes":{volumes}}}"#)).unwrap()
@@ -379,13 +378,14 @@ mod tests {
         let store = Store::open(root.path()).unwrap();
         let volumes = Volumes::of(&store);
         volumes.create(Some("data"), BTreeMap::new()).unwrap();
-        let lease = store.lease().unwrap();
-        lease.add_claims([claim("data")]).unwrap();
+        let container = root.path().join("containers/0123456789abcdef");
+        std::fs::create_dir_all(&container).unwrap();
+        std::fs::write(container.join("claims"), claim("data")).unwrap();
         let said = volumes.remove("data").unwrap_err().to_string();
-        assert!(said.contains("in use") && said.contains(&lease.id()[..12]), "{said}");
+        assert!(said.contains("in use") && said.contains("container 0123456789ab"), "{said}");
         assert_eq!(volumes.prune(&|_| true).unwrap().0, Vec::<String>::new());
         assert_eq!(volumes.in_use().unwrap().into_iter().collect::<Vec<_>>(), ["data"]);
-        drop(lease);
+        std::fs::remove_dir_all(&container).unwrap();
         volumes.remove("data").unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Who has which volume: containers, whether they run or not, and what runs in the foreground.
+//! Who has which volume: containers, whether they run or not.
 
 use serde::Deserialize;
 
@@ -48,7 +48,7 @@ impl Volumes {
         let record = files::read_bounded(&path, RECORD_LIMIT_BYTES).ok();
         match record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok()) {
             Some(record) => format!("container {} ({id})", record.name),
-            None => format!("container {id}, which runs in the foreground,"),
+            None => format!("container {id}"),
         }
     }
 }

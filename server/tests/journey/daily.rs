@@ -107,3 +107,37 @@ fn processes_and_what_they_use_are_shown_as_dockers() {
     ready.rbox(&["rm", "-f", "busy", "idle"]);
     no_containers(&ready, &before, &[&busy, &idle]);
 }
+
+#[test]
+fn verbs_are_behind_their_nouns_too_and_info_counts_what_there_is() {
+    let Some(ready) = Ready::new() else { return };
+    let id = ready.detach(&["--name", "runs"], POLITE);
+    let other = ready.rbox(&["container", "create", "--name", "made", &ready.image]).trim_end().to_owned();
+    ready.logged(&id, "up");
+    for list in ["ls", "list", "ps"] {
+        assert_eq!(ready.rbox(&["container", list, "-q", "--no-trunc"]), format!("{id}\n"), "{list}");
+    }
+    assert_eq!(ready.rbox(&["container", "logs", "runs"]), "up\n");
+    assert_eq!(ready.rbox(&["container", "exec", "runs", "echo", "hello"]), "hello\n");
+    assert!(ready.rbox(&["container", "inspect", "runs"]).contains(&id));
+    assert!(ready.user.fail("rbox", &["container", "inspect", &ready.image]).contains("container"));
+    assert!(ready.user.fail("rbox", &["image", "inspect", "runs"]).contains("image"));
+    assert_eq!(ready.rbox(&["image", "inspect", &ready.image]), ready.rbox(&["inspect", &ready.image]));
+    assert_eq!(ready.rbox(&["image", "ls"]), ready.rbox(&["images"]));
+    let info: serde_json::Value = serde_json::from_str(&ready.rbox(&["system", "info", "--format", "json"])).unwrap();
+    let counts = ["Containers", "ContainersRunning", "ContainersPaused", "ContainersStopped", "Images"];
+    assert_eq!(counts.map(|key| info[key].as_u64().unwrap()), [2, 1, 0, 1, 1]);
+    assert_eq!(info["DockerRootDir"], ready.user.store().to_str().unwrap());
+    assert!(ready.rbox(&["info"]).starts_with("Containers: 2\n Running: 1\n Paused: 0\n Stopped: 1\nImages: 1\n"));
+    let version: serde_json::Value = serde_json::from_str(&ready.rbox(&["version", "--format", "json"])).unwrap();
+    assert_eq!(version["Client"]["Version"], env!("CARGO_PKG_VERSION"));
+    // docker has none of these by itself.
+    for alone in ["ls", "list", "prune"] {
+        assert!(ready.user.fail("rbox", &[alone]).contains("unrecognized subcommand"), "{alone}");
+    }
+    ready.rbox(&["container", "stop", "runs"]);
+    ready.rbox(&["container", "rm", "runs", "made"]);
+    let all = ready.rbox(&["system", "events", "--until", "0s"]);
+    assert!(all.contains(&other) && all.contains("image pull"), "{all}");
+    assert!(ready.rbox(&["image", "remove", &ready.image]).contains("Untagged"));
+}

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::common::needs::useful;
 use super::common::wait_until;
 use super::fixture::{Mounts, Ready, is_init, nothing_left, processes, send};
-use super::tools::stderr;
+use super::tools::{User, stderr};
 
 /// Ends at once when it is asked to.
 pub(super) const POLITE: &str = "trap 'echo bye; exit 33' TERM; echo up; while :; do sleep 1000 & wait; done";
@@ -53,14 +53,7 @@ impl Ready {
 
     /// The container's monitor.
     pub(super) fn monitor(&self, id: &str) -> u32 {
-        let is_its = |pid: &u32| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words == format!("longshore-monitor\0{id}\0").into_bytes()
-        };
-        let monitor = || processes(&self.user).into_iter().find(is_its);
-        // It has just executed itself: its name may be a moment late.
-        wait_until("the monitor is there", || monitor().is_some());
-        monitor().unwrap()
+        monitor(&self.user, id)
     }
 
     /// Its first process, as `inspect` says.
@@ -73,13 +66,30 @@ impl Ready {
     }
 }
 
+/// The monitor of a user's container.
+pub(super) fn monitor(user: &User, id: &str) -> u32 {
+    let is_its = |pid: &u32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words == format!("longshore-monitor\0{id}\0").into_bytes()
+    };
+    let monitor = || processes(user).into_iter().find(is_its);
+    // It has just executed itself: its name may be a moment late.
+    wait_until("the monitor is there", || monitor().is_some());
+    monitor().unwrap()
+}
+
 pub(super) fn no_containers(ready: &Ready, before: &Mounts, ids: &[&str]) {
-    nothing_left(&ready.user, before, ids);
+    nothing_kept(&ready.user, before, ids);
+}
+
+/// Asserts that nothing of these containers is left, and that a user has no others.
+pub(super) fn nothing_kept(user: &User, before: &Mounts, ids: &[&str]) {
+    nothing_left(user, before, ids);
     for directory in ["containers", "names"] {
-        let left: Vec<_> = std::fs::read_dir(ready.user.store().join(directory)).unwrap().collect();
+        let left: Vec<_> = std::fs::read_dir(user.store().join(directory)).unwrap().collect();
         assert!(left.is_empty(), "{directory}: {left:?}");
     }
-    ready.user.check_store();
+    user.check_store();
 }
 
 #[test]
@@ -104,7 +114,7 @@ fn a_detached_container_prints_its_id_logs_and_is_kept_until_it_is_removed() {
     let table = ready.rbox(&["ps", "-a"]);
     let headings: Vec<&str> = table.lines().next().unwrap().split("   ").map(str::trim).filter(|h| !h.is_empty()).collect();
     assert_eq!(headings, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
-    assert!(table.contains("\"sh -c echo out; ech…\"") && table.trim_end().ends_with("web"), "{table}");
+    assert!(table.contains("\"sh -c 'echo out; ec…\"") && table.trim_end().ends_with("web"), "{table}");
     let state = &ready.inspect("web")["State"];
     assert_eq!((state["Status"].as_str(), state["ExitCode"].as_u64(), state["Pid"].as_i64()), (Some("exited"), Some(7), Some(0)));
     assert_eq!(ready.rbox(&["rm", "web"]), "web\n");

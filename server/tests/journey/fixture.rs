@@ -68,17 +68,17 @@ impl Ready {
         self.command(options, command).output().unwrap()
     }
 
-    /// What a script that must succeed prints.
+    /// What a script that must succeed prints. Its container goes with it.
     pub fn sh(&self, options: &[&str], script: &str) -> String {
-        let output = self.run(options, &["sh", "-c", script]);
+        let output = self.run(&[&["--rm"], options].concat(), &["sh", "-c", script]);
         assert!(output.status.success(), "{options:?} {script:?}: {}\n{}", output.status, stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Starts a script that says `up` and waits until it has.
+    /// Starts a script that says `up` and waits until it has. Its container goes with it.
     pub fn start(&self, script: &str) -> Running {
         let mark = format!("MARK={}", self.user.store().display());
-        let mut command = self.command(&["-e", &mark], &["sh", "-c", script]);
+        let mut command = self.command(&["--rm", "-e", &mark], &["sh", "-c", script]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -90,9 +90,9 @@ impl Ready {
 
 /// The ID of the one container of a user.
 pub fn only_container(user: &User) -> String {
-    let leases: Vec<_> = std::fs::read_dir(user.store().join("leases")).unwrap().collect();
-    let [Ok(lease)] = &leases[..] else { panic!("one container has one lease: {leases:?}") };
-    lease.file_name().into_string().unwrap()
+    let containers: Vec<_> = std::fs::read_dir(user.store().join("containers")).unwrap().collect();
+    let [Ok(container)] = &containers[..] else { panic!("there is one container: {containers:?}") };
+    container.file_name().into_string().unwrap()
 }
 
 /// `rrun` while its container runs.

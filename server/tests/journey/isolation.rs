@@ -2,25 +2,42 @@
 
 use super::common::needs::useful;
 use super::common::wait_until;
-use super::detached::no_containers;
+use super::detached::{POLITE, no_containers};
 use super::fixture::{Mounts, Ready};
 use super::tools::stderr;
+
+#[test]
+fn what_is_only_said_of_a_container_is_told_to_who_asks() {
+    let Some(ready) = Ready::new() else { return };
+    let options = ["--domainname", "yard", "--annotation", "com.example/x=1", "--expose", "81", "--expose", "7000-7001/udp"];
+    let id = ready.detach(&options, POLITE);
+    assert_eq!(ready.rbox(&["exec", &id, "cat", "/proc/sys/kernel/domainname"]), "yard\n");
+    let spec = std::fs::read(ready.user.store().join("containers").join(&id).join("config.json")).unwrap();
+    let spec: serde_json::Value = serde_json::from_slice(&spec).unwrap();
+    assert_eq!(spec["annotations"], serde_json::json!({ "com.example/x": "1" }));
+    let ports = &ready.inspect(&id)["Config"]["ExposedPorts"];
+    assert_eq!(*ports, serde_json::json!({ "81/tcp": {}, "7000/udp": {}, "7001/udp": {} }));
+    ready.rbox(&["rm", "-f", &id]);
+    for bad in ["0", "x", "5-3", "80/what"] {
+        assert_eq!(ready.run(&["--rm", "--expose", bad], &["true"]).status.code(), Some(125), "{bad}");
+    }
+}
 
 #[test]
 fn a_first_process_of_ours_passes_signals_on_and_reaps_orphans() {
     let Some(ready) = Ready::new() else { return };
     let before = Mounts::now(&ready.user);
-    let init = |script: &str| ready.run(&["--init"], &["sh", "-c", script]);
+    let init = |script: &str| ready.run(&["--rm", "--init"], &["sh", "-c", script]);
     assert_eq!(
         ready.sh(&["--init"], "cat /proc/1/cmdline | tr '\\0' ' '; echo; [ $$ != 1 ] && echo other").lines().last(),
         Some("other")
     );
     assert_eq!(init("exit 9").status.code(), Some(9));
     assert_eq!(init("kill -KILL $$").status.code(), Some(137));
-    let output = ready.run(&["--init"], &["no-such-command"]);
+    let output = ready.run(&["--rm", "--init"], &["no-such-command"]);
     assert_eq!(output.status.code(), Some(127), "{}", stderr(&output));
     assert!(stderr(&output).contains("no-such-command"), "{}", stderr(&output));
-    assert_eq!(ready.run(&["--init"], &["/etc"]).status.code(), Some(126));
+    assert_eq!(ready.run(&["--rm", "--init"], &["/etc"]).status.code(), Some(126));
     // Signals are the command's, each once; blocked is none of them.
     let script = "trap 'echo bye; exit 33' TERM; trap 'echo usr' USR1; grep SigBlk /proc/self/status; echo up; while :; do sleep 1000 & wait; done";
     let id = ready.detach(&["--init", "--name", "first"], script);
@@ -37,7 +54,7 @@ fn a_first_process_of_ours_passes_signals_on_and_reaps_orphans() {
     assert_eq!(ready.rbox(&["wait", "first"]), "33\n");
     assert_eq!(ready.inspect("first")["HostConfig"]["Init"], true);
     // This program cannot be changed from in there.
-    let written = ready.run(&["--init", "--privileged"], &["sh", "-c", "echo x >> /dev/init || echo x > /proc/1/exe"]);
+    let written = ready.run(&["--rm", "--init", "--privileged"], &["sh", "-c", "echo x >> /dev/init || echo x > /proc/1/exe"]);
     assert!(!written.status.success(), "{}", stderr(&written));
     assert_eq!(ready.sh(&["--init", "--user", "app"], "id -u"), "1000\n");
     ready.rbox(&["rm", "first"]);
@@ -66,8 +83,9 @@ fn devices_are_given_one_by_one() {
     let read = "stat -c %t:%T /dev/mine; head -c 3 /dev/mine | wc -c";
     assert_eq!(ready.sh(&["--device", "/dev/zero:/dev/mine"], read), "1:5\n3\n");
     if useful(std::path::Path::new("/dev/kmsg").exists(), "/dev/kmsg") {
-        let open =
-            |access: &str| ready.run(&["--device", &format!("/dev/kmsg:/dev/mine:{access}")], &["sh", "-c", "exec 3> /dev/mine"]);
+        let open = |access: &str| {
+            ready.run(&["--rm", "--device", &format!("/dev/kmsg:/dev/mine:{access}")], &["sh", "-c", "exec 3> /dev/mine"])
+        };
         assert!(open("w").status.success());
         let refused = open("r");
         assert!(!refused.status.success() && stderr(&refused).contains("not permitted"), "{}", stderr(&refused));
@@ -75,7 +93,7 @@ fn devices_are_given_one_by_one() {
     for (device, word) in
         [("/dev/no-such", "no-such"), ("/etc", "no device"), ("zero", "absolute"), ("/dev/zero:/x:q", "r, w and m")]
     {
-        let output = ready.run(&["--device", device], &["true"]);
+        let output = ready.run(&["--rm", "--device", device], &["true"]);
         assert!(output.status.code() == Some(125) && stderr(&output).contains(word), "{device}: {}", stderr(&output));
     }
 }
@@ -103,7 +121,7 @@ fn namespaces_are_the_host_s_or_another_container_s() {
         (&["--uts", "host", "-h", "x"], "--uts"),
         (&["--userns", "other"], "--userns"),
     ] {
-        let output = ready.run(options, &["true"]);
+        let output = ready.run(&[&["--rm"], options].concat(), &["true"]);
         assert!(output.status.code() == Some(125) && stderr(&output).contains(word), "{options:?}: {}", stderr(&output));
     }
     // A detached one in the host's ends, too, with all of its processes.
@@ -111,7 +129,7 @@ fn namespaces_are_the_host_s_or_another_container_s() {
     ready.logged(&among, "up");
     ready.rbox(&["stop", "-t", "0", &among]);
     ready.rbox(&["stop", "-t", "0", "other"]);
-    let output = ready.run(&["--ipc", "container:other"], &["true"]);
+    let output = ready.run(&["--rm", "--ipc", "container:other"], &["true"]);
     assert!(output.status.code() == Some(125) && stderr(&output).contains("not running"), "{}", stderr(&output));
     ready.rbox(&["rm", &among, "other"]);
     no_containers(&ready, &before, &[&id, &among]);

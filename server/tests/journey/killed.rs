@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::common::wait_until;
-use super::detached::{POLITE, no_containers};
+use super::detached::{POLITE, nothing_kept};
 use super::fixture::{Mounts, processes};
-use super::networks::Net;
+use super::networks::{Net, as_both};
 
 const CONTAINERS: usize = 20;
 
@@ -33,13 +33,13 @@ fn ours(net: &Net) -> Vec<u32> {
         let name = words.split(|byte| *byte == 0).next().unwrap_or_default();
         name == b"longshore-monitor" || name.ends_with(b"/rrun") || name.ends_with(b"/rbox")
     };
-    processes(&net.ready.user).into_iter().filter(is_ours).collect()
+    processes(net.user()).into_iter().filter(is_ours).collect()
 }
 
 /// Starts the container of this number anew, or whatever else may be done to it.
 fn command(net: &Net, number: usize, what: usize) -> Child {
     let name = format!("c{number}");
-    let mark = format!("MARK={}", net.ready.user.store().display());
+    let mark = format!("MARK={}", net.user().store().display());
     let (port, volume) = (format!("{}:80", 8000 + number), format!("v{number}:/data"));
     let policy = ["no", "always", "on-failure"][number % 3];
     let run = ["-d", "-e", &mark, "--name", &name, "--network", "many", "-p", &port, "-v", &volume, "--restart", policy];
@@ -48,8 +48,8 @@ fn command(net: &Net, number: usize, what: usize) -> Child {
         1 => net.command("rbox", &["restart", &name]),
         2 => net.command("rbox", &["rm", "-f", &name]),
         3 => net.command("rbox", &["kill", &name]),
-        4 => net.command("rrun", &["-e", &mark, "--network", "many", &net.ready.image, "sh", "-c", "sleep 0.05"]),
-        _ => net.command("rrun", &[&run[..], &[&net.ready.image, "sh", "-c", POLITE]].concat()),
+        4 => net.command("rrun", &["--rm", "-e", &mark, "--network", "many", net.image(), "sh", "-c", "sleep 0.05"]),
+        _ => net.command("rrun", &[&run[..], &[net.image(), "sh", "-c", POLITE]].concat()),
     };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
@@ -85,24 +85,24 @@ fn told_truly(net: &Net) -> BTreeSet<String> {
     pids
 }
 
-#[test]
-fn kill_nine_of_whatever_is_ours_under_twenty_containers_loses_and_leaves_nothing() {
-    let Some(net) = Net::new() else { return };
+as_both! { kill_nine_of_whatever_is_ours_under_twenty_containers_loses_and_leaves_nothing }
+
+fn kill_nine_of_whatever_is_ours_under_twenty_containers_loses_and_leaves_nothing(net: &Net) {
     let rounds = if std::env::var_os("LONGSHORE_LONG").is_some() { 200 } else { 15 };
     let seed = std::env::var("LONGSHORE_SEED").map_or(u64::from(std::process::id()), |text| text.parse().unwrap());
     eprintln!("LONGSHORE_SEED={seed}");
     let mut random = Random(seed);
-    let before = Mounts::now(&net.ready.user);
+    let before = Mounts::now(net.user());
     net.rbox(&["network", "create", "many"]);
-    bring_back(&net);
+    bring_back(net);
     for _ in 0..rounds {
-        let mut children: Vec<Child> = (0..3).map(|_| command(&net, random.below(CONTAINERS), random.below(6))).collect();
+        let mut children: Vec<Child> = (0..3).map(|_| command(net, random.below(CONTAINERS), random.below(6))).collect();
         let end = Instant::now() + Duration::from_micros(random.below(60_000) as u64);
         while Instant::now() < end {
             std::hint::spin_loop();
         }
         for _ in 0..3 {
-            let all = ours(&net);
+            let all = ours(net);
             if let Some(pid) = all.get(random.below(all.len().max(1))) {
                 // Gone meanwhile is fine.
                 let _ = kill_process(Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap(), Signal::KILL);
@@ -111,16 +111,16 @@ fn kill_nine_of_whatever_is_ours_under_twenty_containers_loses_and_leaves_nothin
         for child in &mut children {
             child.wait().unwrap();
         }
-        bring_back(&net);
-        told_truly(&net);
+        bring_back(net);
+        told_truly(net);
     }
     let ids = net.rbox(&["ps", "-aq", "--no-trunc"]);
     let ids: Vec<&str> = ids.lines().collect();
     assert_eq!(ids.len(), CONTAINERS);
     net.rbox(&[&["rm", "-f"][..], &ids].concat());
     net.rbox(&["volume", "prune", "-af"]);
-    net.output("rrun", &["--network", "none", &net.ready.image, "true"]);
+    net.output("rrun", &["--rm", "--network", "none", net.image(), "true"]);
     net.nothing_connected();
     net.rbox(&["network", "rm", "many"]);
-    no_containers(&net.ready, &before, &ids);
+    nothing_kept(net.user(), &before, &ids);
 }

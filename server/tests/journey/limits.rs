@@ -8,7 +8,7 @@ use super::tools::stderr;
 
 /// Whether limits can be set here: on cgroup v1, or as root.
 pub(super) fn limited(ready: &Ready) -> bool {
-    let run = ready.run(&["--memory", "64m", "--pids-limit", "50"], &["true"]);
+    let run = ready.run(&["--rm", "--memory", "64m", "--pids-limit", "50"], &["true"]);
     useful(run.status.success(), &format!("cgroups that can be limited ({})", stderr(&run).trim()))
 }
 
@@ -19,13 +19,18 @@ fn limits_are_felt_and_seen() {
         return;
     }
     let before = Mounts::now(&ready.user);
-    let eater = ready.run(&["--memory", "24m"], &["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]);
+    let dd = ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
+    let eater = ready.run(&["--rm", "--memory", "24m"], &dd);
     assert_eq!(eater.status.code(), Some(137), "{}", stderr(&eater));
     assert!(stderr(&eater).contains("out of memory"), "{}", stderr(&eater));
-    let forks = ready.run(&["--pids-limit", "3"], &["sh", "-c", "for i in 1 2 3 4 5; do sleep 0.3 & done; wait"]);
+    let kept = ready.run(&["--name", "eater", "--memory", "24m"], &dd);
+    assert!(kept.status.code() == Some(137) && stderr(&kept).contains("out of memory"), "{}", stderr(&kept));
+    assert_eq!(ready.inspect("eater")["State"]["OOMKilled"], true);
+    ready.rbox(&["rm", "eater"]);
+    let forks = ready.run(&["--rm", "--pids-limit", "3"], &["sh", "-c", "for i in 1 2 3 4 5; do sleep 0.3 & done; wait"]);
     assert!(stderr(&forks).contains("fork"), "{}", stderr(&forks));
     let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max";
-    assert_eq!(ready.run(&["--cpus", "0.25"], &["sh", "-c", quota]).stdout, b"25000\n");
+    assert_eq!(ready.run(&["--rm", "--cpus", "0.25"], &["sh", "-c", quota]).stdout, b"25000\n");
 
     let id = ready.detach(&["--name", "small", "--memory", "48m", "--cpus", "0.1"], "echo up; while :; do :; done");
     wait_until("it is busy", || ready.rbox(&["logs", "small"]).contains("up"));

@@ -3,20 +3,26 @@
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod archives;
 mod bad_network;
 #[path = "../common/mod.rs"]
 mod common;
 mod courses;
 mod daily;
 mod detached;
+mod dockerd;
 mod double;
+mod events;
 mod fixture;
+mod foreground;
 mod image;
 mod isolation;
 mod killed;
 mod life;
 mod limits;
+mod logs;
 mod networks;
+mod output;
 mod peers;
 mod pull;
 mod push;

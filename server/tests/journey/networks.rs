@@ -1,4 +1,5 @@
-//! Networks of containers, each test in a network namespace of its own: whatever is flushed or left there is its.
+//! Networks of containers, each test in a network namespace of its own: whatever is flushed or left there is its. What is
+//! the same for root and for an ordinary user is tested as both.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,9 +8,10 @@ use rustix::process::Signal;
 
 use super::common::needs::{installed, useful};
 use super::common::wait_until;
-use super::detached::{POLITE, no_containers};
+use super::detached::{POLITE, monitor, nothing_kept};
 use super::fixture::{Mounts, Ready, send};
-use super::tools::stderr;
+use super::rootless::{Ordinary, RANGE};
+use super::tools::{User, stderr};
 
 /// Says `hello` to everybody who connects to port 80.
 const HELLO: &str = "while :; do echo hello | nc -l -p 80; done & trap 'exit 33' TERM; echo up; wait; wait";
@@ -41,6 +43,13 @@ impl Namespace {
         inside
     }
 
+    /// Gives it an interface that is said to lead everywhere.
+    pub(super) fn lead_outside(&self) {
+        self.sh("ip link add outside type veth peer name beyond && ip link set beyond up && ip link set outside up && \
+             ip addr add 198.51.100.1/24 dev outside && ip route add default via 198.51.100.254 && \
+             ip addr add fd00:8::1/64 dev outside nodad && ip route add default via fd00:8::fe");
+    }
+
     pub(super) fn sh(&self, script: &str) -> String {
         let mut command = Command::new("bash");
         command.args(["-c", script]);
@@ -49,10 +58,10 @@ impl Namespace {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What is heard of who is connected to, if anybody is there.
+    /// What is heard of who is connected to, if anybody is there. Says something first: the pasta of Debian 12 waits for that.
     fn connect(&self, address: &str, port: u16) -> Option<String> {
         let mut command = Command::new("timeout");
-        command.args(["5", "bash", "-c", &format!("exec 3<>/dev/tcp/{address}/{port}; cat <&3")]);
+        command.args(["5", "bash", "-c", &format!("exec 3<>/dev/tcp/{address}/{port}; echo >&3; cat <&3")]);
         let output = self.inside(&command).output().unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
@@ -65,10 +74,54 @@ impl Drop for Namespace {
     }
 }
 
+/// Tests that are run twice: as root, and as an ordinary user.
+macro_rules! as_both {
+    ($($test:ident)*) => {
+        mod as_root {
+            $(#[test] fn $test() {
+                if let Some(net) = crate::networks::Net::new() {
+                    super::$test(&net);
+                }
+            })*
+        }
+        mod as_a_user {
+            $(#[test] fn $test() {
+                if let Some(net) = crate::networks::Net::of_a_user() {
+                    super::$test(&net);
+                }
+            })*
+        }
+    };
+}
+pub(super) use as_both;
+
+as_both! {
+    addresses_are_given_once_and_run_out
+    a_container_shares_another_s_network
+    a_question_for_others_is_passed_on_and_their_answer_back
+    containers_find_each_other_by_name_and_nobody_else_finds_them
+    datagrams_reach_a_published_port_and_their_answers_come_back
+    published_ports_are_reached_from_here_and_from_elsewhere
+    whatever_is_killed_no_address_port_or_interface_is_left
+}
+
 /// An image, and a machine of its own as far as networks go.
 pub(super) struct Net {
-    pub(super) ready: Ready,
+    ready: Ready,
+    /// Who runs containers, if it is not root.
+    ordinary: Option<Ordinary>,
     namespace: Namespace,
+}
+
+/// A test that fails leaves none of its containers, either.
+impl Drop for Net {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ids = self.output("rbox", &["ps", "-aq"]).stdout;
+            let ids = String::from_utf8_lossy(&ids).into_owned();
+            self.output("rbox", &[&["rm", "-f"][..], &ids.lines().collect::<Vec<_>>()].concat());
+        }
+    }
 }
 
 impl Net {
@@ -76,11 +129,57 @@ impl Net {
         if !["unshare", "nsenter", "ip", "nft", "bash"].iter().all(|program| installed(program)) {
             return None;
         }
-        Some(Self { ready: Ready::new()?, namespace: Namespace::new() })
+        Some(Self { ready: Ready::new()?, ordinary: None, namespace: Namespace::new() })
+    }
+
+    /// The same for containers of an ordinary user, whose way outside is pasta: that looks for a way of this machine's.
+    pub(super) fn of_a_user() -> Option<Self> {
+        if !installed("pasta") || !useful(std::path::Path::new("/dev/net/tun").exists(), "/dev/net/tun") {
+            return None;
+        }
+        let ordinary = Ordinary::new(RANGE)?;
+        let mut net = Self::new()?;
+        ordinary.succeed("rpull", &[net.image()]);
+        net.namespace.lead_outside();
+        net.ordinary = Some(ordinary);
+        Some(net)
+    }
+
+    /// Whose containers they are.
+    pub(super) fn user(&self) -> &User {
+        self.ordinary.as_ref().map_or(&self.ready.user, |ordinary| &ordinary.user)
+    }
+
+    pub(super) fn is_root_s(&self) -> bool {
+        self.ordinary.is_none()
+    }
+
+    pub(super) fn image(&self) -> &str {
+        &self.ready.image
+    }
+
+    /// Pushes an OCI layout, and has whose containers they are pull it, as an image of Docker Hub's.
+    pub(super) fn provide(&self, layout: &str, name: &str) {
+        for user in [&self.ready.user, self.user()] {
+            user.use_for_docker_hub(&self.ready.rhub.address);
+        }
+        self.ready.user.succeed("rpush", &[&format!("oci:{layout}"), name]);
+        match &self.ordinary {
+            None => self.ready.user.succeed("rpull", &[name]),
+            Some(ordinary) => ordinary.succeed("rpull", &[name]),
+        };
+    }
+
+    /// The same command on this machine.
+    pub(super) fn inside(&self, command: &Command) -> Command {
+        self.namespace.inside(command)
     }
 
     pub(super) fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = self.ready.user.command(program, args);
+        let mut command = match &self.ordinary {
+            None => self.ready.user.command(program, args),
+            Some(ordinary) => ordinary.command(program, args),
+        };
         command.env_remove("LONGSHORE_NETWORK");
         self.namespace.inside(&command)
     }
@@ -102,9 +201,9 @@ impl Net {
         said
     }
 
-    /// `rrun OPTIONS IMAGE sh -c SCRIPT`
+    /// `rrun --rm OPTIONS IMAGE sh -c SCRIPT`
     fn run(&self, options: &[&str], script: &str) -> Output {
-        self.output("rrun", &[options, &[&self.ready.image, "sh", "-c", script]].concat())
+        self.output("rrun", &[&["--rm"], options, &[self.image(), "sh", "-c", script]].concat())
     }
 
     fn sh(&self, options: &[&str], script: &str) -> String {
@@ -114,9 +213,12 @@ impl Net {
     }
 
     /// The ID of a container in the background.
-    fn detach(&self, options: &[&str], script: &str) -> String {
-        let mark = format!("MARK={}", self.ready.user.store().display());
-        self.sh(&[&["-d", "-e", &mark], options].concat(), script).trim().to_owned()
+    pub(super) fn detach(&self, options: &[&str], script: &str) -> String {
+        let mark = format!("MARK={}", self.user().store().display());
+        let args = [&["-d", "-e", &mark], options, &[self.image(), "sh", "-c", script]].concat();
+        let output = self.output("rrun", &args);
+        assert!(output.status.success(), "{options:?} {script}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     fn exec(&self, container: &str, script: &str) -> Output {
@@ -142,7 +244,7 @@ impl Net {
     /// Asserts that nothing of networks is left but the networks themselves.
     pub(super) fn nothing_connected(&self) {
         wait_until("no interface is left", || !self.namespace.sh("ip -o link").contains("veth"));
-        for network in std::fs::read_dir(self.ready.user.store().join("networks")).unwrap().flatten() {
+        for network in std::fs::read_dir(self.user().store().join("networks")).into_iter().flatten().flatten() {
             let path = network.path();
             let claims: Vec<_> = std::fs::read_dir(&path).into_iter().flatten().collect();
             assert!(claims.is_empty(), "{}: {claims:?}", path.display());
@@ -151,10 +253,8 @@ impl Net {
     }
 }
 
-#[test]
-fn containers_find_each_other_by_name_and_nobody_else_finds_them() {
-    let Some(net) = Net::new() else { return };
-    let before = Mounts::now(&net.ready.user);
+fn containers_find_each_other_by_name_and_nobody_else_finds_them(net: &Net) {
+    let before = Mounts::now(net.user());
     let made = net.rbox(&["network", "create", "--ipv6", "--label", "tier=one", "front"]);
     assert_eq!(made.trim().len(), 64);
     net.rbox(&["network", "create", "back"]);
@@ -174,6 +274,21 @@ fn containers_find_each_other_by_name_and_nobody_else_finds_them() {
     assert!(!net.run(&["--network", "back"], &format!("ping -c 1 -W 1 {address}")).status.success());
     assert!(!net.run(&["--network", "back", "--dns", "127.0.0.1"], "timeout 5 nslookup db").status.success());
     assert!(!net.run(&[], &format!("ping -c 1 -W 1 {address}")).status.success());
+    // Neither by the router, whatever both think of the way there.
+    let network = |container: &str, name: &str| net.inspect(container)["NetworkSettings"]["Networks"][name].clone();
+    let (router, back) = (network("db", "front")["Gateway"].clone(), network("plain", "back")["IPAddress"].clone());
+    let pid = net.inspect("db")["State"]["Pid"].to_string();
+    let back = format!("{}.0/24", back.as_str().unwrap().rsplit_once('.').unwrap().0);
+    let route = |what: &str| {
+        let words = ["-t", &pid, "-n", "ip", "route", what, &back, "via", router.as_str().unwrap()];
+        assert!(Command::new("nsenter").args(words).status().unwrap().success());
+    };
+    route("add");
+    let other = network("plain", "back")["Gateway"].as_str().unwrap().to_owned();
+    let by_router = format!("ip route replace {address}/32 via {other} && echo way; ping -c 1 -W 1 {address} || exit 7");
+    let output = net.run(&["--network", "back", "--cap-add", "NET_ADMIN"], &by_router);
+    assert_eq!((output.status.code(), output.stdout.starts_with(b"way\n")), (Some(7), true), "{}", stderr(&output));
+    route("del");
     // A new name counts at once; so does a connection to another network, and its end.
     net.rbox(&["rename", "db", "store"]);
     net.sh(&["--network", "front"], "ping -c 1 -W 5 store");
@@ -202,12 +317,11 @@ fn containers_find_each_other_by_name_and_nobody_else_finds_them() {
     assert!(!net.rbox(&["network", "ls"]).contains("front"));
     let left = net.namespace.sh("ip -o link; nft list ruleset");
     assert!(!left.contains("br-"), "{left}");
-    no_containers(&net.ready, &before, &[&db, &plain]);
+    nothing_kept(net.user(), &before, &[&db, &plain]);
 }
 
-#[test]
-fn published_ports_are_reached_from_here_and_from_elsewhere_and_survive_a_flush() {
-    let Some(net) = Net::new() else { return };
+/// A machine that is connected to that of `net`, which is 192.0.2.1 and fd00:7::1 for it.
+fn neighbour(net: &Net) -> Namespace {
     let elsewhere = Namespace::new();
     net.namespace.sh(&format!(
         "ip link add up0 type veth peer name up1 netns {}; ip addr add 192.0.2.1/24 dev up0; ip addr add fd00:7::1/64 dev up0 \
@@ -215,9 +329,15 @@ fn published_ports_are_reached_from_here_and_from_elsewhere_and_survive_a_flush(
         elsewhere.0.id()
     ));
     elsewhere.sh("ip addr add 192.0.2.2/24 dev up1; ip addr add fd00:7::2/64 dev up1 nodad; ip link set up1 up");
+    elsewhere
+}
+
+fn published_ports_are_reached_from_here_and_from_elsewhere(net: &Net) {
+    let elsewhere = neighbour(net);
     net.rbox(&["network", "create", "--ipv6", "front"]);
+    // Those below 1024 an ordinary user does not have.
     net.detach(
-        &["--name", "web", "--network", "front", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "90-91", "-p", "9:9/udp"],
+        &["--name", "web", "--network", "front", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "90-91", "-p", "9009:9/udp"],
         HELLO,
     );
     let reached = |port: u16| {
@@ -229,6 +349,41 @@ fn published_ports_are_reached_from_here_and_from_elsewhere_and_survive_a_flush(
     reached(8080);
     net.hears_hello(&net.namespace, "127.0.0.1", 8081);
     assert_eq!(elsewhere.connect("192.0.2.1", 8081), None, "that one is for this machine alone");
+    let ports = net.rbox(&["port", "web"]);
+    assert!(ports.contains("80/tcp -> 0.0.0.0:8080\n") && ports.contains("80/tcp -> 127.0.0.1:8081\n"), "{ports}");
+    assert!(ports.contains("9/udp -> 0.0.0.0:9009\n") && ports.contains("80/tcp -> [::]:8080\n"), "{ports}");
+    assert_eq!(net.rbox(&["port", "web", "9/udp"]), "0.0.0.0:9009\n[::]:9009\n");
+    assert!(net.fail("rbox", &["port", "web", "81"]).contains("81/tcp"));
+    let row: serde_json::Value = serde_json::from_str(net.rbox(&["ps", "--format", "json"]).trim()).unwrap();
+    assert!(row["Ports"].as_str().unwrap().contains("0.0.0.0:8080->80/tcp"), "{row}");
+    let settings = &net.inspect("web")["NetworkSettings"];
+    assert_eq!(settings["Ports"]["80/tcp"][0]["HostPort"], "8080", "{settings}");
+    // Nobody else gets the port: neither a container nor a program.
+    for taken in ["8080:1", "127.0.0.1:8081:1", "9009:1/udp"] {
+        let said = net.fail("rrun", &["--rm", "-p", taken, net.image(), "true"]);
+        assert!(said.contains("in use"), "{taken}: {said}");
+    }
+    net.sh(&["-p", "9009:1"], "true");
+    net.rbox(&["stop", "web"]);
+    net.nothing_connected();
+    assert_eq!(net.rbox(&["port", "web"]), "");
+    net.rbox(&["start", "web"]);
+    reached(8080);
+    net.rbox(&["rm", "-f", "web"]);
+    net.nothing_connected();
+}
+
+#[test]
+fn published_ports_lead_nowhere_else_and_survive_a_flush() {
+    let Some(net) = Net::new() else { return };
+    let elsewhere = neighbour(&net);
+    net.rbox(&["network", "create", "front"]);
+    net.detach(&["--name", "web", "--network", "front", "-p", "8080:80"], HELLO);
+    let reached = |port: u16| {
+        net.hears_hello(&net.namespace, "127.0.0.1", port);
+        net.hears_hello(&elsewhere, "192.0.2.1", port);
+    };
+    reached(8080);
     // By itself, and by another network's containers, as by anybody.
     let own = net.exec("web", "nc 192.0.2.1 8080");
     assert_eq!(own.stdout, b"hello\n", "{}", stderr(&own));
@@ -255,24 +410,8 @@ print('listens', flush=True); print(s.recv(99).decode(), flush=True)";
         listener.wait().unwrap();
     }
 
-    let ports = net.rbox(&["port", "web"]);
-    assert!(ports.contains("80/tcp -> 0.0.0.0:8080\n") && ports.contains("80/tcp -> 127.0.0.1:8081\n"), "{ports}");
-    assert!(ports.contains("9/udp -> 0.0.0.0:9\n") && ports.contains("80/tcp -> [::]:8080\n"), "{ports}");
-    assert_eq!(net.rbox(&["port", "web", "9/udp"]), "0.0.0.0:9\n[::]:9\n");
-    assert!(net.fail("rbox", &["port", "web", "81"]).contains("81/tcp"));
-    let row: serde_json::Value = serde_json::from_str(net.rbox(&["ps", "--format", "json"]).trim()).unwrap();
-    assert!(row["Ports"].as_str().unwrap().contains("0.0.0.0:8080->80/tcp"), "{row}");
-    let settings = &net.inspect("web")["NetworkSettings"];
-    assert_eq!(settings["Ports"]["80/tcp"][0]["HostPort"], "8080", "{settings}");
-    // Nobody else gets the port: neither a container nor a program.
-    for taken in ["8080:1", "127.0.0.1:8081:1", "9:1/udp"] {
-        let said = net.fail("rrun", &["-p", taken, &net.ready.image, "true"]);
-        assert!(said.contains("in use"), "{taken}: {said}");
-    }
-    net.sh(&["-p", "9:1"], "true");
-
     // Somebody takes all rules away: the next command that looks brings them back.
-    for command in [&["ps"] as &[&str], &["stop", "other"], &["run", "--network", "front", &net.ready.image, "true"]] {
+    for command in [&["ps"] as &[&str], &["stop", "other"], &["run", "--network", "front", net.image(), "true"]] {
         net.detach(&["--name", "other"], POLITE);
         net.namespace.sh("nft flush ruleset");
         assert_eq!(net.namespace.connect("127.0.0.1", 8080), None);
@@ -280,28 +419,24 @@ print('listens', flush=True); print(s.recv(99).decode(), flush=True)";
         reached(8080);
         net.rbox(&["rm", "-f", "other"]);
     }
-    net.rbox(&["stop", "web"]);
-    net.nothing_connected();
-    assert_eq!(net.rbox(&["port", "web"]), "");
-    net.rbox(&["start", "web"]);
-    reached(8080);
     net.rbox(&["rm", "-f", "web"]);
     net.nothing_connected();
 }
 
-#[test]
-fn datagrams_reach_a_published_port_and_their_answers_come_back() {
-    let Some(net) = Net::new() else { return };
+fn datagrams_reach_a_published_port_and_their_answers_come_back(net: &Net) {
     if !installed("python3") {
         return;
     }
-    net.detach(&["--name", "echo", "-p", "5300:53/udp"], POLITE);
+    // Where the two differ the pasta of Debian 12 has answers come from the wrong one.
+    let port = if net.is_root_s() { "53" } else { "5300" };
+    net.detach(&["--name", "echo", "-p", &format!("5300:{port}/udp")], POLITE);
     // The image has no such server: this machine's runs in the container's network.
     let pid = net.inspect("echo")["State"]["Pid"].as_u64().unwrap().to_string();
-    let server = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53)); print('up', flush=True)\n\
+    let server = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', int(sys.argv[1])))\n\
+                  print('up', flush=True)\n\
                   while True: d, a = s.recvfrom(99); s.sendto(d * 2, a)";
     let mut server =
-        Command::new("nsenter").args(["-t", &pid, "-n", "python3", "-c", server]).stdout(Stdio::piped()).spawn().unwrap();
+        Command::new("nsenter").args(["-t", &pid, "-n", "python3", "-c", server, port]).stdout(Stdio::piped()).spawn().unwrap();
     server.stdout.take().unwrap().read_exact(&mut [0; 3]).unwrap();
     let client = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); \
                   s.sendto(b'ab', ('127.0.0.1', 5300)); print(s.recv(99).decode())";
@@ -313,23 +448,21 @@ fn datagrams_reach_a_published_port_and_their_answers_come_back() {
     net.nothing_connected();
 }
 
-#[test]
-fn whatever_is_killed_no_address_port_or_interface_is_left() {
-    let Some(net) = Net::new() else { return };
-    let before = Mounts::now(&net.ready.user);
+fn whatever_is_killed_no_address_port_or_interface_is_left(net: &Net) {
+    let before = Mounts::now(net.user());
     net.rbox(&["network", "create", "--subnet", "10.9.9.0/29", "tiny"]);
     let mark = format!("MARK={}", net.ready.user.store().display());
     let mut ids = Vec::new();
     for round in 0..3 {
         let id = net.detach(&["--name", "killed", "--network", "tiny", "-p", "8080:80"], POLITE);
-        let args = ["-e", &mark, "--network", "tiny", "-p", "8081:80", &net.ready.image, "sh", "-c", "echo up; sleep 1000"];
+        let args = ["--rm", "-e", &mark, "--network", "tiny", "-p", "8081:80", net.image(), "sh", "-c", "echo up; sleep 1000"];
         let mut child = net.command("rrun", &args).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = [0; 3];
         child.stdout.take().unwrap().read_exact(&mut line).unwrap();
         if round == 0 {
             assert_eq!(net.rbox(&["network", "inspect", "tiny"]).matches("IPv4Address").count(), 2);
         }
-        send(net.ready.monitor(&id), Signal::KILL);
+        send(monitor(net.user(), &id), Signal::KILL);
         child.kill().unwrap();
         child.wait().unwrap();
         // Their ports and interfaces the kernel takes; what is on disk and in maps, who looks next.
@@ -342,12 +475,10 @@ fn whatever_is_killed_no_address_port_or_interface_is_left() {
         net.rbox(&["rm", "killed"]);
         ids.push(id);
     }
-    no_containers(&net.ready, &before, &ids.iter().map(String::as_str).collect::<Vec<_>>());
+    nothing_kept(net.user(), &before, &ids.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-#[test]
-fn addresses_are_given_once_and_run_out() {
-    let Some(net) = Net::new() else { return };
+fn addresses_are_given_once_and_run_out(net: &Net) {
     net.rbox(&["network", "create", "--subnet", "10.9.9.0/29", "--gateway", "10.9.9.6", "tiny"]);
     let addresses: Vec<String> = (0..4)
         .map(|number| {
@@ -361,11 +492,11 @@ fn addresses_are_given_once_and_run_out() {
     for (address, part) in
         [("10.9.9.2", "in use"), ("10.9.9.6", "gateway"), ("10.9.9.7", "no address"), ("10.1.1.1", "no address")]
     {
-        let said = net.fail("rrun", &["--network", "tiny", "--ip", address, &net.ready.image, "true"]);
+        let said = net.fail("rrun", &["--rm", "--network", "tiny", "--ip", address, net.image(), "true"]);
         assert!(said.contains(part), "{address}: {said}");
     }
     net.detach(&["--name", "last", "--network", "tiny"], POLITE);
-    let said = net.fail("rrun", &["--network", "tiny", &net.ready.image, "true"]);
+    let said = net.fail("rrun", &["--rm", "--network", "tiny", net.image(), "true"]);
     assert!(said.contains("every address") && said.contains("tiny"), "{said}");
     net.rbox(&["stop", "one1"]);
     assert_eq!(net.sh(&["--network", "tiny"], "hostname -i"), "10.9.9.2\n");
@@ -374,7 +505,7 @@ fn addresses_are_given_once_and_run_out() {
     net.rbox(&["network", "create", "wide"]);
     let children: Vec<Child> = (0..8)
         .map(|_| {
-            let args = ["--network", "wide", &net.ready.image, "sh", "-c", "hostname -i; sleep 2"];
+            let args = ["--rm", "--network", "wide", net.image(), "sh", "-c", "hostname -i; sleep 2"];
             net.command("rrun", &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         })
         .collect();
@@ -392,10 +523,9 @@ fn addresses_are_given_once_and_run_out() {
     net.nothing_connected();
 }
 
-#[test]
-fn a_container_shares_another_s_network_or_has_the_lines_it_asks_for() {
-    let Some(net) = Net::new() else { return };
-    let base = net.detach(&["--name", "base", "-p", "80"], HELLO);
+fn a_container_shares_another_s_network(net: &Net) {
+    net.rbox(&["network", "create", "front"]);
+    let base = net.detach(&["--name", "base", "--network", "front", "-p", "80"], HELLO);
     let port: u16 = net.rbox(&["port", "base", "80"]).trim().rsplit(':').next().unwrap().parse().unwrap();
     net.hears_hello(&net.namespace, "127.0.0.1", port);
     let address = net.address("base");
@@ -403,11 +533,21 @@ fn a_container_shares_another_s_network_or_has_the_lines_it_asks_for() {
     assert_eq!(net.sh(&shared, "hostname; cat /etc/hostname"), format!("{0}\n{0}\n", &base[..12]));
     let seen =
         net.sh(&shared, "hostname -i 2>/dev/null; ip addr show eth0; ls /sys/class/net; tail -n 1 /etc/hosts; nc 127.0.0.1 80");
-    assert!(seen.contains(&format!("inet {address}/16")) && seen.contains(&base[..12]) && seen.contains("hello\n"), "{seen}");
-    assert!(net.fail("rrun", &["--network", "container:base", "-p", "1:1", &net.ready.image, "true"]).contains("--publish"));
+    assert!(seen.contains(&format!("inet {address}/24")) && seen.contains(&base[..12]) && seen.contains("hello\n"), "{seen}");
+    assert!(net.fail("rrun", &["--rm", "--network", "container:base", "-p", "1:1", net.image(), "true"]).contains("--publish"));
     net.rbox(&["stop", "base"]);
-    assert!(net.fail("rrun", &["--network", "container:base", &net.ready.image, "true"]).contains("not running"));
+    assert!(net.fail("rrun", &["--rm", "--network", "container:base", net.image(), "true"]).contains("not running"));
     net.rbox(&["rm", "base"]);
+    // One without networks has one to be shared, too.
+    net.detach(&["--name", "alone"], HELLO);
+    wait_until("it says hello", || net.run(&["--network", "container:alone"], "nc 127.0.0.1 80").stdout == b"hello\n");
+    net.rbox(&["rm", "-f", "alone"]);
+    net.nothing_connected();
+}
+
+#[test]
+fn a_container_has_the_lines_and_the_hardware_address_it_asks_for() {
+    let Some(net) = Net::new() else { return };
 
     let flags = [
         "--add-host",
@@ -450,9 +590,7 @@ fn a_container_shares_another_s_network_or_has_the_lines_it_asks_for() {
     net.nothing_connected();
 }
 
-#[test]
-fn a_question_for_others_is_passed_on_and_their_answer_back() {
-    let Some(net) = Net::new() else { return };
+fn a_question_for_others_is_passed_on_and_their_answer_back(net: &Net) {
     if !installed("python3") {
         return;
     }
@@ -501,7 +639,7 @@ fn an_interface_on_the_wire_of_another() {
             assert!(String::from_utf8_lossy(&run.stdout).contains(&format!("inet {prefix}2/24")), "{}", stderr(&run));
             net.detach(&["--name", "peer", "--network", driver], POLITE);
             net.sh(&["--network", driver], "ping -c 1 -W 5 peer");
-            assert!(net.fail("rrun", &["--network", driver, "-p", "1:1", &net.ready.image, "true"]).contains("no bridge"));
+            assert!(net.fail("rrun", &["--rm", "--network", driver, "-p", "1:1", net.image(), "true"]).contains("no bridge"));
             net.rbox(&["rm", "-f", "peer"]);
         }
         net.rbox(&["network", "rm", driver]);

@@ -46,7 +46,7 @@ const SCRIPT: &str = "cat /usr/share/kept/file; ls /usr/share /var/lib/app; stat
 const PRINTED: &str = "kept\n/usr/share:\nkept\n\n/var/lib/app:\nnew\nsub\n4755 0:0 1\n6711 1234:4321 1\n3\n";
 
 fn assert_runs_here(user: &User, name: &str) {
-    assert_eq!(user.succeed("rrun", &["-q", name, "sh", "-c", SCRIPT]), PRINTED, "{name}");
+    assert_eq!(user.succeed("rrun", &["--rm", "-q", name, "sh", "-c", SCRIPT]), PRINTED, "{name}");
     user.succeed("rbox", &["rmi", name]);
     assert_eq!(user.check_store(), (vec![], vec![]));
 }
@@ -118,7 +118,7 @@ fn an_image_built_by_buildah_runs_here_with_its_configuration() {
             "buildah",
             &["commit", "-q", "--format", format, "--tls-verify=false", &container, &format!("docker://{name}")],
         );
-        assert_eq!(user.succeed("rrun", &["-q", &name]), "app\n/var/lib/app\nbuilt\nadded by buildah\n", "{format}");
+        assert_eq!(user.succeed("rrun", &["--rm", "-q", &name]), "app\n/var/lib/app\nbuilt\nadded by buildah\n", "{format}");
     }
 }
 

@@ -87,10 +87,10 @@ fn a_database_is_pushed_pulled_and_answers() {
 
     let before = Mounts::now(&user);
     let question = "create database d; create table d.t (n int); insert into d.t values (19), (23); select sum(n) from d.t";
-    assert_eq!(user.succeed("rrun", &["mysql:5.7", "query", question]), "42\n");
-    assert_eq!(user.succeed("rrun", &["--read-only", "--entrypoint", "id", "mysql:5.7", "-un"]), "mysql\n");
+    assert_eq!(user.succeed("rrun", &["--rm", "mysql:5.7", "query", question]), "42\n");
+    assert_eq!(user.succeed("rrun", &["--rm", "--read-only", "--entrypoint", "id", "mysql:5.7", "-un"]), "mysql\n");
     // The image's own command: the server, which ends well when told to.
-    let mut server = user.command("rrun", &["mysql:5.7"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut server = user.command("rrun", &["--rm", "mysql:5.7"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(log.any(|line| line.contains("ready for connections")), "the server has ended");
     let container = only_container(&user);
@@ -115,7 +115,7 @@ fn what_skopeo_pushed_is_what_rpush_pushed() {
         user.use_for_docker_hub(&rhub.address);
         push(&user, &rhub);
         user.succeed("rpull", &["mysql:5.7"]);
-        assert_eq!(user.succeed("rrun", &["mysql:5.7", "query", "select 6 * 7"]), "42\n");
+        assert_eq!(user.succeed("rrun", &["--rm", "mysql:5.7", "query", "select 6 * 7"]), "42\n");
         (rhub.get("/v2/library/mysql/manifests/5.7").body, user.check_store())
     };
     let by_skopeo = pulled(&|_, rhub| {

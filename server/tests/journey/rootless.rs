@@ -53,9 +53,11 @@ impl Ordinary {
         self.command(program, args).output().unwrap()
     }
 
-    fn command(&self, program: &str, args: &[&str]) -> Command {
+    pub(super) fn command(&self, program: &str, args: &[&str]) -> Command {
         let script = "mount --bind $HOST/passwd /etc/passwd && mount --bind $HOST/ranges /etc/subuid && \
-                      mount --bind $HOST/ranges /etc/subgid && cd / && exec setpriv --reuid $ID --regid $ID --clear-groups \"$@\"";
+                      mount --bind $HOST/ranges /etc/subgid && \
+                      for program in $HIDDEN; do mount --bind /dev/null /usr/bin/$program || exit; done && \
+                      cd / && exec setpriv --reuid $ID --regid $ID --clear-groups \"$@\"";
         let program = self.host.join(program);
         // For its environment alone.
         let as_root = self.user.command("rrun", &[]);
@@ -69,6 +71,11 @@ impl Ordinary {
         }
         command.env("HOST", &self.host).env("ID", UID.to_string());
         command
+    }
+
+    /// The same where these programs are not installed.
+    fn without(&self, hidden: &str, program: &str, args: &[&str]) -> Output {
+        self.command(program, args).env_remove("LONGSHORE_NETWORK").env("HIDDEN", hidden).output().unwrap()
     }
 
     /// With the network that is there if nothing is said.
@@ -100,16 +107,16 @@ fn an_ordinary_user_with_a_range_sees_what_root_sees() {
     assert_eq!(owner(&ordinary.layers(), "srv/links/owned"), 500_000 + 1234 - 1);
 
     let before = Mounts::now(&ordinary.user);
-    let survey = |options: &[&str]| ordinary.succeed("rrun", &[options, &[&ready.image, "sh", "-c", SURVEY]].concat());
+    let survey = |options: &[&str]| ordinary.succeed("rrun", &[&["--rm"], options, &[&ready.image, "sh", "-c", SURVEY]].concat());
     assert_eq!(survey(&[]), ready.sh(&[], SURVEY));
     assert_eq!(survey(&["-u", "app"]).lines().next(), Some("uid=1000(app) gid=1000(app) groups=1000(app)"));
-    let ping = ordinary.output("rrun", &["-u", "app", &ready.image, "ping", "-c", "1", "127.0.0.1"]);
+    let ping = ordinary.output("rrun", &["--rm", "-u", "app", &ready.image, "ping", "-c", "1", "127.0.0.1"]);
     assert!(ping.status.success(), "capabilities of files count: {}", stderr(&ping));
-    let absent = ordinary.output("rrun", &["-u", "65537", &ready.image, "true"]);
+    let absent = ordinary.output("rrun", &["--rm", "-u", "65537", &ready.image, "true"]);
     assert_eq!(absent.status.code(), Some(125));
     assert!(stderr(&absent).contains("65537") && stderr(&absent).contains("/etc/subuid"), "{}", stderr(&absent));
     let change = "rm -r /usr && chown 5:6 /etc/passwd && mkdir /etc/new && ls /etc; exit 9";
-    let changed = ordinary.output("rrun", &[&ready.image, "sh", "-c", change]);
+    let changed = ordinary.output("rrun", &["--rm", &ready.image, "sh", "-c", change]);
     assert_eq!(changed.status.code(), Some(9), "{}", stderr(&changed));
     assert_eq!(survey(&[]), ready.sh(&[], SURVEY));
     nothing_left(&ordinary.user, &before, &[]);
@@ -124,9 +131,9 @@ fn an_ordinary_user_without_a_range_is_told_and_runs_it_all_the_same() {
     ordinary.succeed("rpull", &[&ready.image]);
     assert_eq!(owner(&ordinary.layers(), "srv/links/owned"), UID);
     let output =
-        ordinary.output("rrun", &[&ready.image, "sh", "-c", "id -u; cat /usr/share/kept/file; echo x >/etc/new; exit 4"]);
+        ordinary.output("rrun", &["--rm", &ready.image, "sh", "-c", "id -u; cat /usr/share/kept/file; echo x >/etc/new; exit 4"]);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(4), &b"0\nkept\n"[..]), "{}", stderr(&output));
-    let other = ordinary.output("rrun", &["-u", "app", &ready.image, "true"]);
+    let other = ordinary.output("rrun", &["--rm", "-u", "app", &ready.image, "true"]);
     assert_eq!(other.status.code(), Some(125));
     assert!(stderr(&other).contains("/etc/subuid"), "{}", stderr(&other));
     ordinary.succeed("rbox", &["rmi", &ready.image]);
@@ -205,9 +212,13 @@ fn an_ordinary_user_s_containers_are_started_again_looked_after_and_attached_to(
         assert_eq!(stop.status.code(), Some(33), "{}", stderr(&stop));
         let created = rbox(&["create", &ready.image, "echo", "made"]);
         assert_eq!(rbox(&["start", "-a", created.trim()]), "made\n");
-        assert!(ordinary.succeed("rrun", &["--privileged", &ready.image, "grep", "CapEff", "/proc/self/status"]).contains("ff"));
+        assert!(
+            ordinary
+                .succeed("rrun", &["--rm", "--privileged", &ready.image, "grep", "CapEff", "/proc/self/status"])
+                .contains("ff")
+        );
         for mode in ["host", "container:well"] {
-            let refused = ordinary.output("rrun", &["--pid", mode, &ready.image, "true"]);
+            let refused = ordinary.output("rrun", &["--rm", "--pid", mode, &ready.image, "true"]);
             assert!(refused.status.code() == Some(125) && !stderr(&refused).contains("launch"), "{}", stderr(&refused));
         }
         assert!(rbox(&["container", "prune", "-f"]).contains(&well));
@@ -239,7 +250,7 @@ fn an_ordinary_user_s_ports_are_published_by_pasta_which_ends_with_the_container
         heard.is_ok() && text == "hello\n"
     });
     let pasta = || {
-        let file = ordinary.user.store().join("containers").join(&id).join("pasta.pid");
+        let file = ordinary.user.store().join("containers").join(&id).join("outside.pid");
         let is_it = |words: &[u8]| words.windows(file.as_os_str().len()).any(|part| part == file.as_os_str().as_encoded_bytes());
         let all = fs::read_dir("/proc").unwrap().flatten();
         all.filter(|process| fs::read(process.path().join("cmdline")).is_ok_and(|words| is_it(&words))).count()
@@ -258,16 +269,129 @@ fn an_ordinary_user_s_ports_are_published_by_pasta_which_ends_with_the_container
     wait_until("pasta has ended with the monitor", || pasta() == 0);
     ordinary.succeed("rbox", &["rm", "-f", "web"]);
     // In the foreground, too; and what cannot be is refused by name.
-    let seen = ordinary.networked("rrun", &[&ready.image, "sh", "-c", "ls /sys/class/net | wc -l"]);
+    ordinary.succeed("rbox", &["network", "create", "--internal", "closed"]);
+    let seen = ordinary.networked("rrun", &["--rm", &ready.image, "sh", "-c", "ls /sys/class/net | wc -l"]);
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "2\n", "{}", stderr(&seen));
     for (args, part) in [
-        (&["--network", "front"] as &[&str], "only root"),
+        (&["--network", "front"] as &[&str], "network front not found"),
+        (&["--network", "closed", "-p", "8080:80"], "internal"),
+        (&["--network", "closed", "--network", "bridge"], "alone"),
         (&["--ip", "10.0.0.2"], "--ip"),
         (&["--add-host", "up:host-gateway"], "host-gateway"),
+        (&["--network", "closed", "--add-host", "up:host-gateway"], "host-gateway"),
+        (&["-p", "80:80"], "below 1024"),
     ] {
-        let said = stderr(&ordinary.networked("rrun", &[args, &[&ready.image, "true"]].concat()));
+        let said = stderr(&ordinary.networked("rrun", &[&["--rm"], args, &[&ready.image, "true"]].concat()));
         assert!(said.contains(part), "{args:?}: {said}");
     }
-    assert!(stderr(&ordinary.output("rbox", &["network", "create", "front"])).contains("only root"));
+    let wire = ["network", "create", "-d", "macvlan", "-o", "parent=lo", "--subnet", "10.7.0.0/24", "wire"];
+    assert!(stderr(&ordinary.output("rbox", &wire)).contains("only root"));
     nothing_left(&ordinary.user, &before, &[&id]);
+}
+
+#[test]
+fn an_ordinary_user_s_containers_are_in_one_user_namespace_and_share_others() {
+    let Some(ready) = Ready::new() else { return };
+    let Some(ordinary) = Ordinary::new(RANGE) else { return };
+    ordinary.succeed("rpull", &[&ready.image]);
+    let before = Mounts::now(&ordinary.user);
+    let mark = format!("MARK={}", ordinary.user.store().display());
+    let names: Vec<String> = (0..6).map(|number| format!("c{number}")).collect();
+    // All at once: none is the first.
+    let start = |name: &String| {
+        let args = ["-d", "--name", name, "-e", &mark, "--ipc", "private", &ready.image, "sleep", "1000"];
+        ordinary.command("rrun", &args).stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = names.iter().map(start).collect();
+    let ids: Vec<String> = children
+        .into_iter()
+        .map(|child| String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim().to_owned())
+        .collect();
+    let namespace = |name: &String, kind: &str| {
+        let described = ordinary.succeed("rbox", &["inspect", "--type", "container", name]);
+        let described: serde_json::Value = serde_json::from_str(&described).unwrap();
+        fs::read_link(format!("/proc/{}/ns/{kind}", described[0]["State"]["Pid"])).unwrap()
+    };
+    let users: std::collections::BTreeSet<PathBuf> = names.iter().map(|name| namespace(name, "user")).collect();
+    assert_eq!(users.len(), 1, "{users:?}");
+    assert_ne!(users.first(), Some(&fs::read_link("/proc/self/ns/user").unwrap()));
+    // Other containers' processes, queues and host name; and a command in the foreground is with them.
+    let shared = ["--rm", "--pid", "container:c0", "--ipc", "container:c1", "--uts", "container:c2", &ready.image];
+    let seen = ordinary.succeed(
+        "rrun",
+        &[&shared[..], &["sh", "-c", "ps; readlink /proc/self/ns/user; readlink /proc/self/ns/ipc; hostname"]].concat(),
+    );
+    assert!(seen.contains("sleep 1000") && seen.contains(&ids[2][..12]), "{seen}");
+    for expected in [namespace(&names[0], "user"), namespace(&names[1], "ipc")] {
+        assert!(seen.contains(expected.to_str().unwrap()), "{expected:?} in {seen}");
+    }
+    // The one that is left keeps it, whatever becomes of the others.
+    let kept: Vec<&str> = names[1..].iter().map(String::as_str).collect();
+    ordinary.succeed("rbox", &[&["rm", "-f"][..], &kept].concat());
+    let next = start(&"next".to_owned()).wait_with_output().unwrap();
+    assert_eq!(users.first(), Some(&namespace(&"next".to_owned(), "user")));
+    ordinary.succeed("rbox", &["rm", "-f", "c0", "next"]);
+    let next = String::from_utf8(next.stdout).unwrap();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).chain([next.trim()]).collect();
+    nothing_left(&ordinary.user, &before, &ids);
+    // Who is gone is struck out.
+    ordinary.succeed("rrun", &["--rm", &ready.image, "true"]);
+    let listed: Vec<_> = fs::read_dir(ordinary.user.store().join("userns")).unwrap().flatten().collect();
+    assert_eq!(listed.len(), 1, "the lock alone: {listed:?}");
+    ordinary.succeed("rbox", &["rmi", &ready.image]);
+    assert_eq!(ordinary.user.check_store(), (vec![], vec![]));
+}
+
+#[test]
+fn without_pasta_an_ordinary_user_s_ports_are_published_by_slirp4netns() {
+    if !installed("slirp4netns") || !useful(Path::new("/dev/net/tun").exists(), "/dev/net/tun") {
+        return;
+    }
+    let Some(ready) = Ready::new() else { return };
+    let Some(ordinary) = Ordinary::new(RANGE) else { return };
+    ordinary.succeed("rpull", &[&ready.image]);
+    ordinary.succeed("rbox", &["network", "create", "front"]);
+    let before = Mounts::now(&ordinary.user);
+    let mark = format!("MARK={}", ordinary.user.store().display());
+    let script = "while :; do echo hello | nc -l -p 80; done";
+    for network in ["bridge", "front"] {
+        let args =
+            ["-d", "--name", "web", "--network", network, "-e", &mark, "-p", "127.0.0.1::80", &ready.image, "sh", "-c", script];
+        let output = ordinary.without("pasta", "rrun", &args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let address = ordinary.succeed("rbox", &["port", "web", "80"]);
+        wait_until("it says hello", || {
+            let mut text = String::new();
+            let heard = std::net::TcpStream::connect(address.trim()).and_then(|mut stream| stream.read_to_string(&mut text));
+            heard.is_ok() && text == "hello\n"
+        });
+        let seen = ordinary.succeed("rbox", &["exec", "web", "ip", "addr", "show", "tap0"]);
+        assert!(seen.contains("10.0.2.100"), "{seen}");
+        // The same port again: slirp4netns is not asked, this machine is.
+        let taken = format!("{}:80", address.trim());
+        let said = stderr(&ordinary.without("pasta", "rrun", &["--rm", "-p", &taken, &ready.image, "true"]));
+        assert!(said.contains("in use"), "{said}");
+        if network == "front" {
+            let heard = ordinary.without("pasta", "rrun", &["--rm", "--network", network, &ready.image, "nc", "web", "80"]);
+            assert_eq!(heard.stdout, b"hello\n", "{}", stderr(&heard));
+        }
+        ordinary.succeed("rbox", &["rm", "-f", "web"]);
+        nothing_left(&ordinary.user, &before, &[&id]);
+    }
+    let said = stderr(&ordinary.without("pasta", "rrun", &["--rm", "-p", "[::1]:8080:80", &ready.image, "true"]));
+    assert!(said.contains("IPv6") && said.contains("passt"), "{said}");
+    let neither = ordinary.without("pasta slirp4netns", "rrun", &["--rm", &ready.image, "ls", "/sys/class/net"]);
+    assert_eq!(neither.stdout, b"lo\n");
+    assert!(stderr(&neither).contains("passt"), "{}", stderr(&neither));
+    let inner =
+        ordinary.without("pasta slirp4netns", "rrun", &["--rm", "--network", "front", &ready.image, "ls", "/sys/class/net"]);
+    assert_eq!(inner.stdout, b"eth0\nlo\n");
+    assert!(stderr(&inner).contains("passt"), "{}", stderr(&inner));
+    let said = stderr(&ordinary.without(
+        "pasta slirp4netns",
+        "rrun",
+        &["--rm", "--network", "front", "-p", "8080:80", &ready.image, "true"],
+    ));
+    assert!(said.contains("passt"), "{said}");
 }

@@ -100,6 +100,7 @@ impl User {
             "oci-layout",
             "partial",
             "scratch",
+            "userns",
             "volumes",
         ];
         let strange: Vec<_> = names(".").into_iter().filter(|name| !known.contains(&name.as_str())).collect();

@@ -81,7 +81,7 @@ fn a_volume_gets_all_there_is_in_the_image_and_only_if_it_is_empty() {
     ready.sh(&["-v", "none:/empty"], "touch /empty/mine");
     assert_eq!(ready.sh(&["-v", "none:/srv/links"], "ls /srv/links"), "mine\n");
     // What is no directory in the image fills nothing.
-    assert!(!ready.run(&["-v", "other:/etc/passwd"], &["true"]).status.success());
+    assert!(!ready.run(&["--rm", "-v", "other:/etc/passwd"], &["true"]).status.success());
     assert_eq!(fs::read_dir(ready.data("other")).unwrap().count(), 0);
     ready.user.check_store();
 }
@@ -98,8 +98,8 @@ fn containers_share_a_volume_and_read_only_means_it() {
     assert_eq!(ready.inspect("two")["Mounts"][0]["RW"], false);
     // Another container's volumes, and what is said of a place oneself goes first.
     assert_eq!(ready.sh(&["--volumes-from", "one"], "cat /s/file; echo more >> /s/file"), "hello\n");
-    assert!(!ready.run(&["--volumes-from", "one:ro"], &["touch", "/s/x"]).status.success());
-    assert!(!ready.run(&["--volumes-from", "two"], &["touch", "/s/x"]).status.success());
+    assert!(!ready.run(&["--rm", "--volumes-from", "one:ro"], &["touch", "/s/x"]).status.success());
+    assert!(!ready.run(&["--rm", "--volumes-from", "two"], &["touch", "/s/x"]).status.success());
     assert_eq!(ready.sh(&["--volumes-from", "one", "-v", "own:/s"], "ls /s"), "");
     let memory =
         ready.sh(&["--mount", "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770"], "stat -c %a /t; grep ' /t ' /proc/mounts");
@@ -113,7 +113,7 @@ fn volumes_without_a_name_go_with_their_container_and_no_others() {
     let (before, image) = (Mounts::now(&ready.user), ready.with_volume());
     let run = |options: &[&str], script: &str| ready.user.succeed("rrun", &[options, &[&image, "sh", "-c", script]].concat());
     assert_eq!(
-        run(&["-v", "/own"], "touch /own/x; ls /var/lib/app; grep -c -e ' /own ' -e /var/lib/app /proc/mounts"),
+        run(&["--rm", "-v", "/own"], "touch /own/x; ls /var/lib/app; grep -c -e ' /own ' -e /var/lib/app /proc/mounts"),
         "new\nsub\n2\n"
     );
     assert_eq!(ready.volumes(), Vec::<String>::new());
@@ -155,7 +155,7 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     assert_eq!(ready.rbox(&["volume", "create", "data"]), "data\n");
     let unnamed = ready.rbox(&["volume", "create"]);
     assert_eq!(unnamed.trim().len(), 64);
-    assert_eq!(ready.rbox(&["volume", "ls", "--filter", "name=dat"]), "DRIVER   VOLUME NAME\nlocal    data\n");
+    assert_eq!(ready.rbox(&["volume", "ls", "--filter", "name=dat"]), "DRIVER    VOLUME NAME\nlocal     data\n");
     let inspected: serde_json::Value = serde_json::from_str(&ready.rbox(&["volume", "inspect", "data"])).unwrap();
     assert_eq!(inspected[0]["Labels"], serde_json::json!({ "tier": "db" }));
     assert_eq!(inspected[0]["Mountpoint"].as_str(), ready.data("data").to_str());
@@ -173,12 +173,14 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
         assert_eq!(ready.rbox(&["volume", "ls", "-q", "-f", "dangling=true"]), unnamed);
         ready.rbox(&["stop", "web"]);
     }
-    // One in the foreground has it, too.
-    let running =
-        ready.command(&["-v", "other:/d", "-e", &format!("MARK={}", ready.user.store().display())], &["sh", "-c", POLITE]);
+    // One that goes with its command has it, too.
+    let running = ready.command(
+        &["--rm", "--name", "own", "-v", "other:/d", "-e", &format!("MARK={}", ready.user.store().display())],
+        &["sh", "-c", POLITE],
+    );
     let mut running = { running }.stdout(Stdio::null()).spawn().unwrap();
     wait_until("it is there", || ready.volumes().contains(&"other".to_owned()));
-    assert!(ready.user.fail("rbox", &["volume", "rm", "other"]).contains("foreground"));
+    assert!(ready.user.fail("rbox", &["volume", "rm", "other"]).contains("container own"));
     super::fixture::send(running.id(), rustix::process::Signal::TERM);
     running.wait().unwrap();
     ready.rbox(&["volume", "rm", "other"]);
@@ -193,7 +195,7 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     assert_eq!(ready.rbox(&["volume", "prune", "-f"]), format!("Deleted Volumes:\n{unnamed}\nTotal reclaimed space: 0B\n"));
     ready.rbox(&["rm", "web"]);
     fs::write(ready.data("data").join("file"), vec![1; 100_000]).unwrap();
-    assert!(ready.rbox(&["system", "df"]).lines().any(|row| row.starts_with("Local Volumes   1       0        102kB")));
+    assert!(ready.rbox(&["system", "df"]).lines().any(|row| row.starts_with("Local Volumes   1         0         102kB")));
     assert_eq!(ready.rbox(&["volume", "prune", "-f", "--all"]), "Deleted Volumes:\ndata\n\nTotal reclaimed space: 102kB\n");
     assert_eq!(ready.volumes(), Vec::<String>::new());
     ready.user.check_store();
@@ -208,7 +210,7 @@ fn who_is_killed_while_filling_leaves_nothing_half() {
         let mount = format!("killed{number}:/bin");
         let filling = ready.data(&format!("killed{number}")).with_file_name("_filling");
         let copied = || fs::read_dir(&filling).map_or(0, Iterator::count);
-        let mut child = ready.command(&["-v", &mount], &["true"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = ready.command(&["--rm", "-v", &mount], &["true"]).stderr(Stdio::null()).spawn().unwrap();
         while child.try_wait().unwrap().is_none() && !(filling.exists() && copied() >= entries) {}
         let _ = child.kill();
         child.wait().unwrap();
@@ -222,7 +224,8 @@ fn who_is_killed_while_filling_leaves_nothing_half() {
 fn containers_that_begin_at_once_fill_a_volume_once() {
     let Some(ready) = Ready::new() else { return };
     let plain = ready.sh(&[], SURVEY);
-    let start = || ready.command(&["-v", "race:/srv/links"], &["sh", "-c", SURVEY]).stdout(Stdio::piped()).spawn().unwrap();
+    let start =
+        || ready.command(&["--rm", "-v", "race:/srv/links"], &["sh", "-c", SURVEY]).stdout(Stdio::piped()).spawn().unwrap();
     let children: Vec<_> = (0..8).map(|_| start()).collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
@@ -273,11 +276,11 @@ fn mounts_travel_as_far_as_was_asked_for() {
         done
         mount -t tmpfs tmpfs "$BASE/in"; touch "$BASE/in/host"
         for mode in rprivate rslave; do echo $mode $(rbox exec $mode ls /m/in); done
-        rrun --cap-add SYS_ADMIN -v "$BASE:/m:rshared" "$IMAGE" sh -c 'mount -t tmpfs tmpfs /m/out && touch /m/out/own'
+        rrun --rm --cap-add SYS_ADMIN -v "$BASE:/m:rshared" "$IMAGE" sh -c 'mount -t tmpfs tmpfs /m/out && touch /m/out/own'
         ls "$BASE/out"
         rbox rm -f rprivate rslave >/dev/null
         mount --make-private "$BASE"
-        rrun -v "$BASE:/m:shared" "$IMAGE" true || true"#;
+        rrun --rm -v "$BASE:/m:shared" "$IMAGE" true || true"#;
     let programs = super::tools::program_path("rrun");
     let path = format!("{}:{}", programs.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("unshare");
@@ -442,9 +445,12 @@ fn an_ordinary_user_s_volumes_and_copies_are_as_root_s() {
         let rbox = |args: &[&str]| ordinary.succeed("rbox", args);
         let mark = format!("MARK={}", ordinary.user.store().display());
         let mount = ["-v", "data:/var/lib/app"];
-        let look =
-            [&mount[..], &[&ready.image, "sh", "-c", "stat -c %u:%g /var/lib/app/new; cat /var/lib/app/new; ls /var/lib/app"]]
-                .concat();
+        let look = [
+            &["--rm"],
+            &mount[..],
+            &[&ready.image, "sh", "-c", "stat -c %u:%g /var/lib/app/new; cat /var/lib/app/new; ls /var/lib/app"],
+        ]
+        .concat();
         assert_eq!(ordinary.succeed("rrun", &look), format!("{owner}\nnew\nnew\nsub\n"));
         let words =
             [&["-d", "--name", "web", "-e", &mark][..], &mount, &["-v", "/own", &ready.image, "sh", "-c", POLITE]].concat();

@@ -3,6 +3,8 @@
 //! In there it is user 0 with every capability over what it makes; unpacking, overlay mounts and
 //! launching are then the same code as for root.
 
+mod shared;
+
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -16,6 +18,9 @@ use rustix::process::WaitOptions;
 use crate::error::{Attempt, Error, Result};
 use crate::launch::Mappings;
 use crate::sys;
+
+pub(crate) use shared::{Members, leave_store, stay};
+pub use shared::{enter_shared, leave};
 
 /// The largest `/etc/subuid` or `/etc/subgid` that is read.
 const SUBID_LIMIT_BYTES: u64 = 1 << 20;
@@ -103,7 +108,10 @@ pub(crate) fn mapping() -> Result<Mapping> {
         Ok(text.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum())
     };
     Ok(match (count("/proc/self/uid_map")?, count("/proc/self/gid_map")?) {
-        (1, _) => Mapping::Single { advice: "it was started with a single one" },
+        (1, _) => Mapping::Single {
+            advice: "this user had no ranges in /etc/subuid and /etc/subgid when the first of the containers that run was started; \
+                     stop them, and see that it has",
+        },
         (uids, gids) => Mapping::Full { uids, gids },
     })
 }
