@@ -4,6 +4,10 @@
 //! # Ask this host instead of Docker Hub.
 //! ["docker.io"]
 //! use = "http://127.0.0.1:5000"
+//!
+//! # Pull from the first of these that has it, else from the registry itself.
+//! ["quay.io"]
+//! mirrors = ["https://mirror.example", "http://127.0.0.1:5000"]
 //! ```
 //!
 //! Read from `$LONGSHORE_REGISTRIES`, else from `longshore/registries.toml` below the XDG configuration
@@ -22,6 +26,9 @@ const DOCKER_HUB_API: &str = "registry-1.docker.io";
 /// The longest configuration file read, in bytes.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
+/// Mirrors of one registry.
+const MIRRORS_LIMIT: usize = 16;
+
 /// Settings by registry name, `host[:port]` as references spell it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
@@ -31,7 +38,10 @@ pub struct Registries(BTreeMap<String, Settings>);
 #[serde(deny_unknown_fields)]
 struct Settings {
     /// `http://` or `https://`, and a host with an optional port.
-    r#use: String,
+    r#use: Option<String>,
+    /// The same, several.
+    #[serde(default)]
+    mirrors: Vec<String>,
 }
 
 /// Where requests go.
@@ -63,17 +73,35 @@ impl Registries {
         let bad = |why: String| Error::Config { path: path.display().to_string(), why };
         let registries: Self = toml::from_str(&read_text(path)?).map_err(|e| bad(e.to_string()))?;
         for (name, settings) in &registries.0 {
-            if parse_endpoint(&settings.r#use).is_none() {
-                let why = format!("use = {:?} of {name:?} must read http://host[:port] or https://host[:port]", settings.r#use);
-                return Err(bad(why));
+            if settings.mirrors.len() > MIRRORS_LIMIT {
+                return Err(bad(format!("{name:?} has more than {MIRRORS_LIMIT} mirrors")));
+            }
+            let urls = settings.r#use.iter().map(|url| ("use", url)).chain(settings.mirrors.iter().map(|url| ("mirrors", url)));
+            for (key, url) in urls {
+                if parse_endpoint(url).is_none() {
+                    return Err(bad(format!("{key}: {url:?} of {name:?} must read http://host[:port] or https://host[:port]")));
+                }
             }
         }
         Ok(registries)
     }
 
+    /// The hosts that are asked for what `registry` has, each with the name its credentials are kept under:
+    /// its own. The mirrors come first and the registry last.
+    pub(crate) fn hosts(&self, registry: &str) -> Vec<(Endpoint, String)> {
+        let settings = self.0.get(registry);
+        let own_name = |endpoint: Endpoint| (endpoint.clone(), endpoint.host);
+        let mirrors = settings.iter().flat_map(|settings| &settings.mirrors).filter_map(|url| parse_endpoint(url));
+        let last = match settings.and_then(|settings| parse_endpoint(settings.r#use.as_ref()?)) {
+            Some(instead) => own_name(instead),
+            None => (self.endpoint(registry), registry.to_owned()),
+        };
+        mirrors.map(own_name).chain([last]).collect()
+    }
+
     /// Where requests for `registry` go. Without a setting: over HTTPS, except to this machine itself.
     pub fn endpoint(&self, registry: &str) -> Endpoint {
-        if let Some(endpoint) = self.0.get(registry).and_then(|settings| parse_endpoint(&settings.r#use)) {
+        if let Some(endpoint) = self.0.get(registry).and_then(|settings| parse_endpoint(settings.r#use.as_ref()?)) {
             return endpoint;
         }
         if registry == longshore_runtime::name::DEFAULT_REGISTRY {
@@ -136,6 +164,26 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_are_asked_in_order_and_the_registry_last_each_with_its_own_credentials() {
+        let text = "[\"docker.io\"]\nmirrors = [\"https://m.example\", \"http://127.0.0.1:1\"]\n[\"quay.io\"]\nuse = \"https://q.example\"\n";
+        let registries = parse(text).unwrap();
+        let hosts = |registry| -> Vec<(String, String)> {
+            registries.hosts(registry).into_iter().map(|(endpoint, name)| (endpoint.base(), name)).collect()
+        };
+        let pair = |base: &str, name: &str| (base.to_owned(), name.to_owned());
+        assert_eq!(
+            hosts("docker.io"),
+            [
+                pair("https://m.example", "m.example"),
+                pair("http://127.0.0.1:1", "127.0.0.1:1"),
+                pair("https://registry-1.docker.io", "docker.io"),
+            ]
+        );
+        assert_eq!(hosts("quay.io"), [pair("https://q.example", "q.example")]);
+        assert_eq!(hosts("ghcr.io"), [pair("https://ghcr.io", "ghcr.io")]);
+    }
+
+    #[test]
     fn only_this_machine_is_spoken_to_in_the_clear() {
         let registries = Registries::default();
         for host in ["localhost:5000", "localhost", "127.0.0.1:1", "127.9.9.9", "[::1]:5000"] {
@@ -153,6 +201,8 @@ mod tests {
             "[\"docker.io\"]\nuse = \"127.0.0.1:5000\"",
             "[\"docker.io\"]\nuse = \"http://h/path\"",
             "[\"docker.io\"]\nmirror = \"x\"",
+            "[\"docker.io\"]\nmirrors = [\"http://h/path\"]",
+            "[\"docker.io\"]\nmirrors = \"http://h\"",
             "x",
         ] {
             assert!(matches!(parse(bad), Err(Error::Config { .. })), "{bad}");

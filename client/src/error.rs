@@ -1,6 +1,8 @@
 //! The crate's one error type.
 
 use std::fmt;
+use std::io;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -20,6 +22,8 @@ pub enum Error {
         host: String,
         /// The innermost cause.
         why: String,
+        /// Its kind: whether it may pass.
+        kind: io::ErrorKind,
     },
     /// The registry answered, and said no.
     #[error("{attempted} at registry {host}: {answer}")]
@@ -102,6 +106,8 @@ pub struct Answer {
     pub code: String,
     /// The first error's message.
     pub message: String,
+    /// How long it asks to be left alone.
+    pub retry_after: Option<Duration>,
 }
 
 /// Characters of a registry's message that are shown.
@@ -124,8 +130,8 @@ impl Answer {
         let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
         let short = |text: String| text.chars().take(MESSAGE_LIMIT).collect();
         match first {
-            Some(entry) => Self { status, code: short(entry.code), message: short(entry.message) },
-            None => Self { status, code: String::new(), message: String::new() },
+            Some(entry) => Self { status, code: short(entry.code), message: short(entry.message), retry_after: None },
+            None => Self { status, code: String::new(), message: String::new(), retry_after: None },
         }
     }
 }
@@ -149,6 +155,9 @@ impl fmt::Display for Answer {
         }
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
+        }
+        if let Some(wait) = self.retry_after.filter(|wait| !wait.is_zero()) {
+            write!(f, "; try again in {} seconds", wait.as_secs())?;
         }
         f.write_str(")")
     }

@@ -15,7 +15,7 @@ use crate::config::Registries;
 use crate::error::Result;
 use crate::progress::{PUSH, reporter};
 use crate::registry::Repository;
-use crate::transfer;
+use crate::transfer::{self, Destination, Neighbours};
 
 /// Upload an image to a registry
 ///
@@ -54,7 +54,9 @@ impl Push {
             print(|out| writeln!(out, "The push refers to repository [{}]", destination.name()))?;
         }
         let repository = Repository::new(&Registries::load()?, &destination);
-        transfer::push(&repository, &origin, destination.identifier(), self.jobs, &reporter(PUSH, self.quiet))?;
+        let neighbours = Neighbours::new(&store, &destination);
+        let to = Destination { reference: &destination, repository: &repository, neighbours };
+        transfer::push(&to, &origin, self.jobs, &reporter(PUSH, self.quiet))?;
         store.tell_image("push", &destination.familiar(), &destination.familiar_name(), &BTreeMap::new());
         print(|out| {
             if self.quiet {

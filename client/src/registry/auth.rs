@@ -7,13 +7,15 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use longshore_runtime::parallel::Cancel;
 use reqwest::Url;
 use serde::Deserialize;
 
+use super::host::{broken_off, said_no, unreachable};
 use super::http::Pool;
 use crate::config::Endpoint;
 use crate::credentials::{self, Credentials};
-use crate::error::{Answer, Error, Result};
+use crate::error::{Error, Result};
 
 /// The longest token answer read, in bytes.
 const TOKEN_LIMIT_BYTES: usize = 1 << 20;
@@ -61,8 +63,9 @@ impl Auth {
         self.headers.lock().unwrap_or_else(PoisonError::into_inner).get(&action).cloned()
     }
 
-    /// Answers the challenges of a 401; `false` when there is nothing (else) to offer.
-    pub(super) fn answer(&self, pool: &Pool, challenges: &[String], action: Action) -> Result<bool> {
+    /// Answers the challenges of a 401 to a request that had `sent` as its `Authorization`; `false` when there is
+    /// nothing else to offer.
+    pub(super) fn answer(&self, pool: &Pool, challenges: &[String], action: Action, sent: Option<&str>) -> Result<bool> {
         let parsed: Vec<Challenge> = challenges.iter().filter_map(|text| parse_challenge(text)).collect();
         let bearer = parsed.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         let value = match bearer.or(parsed.first()) {
@@ -73,8 +76,9 @@ impl Auth {
             None => None,
         };
         let Some(value) = value else { return Ok(false) };
-        let old = self.headers.lock().unwrap_or_else(PoisonError::into_inner).insert(action, value.clone());
-        Ok(old.is_none_or(|old| old != value))
+        let is_news = sent.is_none_or(|sent| sent != value);
+        self.headers.lock().unwrap_or_else(PoisonError::into_inner).insert(action, value);
+        Ok(is_news)
     }
 
     fn credentials(&self) -> Result<Option<Credentials>> {
@@ -113,8 +117,9 @@ impl Auth {
         if let Some(service) = service {
             query.push(("service", service.to_owned()));
         }
+        let cancel = Cancel::default();
         let mut answer = pool
-            .send(|client| match &credentials {
+            .send(&cancel, None, |client| match &credentials {
                 Some(Credentials::IdentityToken(token)) => {
                     query.extend([
                         ("grant_type", "refresh_token".into()),
@@ -138,12 +143,12 @@ impl Auth {
                     .build()
                 }
             })
-            .map_err(|e| Error::Unreachable { host: authority(&url), why: e.to_string() })?;
+            .map_err(|e| unreachable(&authority(&url), &e))?;
         let status = answer.status();
-        let body = answer.body(TOKEN_LIMIT_BYTES).map_err(|e| protocol(e.to_string()))?;
         if status != 200 {
-            return Err(Error::Refused { host: authority(&url), attempted: attempted(), answer: Answer::parse(status, &body) });
+            return Err(Error::Refused { host: authority(&url), attempted: attempted(), answer: said_no(&mut answer) });
         }
+        let body = answer.body(TOKEN_LIMIT_BYTES).map_err(|e| broken_off(&authority(&url), &e))?;
         // Not the parser's own message: it may quote the token.
         let token: Token =
             serde_json::from_slice(&body).map_err(|_| protocol("the token server's answer is not the JSON expected".into()))?;

@@ -5,18 +5,20 @@
 //! next request finds one open.
 
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use longshore_runtime::parallel::Cancel;
 use reqwest::redirect::Policy;
 use reqwest::{Request, Response};
 
-/// Until a connection stands.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use super::timing::Timing;
 
-/// Silence in the middle of a body or before an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long who waits for the network does not look whether it is still wanted.
+const CANCEL_LOOK: Duration = Duration::from_millis(100);
 
 /// Redirects followed one after another.
 const REDIRECTS_LIMIT: usize = 5;
@@ -31,12 +33,11 @@ struct Client {
 }
 
 impl Client {
-    fn new(plain: bool) -> io::Result<Self> {
+    fn new(plain: bool, timing: &Timing) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let builder = reqwest::Client::builder()
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .connect_timeout(timing.connect)
             .redirect(redirect_policy())
             .referer(false)
             .tcp_nodelay(true);
@@ -64,6 +65,7 @@ fn redirect_policy() -> Policy {
 /// Clients not in use now.
 pub(super) struct Pool {
     plain: bool,
+    timing: Timing,
     idle: Mutex<Vec<Client>>,
 }
 
@@ -75,26 +77,69 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// `plain`: no TLS will be spoken.
-    pub(super) fn new(plain: bool) -> Self {
-        Self { plain, idle: Mutex::default() }
+    pub(super) fn new(plain: bool, timing: Timing) -> Self {
+        Self { plain, timing, idle: Mutex::default() }
+    }
+
+    pub(super) fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request and waits for the answer's head.
-    pub(super) fn send(&self, build: impl FnOnce(&reqwest::Client) -> reqwest::Result<Request>) -> io::Result<Answer<'_>> {
+    /// Sends a request and waits for the answer's head. `sent` counts the bytes of its body as they go,
+    /// if there is one.
+    pub(super) fn send<'a>(
+        &'a self,
+        cancel: &'a Cancel<'a>,
+        sent: Option<&AtomicU64>,
+        build: impl FnOnce(&reqwest::Client) -> reqwest::Result<Request>,
+    ) -> io::Result<Answer<'a>> {
         let idle = self.idle().pop();
-        let client = idle.map_or_else(|| Client::new(self.plain), Ok)?;
-        let sent =
-            build(&client.client).and_then(|request| client.runtime.block_on(async { client.client.execute(request).await }));
-        match sent {
-            Ok(response) => Ok(Answer { pool: self, client: Some(client), response, chunk: Bytes::new() }),
+        let client = idle.map_or_else(|| Client::new(self.plain, &self.timing), Ok)?;
+        let limit = if sent.is_some() { self.timing.finish } else { self.timing.answer };
+        let answered = build(&client.client).map_err(|e| into_io(&e)).and_then(|request| {
+            let execute = client.client.execute(request);
+            client.runtime.block_on(watch(cancel, limit, sent, execute))
+        });
+        match answered {
+            Ok(response) => {
+                let stall = self.timing.stall;
+                Ok(Answer { pool: self, cancel, stall, client: Some(client), response: Some(response), chunk: Bytes::new() })
+            }
             Err(e) => {
                 self.idle().push(client);
-                Err(into_io(&e))
+                Err(e)
             }
+        }
+    }
+}
+
+/// Waits for `future` while it is wanted, and as long as bytes move or `limit` has not passed without any.
+async fn watch<T>(
+    cancel: &Cancel<'_>,
+    limit: Duration,
+    moved: Option<&AtomicU64>,
+    future: impl Future<Output = reqwest::Result<T>>,
+) -> io::Result<T> {
+    let mut future = pin!(future);
+    let moved_bytes = || moved.map_or(0, |moved| moved.load(Ordering::Relaxed));
+    let (mut since, mut seen_bytes) = (Instant::now(), moved_bytes());
+    loop {
+        if let Ok(done) = tokio::time::timeout(CANCEL_LOOK.min(limit), &mut future).await {
+            return done.map_err(|e| into_io(&e));
+        }
+        if cancel.is_set() {
+            return Err(io::Error::other("cancelled"));
+        }
+        if moved_bytes() != seen_bytes {
+            (since, seen_bytes) = (Instant::now(), moved_bytes());
+        }
+        if since.elapsed() >= limit {
+            let why = format!("nothing came for {:.1} seconds", since.elapsed().as_secs_f32());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
     }
 }
@@ -102,28 +147,33 @@ impl Pool {
 /// An answer whose body is read as it arrives.
 pub(super) struct Answer<'a> {
     pool: &'a Pool,
+    cancel: &'a Cancel<'a>,
+    stall: Duration,
+    /// `None` after the body's end.
     client: Option<Client>,
-    response: Response,
+    /// There until it is dropped.
+    response: Option<Response>,
     chunk: Bytes,
 }
 
 impl Answer<'_> {
     pub(super) fn status(&self) -> u16 {
-        self.response.status().as_u16()
+        self.response.as_ref().map_or(0, |response| response.status().as_u16())
     }
 
-    pub(super) fn url(&self) -> &reqwest::Url {
-        self.response.url()
+    pub(super) fn url(&self) -> Option<&reqwest::Url> {
+        self.response.as_ref().map(Response::url)
     }
 
     /// A header's value, if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
+        self.response.as_ref()?.headers().get(name)?.to_str().ok()
     }
 
     /// All values of a header that are text.
     pub(super) fn headers(&self, name: &str) -> Vec<String> {
-        self.response.headers().get_all(name).iter().filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
+        let values = self.response.iter().flat_map(|response| response.headers().get_all(name));
+        values.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
     }
 
     /// The body, at most `limit_bytes` of it and one more to show that there is more.
@@ -137,10 +187,13 @@ impl Answer<'_> {
 impl Read for Answer<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
-            let Some(client) = &self.client else { return Ok(0) };
-            match client.runtime.block_on(self.response.chunk()).map_err(|e| into_io(&e))? {
+            let (Some(client), Some(response)) = (&self.client, &mut self.response) else { return Ok(0) };
+            match client.runtime.block_on(watch(self.cancel, self.stall, None, response.chunk()))? {
                 Some(chunk) => self.chunk = chunk,
-                None => return Ok(0),
+                None => {
+                    self.pool.idle().extend(self.client.take());
+                    return Ok(0);
+                }
             }
         }
         let n = buffer.len().min(self.chunk.len());
@@ -151,17 +204,26 @@ impl Read for Answer<'_> {
 
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
+        drop(self.response.take());
         if let Some(client) = self.client.take() {
+            // Lets the connection's task see that nobody reads on, and close it: the other side must not
+            // wait for as long as this client is idle.
+            client.runtime.block_on(tokio::task::yield_now());
             self.pool.idle().push(client);
         }
     }
 }
 
 /// A request body read from `reader` as the connection takes it. The file is read on the client's own
-/// thread, which has nothing else to do meanwhile.
-pub(super) fn upload_body(reader: impl Read + Send + 'static, sent: impl Fn(u64) + Send + 'static) -> reqwest::Body {
+/// thread, which has nothing else to do meanwhile. `count` and `sent` are told of the bytes.
+pub(super) fn upload_body(
+    reader: impl Read + Send + 'static,
+    count: Arc<AtomicU64>,
+    sent: impl Fn(u64) + Send + 'static,
+) -> reqwest::Body {
     struct Chunks<R, F> {
         reader: R,
+        count: Arc<AtomicU64>,
         sent: F,
     }
     impl<R: Read, F: Fn(u64)> Iterator for Chunks<R, F> {
@@ -173,6 +235,7 @@ pub(super) fn upload_body(reader: impl Read + Send + 'static, sent: impl Fn(u64)
                 Ok(0) => None,
                 Ok(n) => {
                     chunk.truncate(n);
+                    self.count.fetch_add(n as u64, Ordering::Relaxed);
                     (self.sent)(n as u64);
                     Some(Ok(chunk.into()))
                 }
@@ -180,15 +243,25 @@ pub(super) fn upload_body(reader: impl Read + Send + 'static, sent: impl Fn(u64)
             }
         }
     }
-    reqwest::Body::wrap_stream(futures_util::stream::iter(Chunks { reader, sent }))
+    reqwest::Body::wrap_stream(futures_util::stream::iter(Chunks { reader, count, sent }))
 }
 
-/// The innermost cause: "connection refused" says more than "error sending request".
+/// The innermost cause: "connection refused" says more than "error sending request". Its kind tells what
+/// may pass from what will not: `InvalidInput` is a request that cannot be sent or a redirect that is
+/// refused, `InvalidData` TLS that fails.
 fn into_io(e: &reqwest::Error) -> io::Error {
-    let kind = if e.is_timeout() { io::ErrorKind::TimedOut } else { io::ErrorKind::Other };
+    let mut kind = io::ErrorKind::Other;
     let mut cause: &dyn std::error::Error = e;
     while let Some(deeper) = cause.source() {
         cause = deeper;
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            kind = io.kind();
+        }
+    }
+    if e.is_timeout() {
+        kind = io::ErrorKind::TimedOut;
+    } else if e.is_builder() || e.is_redirect() {
+        kind = io::ErrorKind::InvalidInput;
     }
     io::Error::new(kind, cause.to_string())
 }

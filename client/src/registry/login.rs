@@ -1,8 +1,11 @@
 //! Whether a registry takes somebody's credentials (distribution-spec end-1).
 
 use super::auth::{Action, Auth};
+use super::host::{said_no, unreachable};
 use super::http::Pool;
-use super::{ERROR_LIMIT_BYTES, error};
+use super::timing::Timing;
+use longshore_runtime::parallel::Cancel;
+
 use crate::config::Registries;
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
@@ -15,21 +18,22 @@ use crate::error::{Error, Result};
 pub fn log_in(registries: &Registries, registry: &str, credentials: &Credentials) -> Result<()> {
     let endpoint = registries.endpoint(registry);
     let host = endpoint.host.clone();
-    let (pool, url) = (Pool::new(endpoint.plain), format!("{}/v2/", endpoint.base()));
+    let (pool, url) = (Pool::new(endpoint.plain, Timing::from_environment()), format!("{}/v2/", endpoint.base()));
     let auth = Auth::with_credentials(registry, endpoint, credentials.clone());
+    let cancel = Cancel::default();
     let denied = || Error::Denied { host: host.clone() };
     let ask = |authorization: Option<String>| {
-        let sent = pool.send(|client| match authorization {
+        let sent = pool.send(&cancel, None, |client| match authorization {
             Some(value) => client.get(&url).header("authorization", value).build(),
             None => client.get(&url).build(),
         });
-        sent.map_err(|e| Error::Unreachable { host: host.clone(), why: e.to_string() })
+        sent.map_err(|e| unreachable(&host, &e))
     };
     let mut answer = ask(None)?;
     if answer.status() == 401 {
         let challenges = answer.headers("www-authenticate");
         drop(answer);
-        match auth.answer(&pool, &challenges, Action::LogIn) {
+        match auth.answer(&pool, &challenges, Action::LogIn, None) {
             Ok(true) => {}
             Ok(false) => return Err(denied()),
             Err(Error::Refused { answer, .. }) if matches!(answer.status, 401 | 403) => return Err(denied()),
@@ -44,10 +48,6 @@ pub fn log_in(registries: &Registries, registry: &str, credentials: &Credentials
     match answer.status() {
         200 => Ok(()),
         401 | 403 => Err(denied()),
-        status => {
-            let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
-            let answer = error::Answer::parse(status, &body);
-            Err(Error::Refused { host: host.clone(), attempted: "log in".into(), answer })
-        }
+        _ => Err(Error::Refused { host: host.clone(), attempted: "log in".into(), answer: said_no(&mut answer) }),
     }
 }

@@ -1,233 +1,234 @@
-//! The registry protocol, as a client speaks it (distribution-spec 1.1): one repository of one registry.
+//! The registry protocol, as a client speaks it (distribution-spec 1.1): one repository of one registry,
+//! and its mirrors.
+//!
+//! Everything that may pass is tried again here, so that an error of this module is final.
 
 mod auth;
+mod blob;
+mod host;
 mod http;
 mod login;
+mod retry;
+mod timing;
+mod upload;
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::Read;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use longshore_runtime::image::media_type;
+use longshore_runtime::image::{Descriptor, media_type};
 use longshore_runtime::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
+use longshore_runtime::parallel::Cancel;
+use longshore_runtime::source::{BlobReader, Resolved};
 use longshore_runtime::{RawManifest, Source};
-use reqwest::{Body, Client, RequestBuilder, Url};
 
-use self::auth::{Action, Auth, authority};
-use self::http::{Answer, Pool};
+use self::auth::Action;
+use self::blob::{Blob, Wanted};
+use self::host::{Host, broken_off};
+use self::http::Answer;
 pub use self::login::log_in;
-use crate::config::{Endpoint, Registries};
-use crate::error::{self, Error, Result};
+use self::retry::transient;
+use self::timing::Timing;
+use self::upload::Upload;
+pub use self::upload::{Content, Sent};
+use crate::config::Registries;
+use crate::error::{Error, Result};
 
-/// The longest error body read, in bytes.
-const ERROR_LIMIT_BYTES: usize = 16 << 10;
+/// How often a manifest that does not match its digest is asked for again.
+const WRONG_MANIFESTS_LIMIT: u32 = 3;
 
 /// One repository of a registry. Any number of threads may use it at once.
 #[derive(Debug)]
 pub struct Repository {
-    endpoint: Endpoint,
-    name: String,
-    /// `scheme://host/v2/name`
-    base: String,
-    pool: Pool,
-    auth: Auth,
+    /// The mirrors in order, and last the registry itself. What is pushed goes to the last.
+    hosts: Vec<Host>,
+    /// Who is asked for which blob, where some came wrong.
+    trust: Mutex<HashMap<Digest, Trust>>,
+    cancel: Cancel<'static>,
+}
+
+/// The hosts that are trusted with a blob. They are counted from the last, the registry itself.
+#[derive(Debug, Clone, Copy)]
+struct Trust {
+    trusted: usize,
+    /// The first of those that bytes came from.
+    served: usize,
 }
 
 impl Repository {
     /// The repository a reference names, reached as configured. Opens no connection yet.
     pub fn new(registries: &Registries, reference: &Reference) -> Self {
-        let endpoint = registries.endpoint(reference.registry());
-        let name = reference.repository().to_string();
-        Self {
-            base: format!("{}/v2/{name}", endpoint.base()),
-            pool: Pool::new(endpoint.plain),
-            auth: Auth::new(reference.registry(), endpoint.clone(), &name),
-            name,
-            endpoint,
-        }
+        let (timing, name) = (Timing::from_environment(), reference.repository().as_str());
+        let host = |(endpoint, credentials_of): (_, String)| Host::new(endpoint, &credentials_of, name, timing);
+        let hosts = registries.hosts(reference.registry()).into_iter().map(host).collect();
+        Self { hosts, trust: Mutex::default(), cancel: Cancel::default() }
     }
 
-    /// `host[:port]` the requests go to.
-    pub fn host(&self) -> &str {
-        &self.endpoint.host
+    fn registry(&self) -> &Host {
+        &self.hosts[self.hosts.len() - 1]
     }
 
-    /// The manifest or index under a tag or digest (end-3).
-    pub fn get_manifest(&self, identifier: &str) -> Result<RawManifest> {
-        let attempted = || format!("get manifest {identifier}");
-        let accept = media_type::MANIFESTS.join(", ");
-        let url = format!("{}/manifests/{identifier}", self.base);
-        let mut answer = self.send(Action::Pull, attempted, |client| client.get(&url).header("accept", &accept))?;
-        self.expect(&mut answer, &[200], attempted)?;
-        let media_type = answer.header("content-type").unwrap_or_default();
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| self.broken(&attempted(), e.to_string()))?;
-        if bytes.len() > MANIFEST_LIMIT_BYTES {
-            return Err(self.broken(&attempted(), "it is longer than 4 MiB".into()));
-        }
-        Ok(RawManifest { media_type, digest: Digest::of(&bytes), bytes })
-    }
-
-    /// A blob's bytes from `offset` on (end-2).
-    pub fn get_blob(&self, digest: &Digest, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let attempted = || format!("get blob {digest}");
-        let url = format!("{}/blobs/{digest}", self.base);
-        let mut answer = self.send(Action::Pull, attempted, |client| match offset {
-            0 => client.get(&url),
-            _ => client.get(&url).header("range", format!("bytes={offset}-")),
-        })?;
-        self.expect(&mut answer, &[200, 206], attempted)?;
-        if offset > 0 && answer.status() == 206 {
-            let range = answer.header("content-range").unwrap_or_default();
-            if !range.starts_with(&format!("bytes {offset}-")) {
-                return Err(self.broken(&attempted(), format!("asked for bytes from {offset}, it sent {range:?}")));
+    /// Asks the mirrors in order, once each, and then the registry, for as long as it takes.
+    fn at_any<'a, T>(&'a self, attempt: impl Fn(&'a Host) -> Result<T>) -> Result<T> {
+        let mirrors = &self.hosts[..self.hosts.len() - 1];
+        for mirror in mirrors.iter().filter(|mirror| !mirror.is_down()) {
+            match attempt(mirror) {
+                Ok(answered) => return Ok(answered),
+                Err(failure) if transient(&failure).is_some() => mirror.set_down(),
+                Err(_) => {}
             }
-        } else if offset > 0 {
-            // It does not do ranges and sends all of it: skip what is here already.
-            std::io::copy(&mut (&mut answer).take(offset), &mut std::io::sink())
-                .map_err(|e| self.broken(&attempted(), e.to_string()))?;
         }
-        Ok(Box::new(answer))
+        let registry = self.registry();
+        registry.retrying(&self.cancel, || attempt(registry))
+    }
+
+    /// The manifest or index a reference stands for (end-3).
+    pub fn get_manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        let attempted = || format!("get manifest {}", reference.identifier());
+        let wrong = Cell::new(0);
+        self.at_any(|host| {
+            let mut answer = self.ask_manifest(host, reference, &reqwest::Method::GET)?;
+            let media_type = media_type_of(&answer);
+            let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| broken_off(&host.endpoint.host, &e))?;
+            if bytes.len() > MANIFEST_LIMIT_BYTES {
+                return Err(host.broken(&attempted(), "it is longer than 4 MiB".into()));
+            }
+            let said = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
+            let is_other = reference.digest().cloned().or(said).is_some_and(|expected: Digest| {
+                let mut hasher = expected.algorithm().hasher();
+                hasher.update(&bytes);
+                hasher.finish() != expected
+            });
+            if is_other && !std::ptr::eq(host, self.registry()) {
+                return Err(host.broken(&attempted(), "it sent another".into()));
+            }
+            // A length that is too small cuts it off, and nothing else tells. What comes each time is what is there.
+            if is_other && wrong.replace(wrong.get() + 1) < WRONG_MANIFESTS_LIMIT {
+                return Err(broken_off(&host.endpoint.host, &std::io::Error::other("it is not what its digest promises")));
+            }
+            let raw = RawManifest { media_type, digest: Digest::of(&bytes), bytes };
+            Ok(raw)
+        })
+    }
+
+    /// The digest a reference stands for (end-3, as HEAD); `None` where only the manifest itself can tell.
+    fn head_manifest(&self, reference: &Reference) -> Result<Option<Resolved>> {
+        let asked = self.at_any(|host| {
+            let answer = self.ask_manifest(host, reference, &reqwest::Method::HEAD)?;
+            let digest = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
+            Ok(digest.map(|digest| Resolved { digest, media_type: media_type_of(&answer) }))
+        });
+        match asked {
+            // Some do without HEAD; what is really wrong the GET says better.
+            Err(Error::Refused { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn ask_manifest<'a>(&'a self, host: &'a Host, reference: &Reference, method: &reqwest::Method) -> Result<Answer<'a>> {
+        let attempted = || format!("get manifest {}", reference.identifier());
+        let url = format!("{}/manifests/{}", host.base, reference.identifier());
+        let accept = media_type::MANIFESTS.join(", ");
+        let build = |client: &reqwest::Client| client.request(method.clone(), &url).header("accept", &accept);
+        let mut answer = host.send(Action::Pull, &self.cancel, attempted, build)?;
+        host.expect(&mut answer, &[200], attempted)?;
+        Ok(answer)
+    }
+
+    fn get_blob<'a>(&'a self, blob: &Descriptor, wanted: Wanted, cancel: &'a Cancel<'a>) -> Result<Option<Blob<'a>>> {
+        let trusted = self.trust_in(&blob.digest, |trust| trust.trusted);
+        let opened = Blob::open(&self.hosts[self.hosts.len() - trusted..], blob, wanted, cancel)?;
+        if let Some(blob) = &opened {
+            self.trust_in(blob.digest(), |trust| trust.served = trust.served.max(blob.hosts_left()));
+        }
+        Ok(opened)
+    }
+
+    fn trust_in<T>(&self, blob: &Digest, look: impl FnOnce(&mut Trust) -> T) -> T {
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        look(trust.entry(blob.clone()).or_insert(Trust { trusted: self.hosts.len(), served: 1 }))
     }
 
     /// Whether a blob is there (end-2).
-    pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        let attempted = || format!("look for blob {digest}");
-        let url = format!("{}/blobs/{digest}", self.base);
-        let mut answer = self.send(Action::Push, attempted, |client| client.head(&url))?;
-        if answer.status() == 404 {
-            return Ok(false);
-        }
-        self.expect(&mut answer, &[200], attempted).map(|()| true)
+    pub fn has_blob(&self, digest: &Digest, cancel: &Cancel<'_>) -> Result<bool> {
+        upload::is_there(self.registry(), digest, cancel)
     }
 
-    /// Uploads a blob of `size` bytes in one stream (end-4a, end-6). `open` is called again if the bytes
-    /// must be sent again; `sent` is told how many bytes were handed to the connection.
+    /// Uploads a blob (end-4a, end-6), or has it mounted (end-11). `sent` is told how many bytes were handed
+    /// to the connection.
     pub fn put_blob<R: Read + Send + 'static>(
         &self,
-        digest: &Digest,
-        size: u64,
-        open: impl Fn() -> Result<R>,
+        content: &Content<'_, R>,
         sent: impl Fn(u64) + Clone + Send + 'static,
-    ) -> Result<()> {
-        let attempted = || format!("upload blob {digest}");
-        let start = format!("{}/blobs/uploads/", self.base);
-        let mut answer = self.send(Action::Push, attempted, |client| client.post(&start).header("content-length", "0"))?;
-        self.expect(&mut answer, &[202], attempted)?;
-        let mut location = self.location(&answer, attempted)?;
-        location.query_pairs_mut().append_pair("digest", digest.as_str());
-        // Drop the answer first: its connection carries the upload.
-        drop(answer);
-        let trusted = self.is_own(&location);
-        let put = |client: &Client| {
-            let request = client.put(location.clone()).header("content-type", "application/octet-stream");
-            request.header("content-length", size.to_string())
-        };
-        let mut answer =
-            self.send_body(Action::Push, trusted, attempted, put, || Ok(Some(http::upload_body(open()?, sent.clone()))))?;
-        self.expect(&mut answer, &[201], attempted)
+        cancel: &Cancel<'_>,
+    ) -> Result<Sent> {
+        Upload::new(self.registry(), content, sent, cancel).run()
     }
 
     /// Stores a manifest or index under a tag or digest (end-7), byte for byte.
     pub fn put_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<()> {
         let attempted = || format!("put manifest {identifier}");
-        let url = format!("{}/manifests/{identifier}", self.base);
-        let mut answer = self.send(Action::Push, attempted, |client| {
-            client.put(&url).header("content-type", &manifest.media_type).body(manifest.bytes.clone())
-        })?;
-        self.expect(&mut answer, &[201], attempted)?;
-        match answer.header("docker-content-digest") {
-            Some(digest) if digest != manifest.digest.as_str() => {
-                Err(self.broken(&attempted(), format!("it stored {digest:?} where {} was sent", manifest.digest)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Where an upload goes on. Another host is allowed by the specification; it gets no credentials
-    /// (CVE-2026-50151), and no plain HTTP where the registry speaks HTTPS.
-    fn location(&self, answer: &Answer<'_>, attempted: impl Fn() -> String) -> Result<Url> {
-        let location = answer.header("location").ok_or_else(|| self.broken(&attempted(), "its answer has no Location".into()))?;
-        let url = answer.url().join(location).map_err(|e| self.broken(&attempted(), format!("its Location is no URL: {e}")))?;
-        if url.scheme() == "https" || (self.endpoint.plain && url.scheme() == "http") {
-            Ok(url)
-        } else {
-            Err(self.broken(&attempted(), "its Location leads away from HTTPS; nothing was sent".into()))
-        }
-    }
-
-    fn is_own(&self, url: &Url) -> bool {
-        authority(url) == self.endpoint.host && (url.scheme() == "http") == self.endpoint.plain
-    }
-
-    fn send(
-        &self,
-        action: Action,
-        attempted: impl Fn() -> String,
-        build: impl Fn(&Client) -> RequestBuilder,
-    ) -> Result<Answer<'_>> {
-        self.send_body(action, true, attempted, build, || Ok(None))
-    }
-
-    /// Sends a request; answers one challenge and sends it again, its body made anew.
-    fn send_body(
-        &self,
-        action: Action,
-        trusted: bool,
-        attempted: impl Fn() -> String,
-        build: impl Fn(&Client) -> RequestBuilder,
-        body: impl Fn() -> Result<Option<Body>>,
-    ) -> Result<Answer<'_>> {
-        let mut retried = false;
-        loop {
-            let authorization = if trusted { self.auth.header(action) } else { None };
-            let body = body()?;
-            let sent = self.pool.send(|client| {
-                let mut request = build(client);
-                if let Some(body) = body {
-                    request = request.body(body);
+        let host = self.registry();
+        let url = format!("{}/manifests/{identifier}", host.base);
+        host.retrying(&self.cancel, || {
+            let mut answer = host.send(Action::Push, &self.cancel, attempted, |client| {
+                client.put(&url).header("content-type", &manifest.media_type).body(manifest.bytes.clone())
+            })?;
+            host.expect(&mut answer, &[201], attempted)?;
+            match answer.header("docker-content-digest") {
+                Some(digest) if digest != manifest.digest.as_str() => {
+                    Err(host.broken(&attempted(), format!("it stored {digest:?} where {} was sent", manifest.digest)))
                 }
-                if let Some(value) = authorization {
-                    request = request.header("authorization", value);
-                }
-                request.build()
-            });
-            let answer = sent.map_err(|e| Error::Unreachable { host: self.endpoint.host.clone(), why: e.to_string() })?;
-            if answer.status() != 401 || retried || !trusted {
-                return Ok(answer);
+                _ => Ok(()),
             }
-            let challenges = answer.headers("www-authenticate");
-            drop(answer);
-            retried = true;
-            if !self.auth.answer(&self.pool, &challenges, action)? {
-                let answer = error::Answer { status: 401, code: String::new(), message: String::new() };
-                return Err(self.refused(&attempted(), answer));
-            }
-        }
+        })
     }
+}
 
-    fn expect(&self, answer: &mut Answer<'_>, statuses: &[u16], attempted: impl Fn() -> String) -> Result<()> {
-        let status = answer.status();
-        if statuses.contains(&status) {
-            return Ok(());
-        }
-        let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
-        Err(self.refused(&attempted(), error::Answer::parse(status, &body)))
-    }
-
-    fn refused(&self, attempted: &str, answer: error::Answer) -> Error {
-        Error::Refused { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), answer }
-    }
-
-    fn broken(&self, attempted: &str, why: String) -> Error {
-        Error::Protocol { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), why }
-    }
+/// The `Content-Type` without parameters.
+fn media_type_of(answer: &Answer<'_>) -> String {
+    let media_type = answer.header("content-type").unwrap_or_default();
+    media_type.split(';').next().unwrap_or_default().trim().to_owned()
 }
 
 impl Source for Repository {
     fn manifest(&self, reference: &Reference) -> longshore_runtime::Result<RawManifest> {
-        Ok(self.get_manifest(reference.identifier())?)
+        Ok(self.get_manifest(reference)?)
     }
 
-    fn blob(&self, _: &Reference, digest: &Digest, offset: u64) -> longshore_runtime::Result<Box<dyn Read + Send + '_>> {
-        Ok(self.get_blob(digest, offset)?)
+    fn resolve(&self, reference: &Reference) -> longshore_runtime::Result<Option<Resolved>> {
+        Ok(self.head_manifest(reference)?)
+    }
+
+    fn blob<'a>(
+        &'a self,
+        _: &Reference,
+        blob: &Descriptor,
+        offset: u64,
+        cancel: &'a Cancel<'a>,
+    ) -> longshore_runtime::Result<BlobReader<'a>> {
+        let opened = self.get_blob(blob, Wanted::From(offset), cancel)?;
+        Ok(opened.map_or_else(|| Box::new(std::io::empty()) as BlobReader<'a>, |bytes| Box::new(bytes)))
+    }
+
+    fn blob_range<'a>(
+        &'a self,
+        _: &Reference,
+        blob: &Descriptor,
+        range: Range<u64>,
+        cancel: &'a Cancel<'a>,
+    ) -> longshore_runtime::Result<Option<BlobReader<'a>>> {
+        let opened = self.get_blob(blob, Wanted::Range(range), cancel)?;
+        Ok(opened.map(|bytes| Box::new(bytes) as BlobReader<'a>))
+    }
+
+    fn distrust(&self, blob: &Digest) -> bool {
+        self.trust_in(blob, |trust| {
+            let others = trust.served - 1;
+            *trust = Trust { trusted: others.max(1), served: 1 };
+            others > 0
+        })
     }
 }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::Compression;
@@ -17,8 +16,9 @@ use super::archive::{Archive, MAGIC_BYTES, is_compressed};
 use crate::error::{Attempt, Error, Result};
 use crate::image::{CONFIG_LIMIT_BYTES, ImageConfig, media_type, parse_own};
 use crate::name::{Algorithm, Digest, Hasher, MANIFEST_LIMIT_BYTES, Reference};
+use crate::parallel::{self, Cancel};
 use crate::source::RawManifest;
-use crate::{parallel, unpack};
+use crate::unpack;
 
 /// Layers compressed at the same time.
 const COMPRESSION_JOBS: usize = 2;
@@ -137,7 +137,7 @@ pub(super) fn choose<'a>(images: &'a [SavedImage], reference: Option<&str>) -> R
 
 fn compress_all(archive: &Archive, layers: &[String], diff_ids: &[Digest], scratch: &Path) -> Result<Vec<Layer>> {
     let compressed: Mutex<BTreeMap<usize, Layer>> = Mutex::default();
-    parallel::for_each(layers, COMPRESSION_JOBS, &AtomicBool::new(false), |at, path| {
+    parallel::for_each(layers, COMPRESSION_JOBS, &Cancel::default(), |at, path| {
         let layer = layer(archive, path, &diff_ids[at], scratch)?;
         compressed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, layer);
         Ok::<(), Error>(())

@@ -22,7 +22,8 @@ pub use self::load::{Input, each_in_archive};
 use crate::error::{Attempt, Error, Result};
 use crate::image::{Descriptor, Index, parse_own};
 use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
-use crate::source::{RawManifest, Source};
+use crate::parallel::Cancel;
+use crate::source::{BlobReader, RawManifest, Source};
 use crate::store::{Image, Store};
 
 /// An image named by where it lies, as skopeo and podman write it.
@@ -96,9 +97,9 @@ impl Source for Origin {
         }
     }
 
-    fn blob(&self, _: &Reference, digest: &Digest, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let (mut bytes, _) = Self::blob(self, digest)?;
-        io::copy(&mut bytes.by_ref().take(offset), &mut io::sink()).attempt(|| format!("read blob {digest}"))?;
+    fn blob<'a>(&'a self, _: &Reference, blob: &Descriptor, offset: u64, _: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
+        let (mut bytes, _) = Self::blob(self, &blob.digest)?;
+        io::copy(&mut bytes.by_ref().take(offset), &mut io::sink()).attempt(|| format!("read blob {}", blob.digest))?;
         Ok(bytes)
     }
 }

@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
-use super::resume::Resuming;
+use super::crew::Transfer;
+use super::download::Download;
+use super::partial::Partial;
 use super::{Job, verify};
 use crate::error::{Attempt, Error, Result};
 use crate::image::Descriptor;
@@ -15,6 +18,9 @@ use crate::name::Digest;
 use crate::progress::LayerEvent;
 use crate::store::NewLayer;
 use crate::{erofs, files};
+
+/// How often a layer is fetched that is wrong when it is here: from a few mirrors, and from its registry.
+const ATTEMPTS_LIMIT: usize = 4;
 
 /// A layer that is unpacked but has directories its archive does not describe: they take their
 /// metadata from the layers below before it is put in place.
@@ -54,7 +60,7 @@ pub(super) fn fetch(job: &Job<'_>, at: usize, descriptor: &Descriptor, diff_id: 
         discard(&partial_path);
         let path = job.store.blob_path(&descriptor.digest);
         let blob = File::open(&path).attempt(|| format!("open {}", path.display()))?;
-        layer.unpack(blob)?
+        layer.unpack(blob, 0)?
     } else {
         layer.receive()?
     };
@@ -86,47 +92,72 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Fetches and, unless the layer is here under another compression, unpacks in the same pass.
+    /// Fetches the blob and puts it in place, and unpacks it in the same pass. What turns out wrong although
+    /// it was not fetched in one piece, or may come from elsewhere, is fetched once more from its beginning.
     fn receive(&self) -> Result<Option<Unadopted>> {
-        let mut bytes = Resuming::new(self.job, self.descriptor, self.partial)?;
-        let received = if self.job.store.has_layer(self.diff_id) {
-            hash(&mut bytes, self.descriptor).and_then(|got| self.verify_blob(got)).map(|()| None)
-        } else {
-            self.unpack(&mut bytes)
-        };
-        match (received, bytes.take_failure()) {
-            (Ok(unadopted), _) => {
-                let blob = self.job.store.blob_path(&self.descriptor.digest);
-                std::fs::rename(self.partial_path, &blob).attempt(|| format!("put {} in place", blob.display()))?;
-                Ok(unadopted)
+        let partial = Partial::new(self.partial, self.partial_path, self.descriptor.size);
+        for attempt in 0..ATTEMPTS_LIMIT {
+            let here = partial.load()?;
+            let is_pieced = !here.is_empty();
+            self.report_start(&here);
+            match self.receive_once(&partial, here, attempt) {
+                Ok(unadopted) => {
+                    partial.place(&self.job.store.blob_path(&self.descriptor.digest))?;
+                    return Ok(unadopted);
+                }
+                Err(e @ (Error::Mismatch { .. } | Error::Invalid { .. })) => {
+                    partial.clear()?;
+                    let is_blob = matches!(&e, Error::Mismatch { expected, .. } if *expected == self.descriptor.digest);
+                    let again = is_blob && (self.job.source.distrust(&self.descriptor.digest) || is_pieced);
+                    if !again || attempt + 1 == ATTEMPTS_LIMIT {
+                        discard(self.partial_path);
+                        return Err(e);
+                    }
+                }
+                // What arrived so far is good as far as anybody knows: kept, to be resumed.
+                Err(e) => return Err(e),
             }
-            // What arrived so far is good as far as anybody knows: kept, to be resumed.
-            (Err(_), Some(failure)) => Err(failure),
-            (Err(e @ Error::Invalid { .. }), None) => Err(self.blame(e, bytes)),
-            (Err(e @ Error::Mismatch { .. }), None) => {
-                discard(self.partial_path);
-                Err(e)
-            }
-            (Err(e), None) => Err(e),
         }
+        Err(Error::invalid(format_args!("layer {}", self.descriptor.digest), "no source has it as its digest promises"))
+    }
+
+    fn report_start(&self, here: &[Range<u64>]) {
+        let resumed_bytes = here.iter().map(|range| range.end - range.start).sum();
+        let started = LayerEvent::Started { total_bytes: self.descriptor.size, resumed_bytes };
+        self.job.progress.layer(&self.descriptor.digest, started);
+    }
+
+    /// Fetches and, unless the layer is here under another compression, unpacks in the same pass.
+    fn receive_once(&self, partial: &Partial<'_>, here: Vec<Range<u64>>, attempt: usize) -> Result<Option<Unadopted>> {
+        let transfer = Transfer::new(self.job, self.descriptor, partial, here);
+        std::thread::scope(|scope| {
+            let mut bytes = Download::new(&transfer, scope);
+            let received = if self.job.store.has_layer(self.diff_id) {
+                hash(&mut bytes, self.descriptor).and_then(|got| self.verify_blob(got)).map(|()| None)
+            } else {
+                self.unpack(&mut bytes, attempt)
+            };
+            match (received, bytes.take_failure()) {
+                (Ok(unadopted), _) => Ok(unadopted),
+                (Err(_), Some(failure)) => Err(failure),
+                (Err(e @ Error::Invalid { .. }), None) => Err(self.blame(e, bytes)),
+                (Err(e), None) => Err(e),
+            }
+        })
     }
 
     /// Whether undecodable bytes are the fault of the transfer (their digest is wrong) or of the image.
-    fn blame(&self, malformed: Error, mut rest: Resuming<'_>) -> Error {
+    fn blame(&self, malformed: Error, mut rest: Download<'_, '_>) -> Error {
         let verdict = io::copy(&mut rest, &mut io::sink())
             .and_then(|_| File::open(self.partial_path))
             .attempt(|| "verify a layer that cannot be unpacked")
-            .and_then(|whole| hash(whole, self.descriptor))
+            .and_then(|whole| hash(whole.take(self.descriptor.size), self.descriptor))
             .and_then(|got| self.verify_blob(got));
-        if let Some(failure) = rest.take_failure() {
-            return failure;
-        }
-        discard(self.partial_path);
-        verdict.err().unwrap_or(malformed)
+        rest.take_failure().or(verdict.err()).unwrap_or(malformed)
     }
 
-    fn unpack(&self, compressed: impl Read + Send) -> Result<Option<Unadopted>> {
-        let name = format!("layer-{}", self.at);
+    fn unpack(&self, compressed: impl Read + Send, attempt: usize) -> Result<Option<Unadopted>> {
+        let name = format!("layer-{}-{attempt}", self.at);
         let algorithms = (self.descriptor.digest.algorithm(), self.diff_id.algorithm());
         let layer = NewLayer::unpack(self.job.form, self.job.lease, &name, compressed, algorithms, &self.job.options.unpack)
             .map_err(|e| match e {

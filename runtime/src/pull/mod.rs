@@ -1,18 +1,25 @@
 //! Pulling: from a [`Source`] into the store, verified and unpacked in one pass over the bytes.
 
+mod crew;
+mod download;
 mod layer;
-mod resume;
+mod manifest;
+mod pace;
+mod partial;
+mod plan;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
+use self::manifest::Documents;
 use crate::error::{Error, Result};
-use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Document, ImageConfig, Manifest};
-use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Platform, Reference};
+use crate::image::{ImageConfig, Manifest};
+use crate::name::{Digest, Platform, Reference};
+use crate::parallel::Cancel;
 use crate::progress::Progress;
-use crate::source::{RawManifest, Source};
+use crate::source::Source;
 use crate::store::{LayerForm, Lease, Store};
-use crate::{files, parallel, unpack};
+use crate::{parallel, unpack};
 
 /// Layers fetched and unpacked at the same time unless told otherwise.
 pub const DEFAULT_JOBS: usize = 4;
@@ -57,12 +64,13 @@ pub fn pull(
     progress: &dyn Progress,
 ) -> Result<Pulled> {
     let lease = store.lease()?;
-    let resolved = fetch_manifest(source, reference)?;
-    let (raw, manifest) = choose_image(source, reference, &resolved, &options.platform)?;
+    let documents = Documents { store, source, reference };
+    let resolved = documents.resolve()?;
+    let (raw, manifest) = documents.choose_image(&resolved, &options.platform)?;
     let layers = || manifest.layers.iter();
     lease.add([&resolved.digest, &raw.digest, &manifest.config.digest].into_iter().chain(layers().map(|layer| &layer.digest)))?;
 
-    let config_bytes = fetch_config(store, source, reference, &manifest.config)?;
+    let config_bytes = documents.config(&manifest.config)?;
     let config = ImageConfig::parse(&config_bytes)?;
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
@@ -82,7 +90,17 @@ pub fn pull(
         LayerForm::choose(options.form, &lease, options.unpack.userxattr)?
     };
     fetch_layers(
-        &Job { store, source, reference, options, progress, lease: &lease, form, cancelled: AtomicBool::new(false) },
+        &Job {
+            store,
+            source,
+            reference,
+            options,
+            progress,
+            lease: &lease,
+            form,
+            helpers: AtomicUsize::new(0),
+            cancel: Cancel::default(),
+        },
         &manifest,
         diff_ids,
     )?;
@@ -105,73 +123,20 @@ struct Job<'a> {
     lease: &'a Lease,
     /// What layers become.
     form: LayerForm,
+    /// How many connections beyond one a layer there are.
+    helpers: AtomicUsize,
     /// Set by the first layer that fails.
-    cancelled: AtomicBool,
+    cancel: Cancel<'a>,
 }
 
 fn fetch_layers(job: &Job<'_>, manifest: &Manifest, diff_ids: &[Digest]) -> Result<()> {
     let unadopted = Mutex::new(Vec::new());
-    parallel::for_each(&manifest.layers, job.options.jobs, &job.cancelled, |at, descriptor| {
+    parallel::for_each(&manifest.layers, job.options.jobs, &job.cancel, |at, descriptor| {
         let layer = layer::fetch(job, at, descriptor, &diff_ids[at])?;
         unadopted.lock().unwrap_or_else(PoisonError::into_inner).extend(layer);
         Ok(())
     })?;
     layer::adopt(job, unadopted.into_inner().unwrap_or_else(PoisonError::into_inner), diff_ids)
-}
-
-/// The image for `platform`: the document itself, or the one an index names.
-fn choose_image(
-    source: &dyn Source,
-    reference: &Reference,
-    resolved: &RawManifest,
-    platform: &Platform,
-) -> Result<(RawManifest, Manifest)> {
-    let index = match Document::parse(&resolved.media_type, &resolved.bytes)? {
-        Document::Image(manifest) => return Ok((resolved.clone(), manifest)),
-        Document::Index(index) => index,
-    };
-    let entry = index.choose(platform).ok_or_else(|| Error::NotFound {
-        what: format!("image {reference} for {platform}"),
-        hint: format!("it is made for {}; choose one with --platform", index.platforms()),
-    })?;
-    let raw = fetch_manifest(source, &reference.with_digest(entry.digest.clone()))?;
-    match Document::parse(&raw.media_type, &raw.bytes)? {
-        Document::Image(manifest) => Ok((raw, manifest)),
-        Document::Index(_) => Err(Error::invalid(format_args!("image {reference}"), "its index names another index")),
-    }
-}
-
-/// A manifest whose own bytes, not a header, match the digest asked for (GHSA-qv35).
-fn fetch_manifest(source: &dyn Source, reference: &Reference) -> Result<RawManifest> {
-    let raw = source.manifest(reference)?;
-    if raw.bytes.len() > MANIFEST_LIMIT_BYTES {
-        return Err(Error::invalid(format_args!("manifest of {reference}"), "it is longer than 4 MiB"));
-    }
-    if let Some(expected) = reference.digest() {
-        let mut hasher = expected.algorithm().hasher();
-        hasher.update(&raw.bytes);
-        verify(|| format!("manifest of {reference}"), expected, hasher.finish())?;
-        return Ok(RawManifest { digest: expected.clone(), ..raw });
-    }
-    Ok(raw)
-}
-
-fn fetch_config(store: &Store, source: &dyn Source, reference: &Reference, config: &Descriptor) -> Result<Vec<u8>> {
-    if store.has_blob(&config.digest) {
-        return files::read_bounded(&store.blob_path(&config.digest), CONFIG_LIMIT_BYTES);
-    }
-    let what = || format!("configuration of {reference}");
-    if config.size > CONFIG_LIMIT_BYTES {
-        return Err(Error::invalid(what(), "it is longer than 8 MiB"));
-    }
-    let mut bytes = Vec::new();
-    let reader = source.blob(reference, &config.digest, 0)?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(reader, config.size), &mut bytes)
-        .map_err(|e| Error::io(format_args!("fetch {}", what()), e))?;
-    let mut hasher = config.digest.algorithm().hasher();
-    hasher.update(&bytes);
-    verify(what, &config.digest, hasher.finish())?;
-    Ok(bytes)
 }
 
 fn verify(what: impl FnOnce() -> String, expected: &Digest, got: Digest) -> Result<()> {

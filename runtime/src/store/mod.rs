@@ -117,11 +117,11 @@ impl Store {
         blob_bytes + self.layer_disk_bytes(digest)
     }
 
-    /// The lengths in bytes of downloads that stopped and can be resumed.
+    /// The bytes on disk of downloads that stopped and can be resumed.
     pub fn partial_downloads(&self) -> Result<Vec<u64>> {
         let dir = self.root.join("partial");
         let entries = std::fs::read_dir(&dir).attempt(|| format!("read {}", dir.display()))?;
-        Ok(entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).collect())
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.blocks() * 512)).collect())
     }
 
     /// Removes downloads that stopped, but not those that go on just now. Gives how many bytes they took.
@@ -131,7 +131,7 @@ impl Store {
         let mut bytes = 0;
         for path in entries.flatten().map(|entry| entry.path()) {
             if let Some(file) = files::lock_path(&path, FlockOperation::NonBlockingLockExclusive)? {
-                bytes += file.metadata().map_or(0, |metadata| metadata.len());
+                bytes += file.metadata().map_or(0, |metadata| metadata.blocks() * 512);
                 std::fs::remove_file(&path).attempt(|| format!("remove {}", path.display()))?;
             }
         }

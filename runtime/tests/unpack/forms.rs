@@ -1,7 +1,7 @@
 //! Layers of the store in either form: pulled, converted, killed while converted, used, removed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,8 +9,10 @@ use std::process::{Command, Stdio};
 use longshore_runtime::image::Descriptor;
 use longshore_runtime::launch::Rootfs;
 use longshore_runtime::name::{Digest, Platform, Reference};
+use longshore_runtime::parallel::Cancel;
 use longshore_runtime::progress::{LayerEvent, Progress};
 use longshore_runtime::pull::{Options, pull};
+use longshore_runtime::source::BlobReader;
 use longshore_runtime::store::LayerForm::{self, Directory, Erofs};
 use longshore_runtime::{Error, RawManifest, Result, Source, Store, erofs};
 use tempfile::TempDir;
@@ -61,8 +63,8 @@ impl Source for Hosted {
         Ok(self.manifest.clone())
     }
 
-    fn blob(&self, _: &Reference, digest: &Digest, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
-        Ok(Box::new(&self.blobs[digest][offset as usize..]))
+    fn blob<'a>(&'a self, _: &Reference, blob: &Descriptor, offset: u64, _: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
+        Ok(Box::new(&self.blobs[&blob.digest][offset as usize..]))
     }
 }
 

@@ -5,6 +5,7 @@
 
 #[path = "../../../runtime/tests/needs/mod.rs"]
 pub mod needs;
+pub mod proxy;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod archives;
+mod bad_network;
 #[path = "../common/mod.rs"]
 mod common;
 mod courses;

@@ -1,5 +1,6 @@
 //! Pulling: resuming, verifying, refusing, and what is left when it fails.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -176,6 +177,111 @@ fn pulls_of_the_same_image_at_the_same_time_fetch_it_once() {
     let path = format!("/v2/app/blobs/{}", image.layers[0].digest());
     assert_eq!(double.requests().iter().filter(|request| request.path == path).count(), 1);
     user.check_store();
+}
+
+#[test]
+fn a_pull_of_what_is_here_costs_one_head_and_of_a_pinned_digest_nothing() {
+    let (double, user) = (Double::start(), User::new());
+    let image = small();
+    double.host("app", "1", &image);
+    let digest = image.manifest.digest();
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [{
+        "mediaType": image.manifest.media_type, "digest": digest, "size": image.manifest.bytes.len(),
+        "platform": { "os": "linux", "architecture": Platform::host().architecture },
+    }] });
+    let index_digest = Digest::of(index.to_string().as_bytes());
+    let told = |answer: Answer, digest: &Digest| answer.header("docker-content-digest", digest.as_str());
+    let manifest = Answer::new(200, image.manifest.bytes.clone()).header("content-type", image.manifest.media_type);
+    double.on("/v2/app/manifests/1", told(manifest, &digest));
+    double.on("/v2/app/manifests/all", told(Answer::new(200, index.to_string()).header("content-type", INDEX), &index_digest));
+    let asked_for = |tag: &str| {
+        let name = format!("{}/app:{tag}", double.address);
+        user.succeed("rpull", &[&name]);
+        let before = double.requests().len();
+        assert!(user.succeed("rpull", &[&name]).contains("Image is up to date"));
+        double.requests()[before..].iter().map(|request| format!("{} {}", request.method, request.path)).collect::<Vec<_>>()
+    };
+    assert_eq!(asked_for("1"), ["HEAD /v2/app/manifests/1"]);
+    assert_eq!(asked_for("all"), ["HEAD /v2/app/manifests/all"]);
+
+    let before = double.requests().len();
+    user.succeed("rpull", &[&format!("{}/app@{digest}", double.address)]);
+    assert_eq!(double.requests().len(), before, "a digest stands for what is here");
+
+    // Who knows no HEAD, or says no digest, is asked for the manifest.
+    double.on("HEAD /v2/app/manifests/1", Answer::new(405, ""));
+    assert_eq!(asked_for("1"), ["HEAD /v2/app/manifests/1", "GET /v2/app/manifests/1"]);
+    double.on("HEAD /v2/app/manifests/1", Answer::new(200, ""));
+    assert_eq!(asked_for("1"), ["HEAD /v2/app/manifests/1", "GET /v2/app/manifests/1"]);
+}
+
+/// Writes that `registry` has these mirrors.
+fn use_mirrors(user: &User, registry: &str, mirrors: &[&str]) {
+    let dir = user.home().join(".config/longshore");
+    std::fs::create_dir_all(&dir).unwrap();
+    let urls: Vec<String> = mirrors.iter().map(|address| format!("\"http://{address}\"")).collect();
+    std::fs::write(dir.join("registries.toml"), format!("[\"{registry}\"]\nmirrors = [{}]\n", urls.join(", "))).unwrap();
+}
+
+#[test]
+fn the_first_mirror_that_has_it_is_used_and_the_registry_where_none_has() {
+    let (registry, user) = (Double::start(), User::new());
+    let (empty, broken, good) = (Double::start(), Double::start(), Double::start());
+    let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let image = small();
+    for host in [&registry, &good] {
+        host.host("app", "1", &image);
+    }
+    broken.on("/v2/app/manifests/1", Answer::new(503, ""));
+    use_mirrors(&user, &registry.address, &[&refusing, &empty.address, &broken.address, &good.address]);
+    let name = format!("{}/app:1", registry.address);
+    user.succeed("rpull", &[&name]);
+    assert_eq!(registry.requests().len(), 0, "a mirror has it all");
+    assert!(empty.requests().len() > 1 && broken.requests().len() == 1, "who is down is asked once");
+
+    // One layer is not there, another is something else.
+    user.succeed("rbox", &["rmi", &name]);
+    let path = |at: usize| format!("/v2/app/blobs/{}", image.layers[at].digest());
+    good.on(path(0), Answer::new(404, ""));
+    let mut wrong = image.layers[1].bytes.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    good.on(path(1), Answer::new(200, wrong));
+    user.succeed("rpull", &[&name]);
+    user.check_store();
+    let asked = || registry.requests().into_iter().map(|request| request.path).collect::<BTreeSet<_>>();
+    assert_eq!(asked(), BTreeSet::from([path(0), path(1)]));
+
+    // It is cut off.
+    user.succeed("rbox", &["rmi", &name]);
+    let config = format!("/v2/app/blobs/{}", image.config.digest());
+    good.on(&config, Answer { cut: Some((0, u32::MAX)), ..Answer::new(200, image.config.bytes.clone()) });
+    user.succeed("rpull", &[&name]);
+    user.check_store();
+    assert!(asked().contains(&config));
+}
+
+#[test]
+fn credentials_are_each_hosts_own_and_never_cross() {
+    // Other addresses: other hosts.
+    let (registry, mirror) = (Double::start(), Double::start_on("127.0.0.3:0"));
+    let user = User::new();
+    let docker = user.home().join(".docker");
+    std::fs::create_dir(&docker).unwrap();
+    let auths = json!({ "auths": {
+        registry.address.clone(): { "auth": "cmVnaXN0cnk6b25l" }, mirror.address.clone(): { "auth": "bWlycm9yOnR3bw==" },
+    } });
+    std::fs::write(docker.join("config.json"), auths.to_string()).unwrap();
+    use_mirrors(&user, &registry.address, &[&mirror.address]);
+    for host in [&registry, &mirror] {
+        let challenge = Answer::new(401, "").header("www-authenticate", "Basic realm=\"x\"");
+        host.on("/v2/app/manifests/1", challenge);
+    }
+    user.fail("rpull", &[&format!("{}/app:1", registry.address)]);
+    let sent = |host: &Double| -> Vec<String> {
+        host.requests().into_iter().filter_map(|mut request| request.headers.remove("authorization")).collect()
+    };
+    assert_eq!(sent(&registry), ["Basic cmVnaXN0cnk6b25l"]);
+    assert_eq!(sent(&mirror), ["Basic bWlycm9yOnR3bw=="]);
 }
 
 /// Asserts that pulling fails with `expected` in the message and leaves no image and no layer.

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::common::needs::installed;
+use super::common::proxy::{Fault, Passed, Proxy, Weather};
 use super::common::{OCI_INDEX, Rhub};
 use super::double::{Answer, Double};
 use super::image::{Blob, INDEX, Image, tar, write_layout};
@@ -130,6 +131,94 @@ fn what_cannot_be_pushed_is_said_clearly() {
     assert!(user.fail("rpush", &[&source, &destination]).contains("No such file"));
     assert_eq!(rhub.get("/v2/app/manifests/1").status, 404, "no tag appears before everything below it is there");
     assert!(user.fail("rpush", &["oci-archive:/dev/null", &destination]).contains("oci-layout"));
+}
+
+/// A registry behind a proxy, and an image in a layout.
+struct Behind {
+    rhub: Rhub,
+    proxy: Proxy,
+    user: User,
+    image: Image,
+    layout: tempfile::TempDir,
+    _data: tempfile::TempDir,
+}
+
+impl Behind {
+    fn new(image: Image, weather: Weather) -> Self {
+        let (data, layout) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let rhub = Rhub::start(data.path());
+        let proxy = Proxy::start(&rhub.address, weather);
+        image.write_layout(layout.path(), "1");
+        Self { rhub, proxy, user: User::new(), image, layout, _data: data }
+    }
+
+    fn push(&self, repository: &str) {
+        let (from, to) = (format!("oci:{}", self.layout.path().display()), format!("{}/{repository}:1", self.proxy.address));
+        let output = self.user.command("rpush", &[&from, &to]).env("LONGSHORE_TEST_TIMING", "stall=2000,backoff=4").output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", super::tools::stderr(&output));
+        self.has(repository);
+    }
+
+    fn has(&self, repository: &str) {
+        assert_eq!(self.rhub.get(&format!("/v2/{repository}/manifests/1")).body, self.image.manifest.bytes);
+        for blob in self.image.blobs() {
+            assert_eq!(self.rhub.get(&format!("/v2/{repository}/blobs/{}", blob.digest())).body, blob.bytes);
+        }
+    }
+
+    fn requests(&self, method: &str) -> Vec<Passed> {
+        self.proxy.passed().into_iter().filter(|passed| passed.method == method).collect()
+    }
+}
+
+#[test]
+fn a_blob_is_mounted_from_where_the_store_knows_it() {
+    let behind = Behind::new(image(), Weather::default());
+    behind.push("base");
+    let (there, copy) = (format!("{}/base:1", behind.proxy.address), format!("{}/team/app:1", behind.proxy.address));
+    behind.user.succeed("rpull", &[&there]);
+    behind.user.succeed("rbox", &["tag", &there, &copy]);
+    let puts = behind.requests("PUT").len();
+    behind.user.succeed("rpush", &[&copy]);
+    behind.has("team/app");
+    let put: Vec<_> = behind.requests("PUT").split_off(puts).into_iter().map(|passed| passed.path).collect();
+    assert_eq!(put, ["/v2/team/app/manifests/1"], "no blob travels");
+    // What was there and is not any more is sent.
+    let digest = behind.image.layers[0].digest();
+    behind.rhub.send("DELETE", &format!("/v2/base/blobs/{digest}"), &[], b"");
+    behind.rhub.send("DELETE", &format!("/v2/team/app/blobs/{digest}"), &[], b"");
+    behind.user.succeed("rpush", &[&copy]);
+    behind.has("team/app");
+}
+
+#[test]
+fn an_upload_that_breaks_goes_on_where_the_registry_stands() {
+    let weather = Weather { faults: vec![Fault::CutRequest], blob_faults: 3, ..Weather::default() };
+    let image = Image::bulky(1, 1, 3_000_000);
+    let behind = Behind::new(image, weather);
+    behind.push("app");
+    let status = behind.requests("GET").into_iter().filter(|passed| passed.path.contains("/uploads/")).count();
+    assert!(status > 0, "it was asked how far it is");
+    let sent: u64 = behind.requests("PATCH").iter().map(|passed| passed.request_bytes).sum();
+    assert!(sent > 0 && sent < 3_000_000 * 2, "{sent} bytes were sent in chunks: not all of them each time");
+}
+
+#[test]
+fn an_upload_comes_through_refusals_and_breaks() {
+    use Fault::{BadGateway, BeforeHead, CutRequest, InHead, ServerError, TooManyAfter};
+    let faults = vec![BadGateway, BeforeHead, CutRequest, InHead, ServerError, TooManyAfter(0)];
+    let weather = Weather { faults, seed: u64::from(std::process::id()), blob_faults: 12, other_faults: 6, ..Weather::default() };
+    Behind::new(image(), weather).push("app");
+}
+
+#[test]
+fn a_proxy_that_takes_no_large_bodies_gets_small_ones() {
+    let weather = Weather { request_limit_bytes: Some(300_000), ..Weather::default() };
+    let behind = Behind::new(Image::bulky(1, 1, 2_000_000), weather);
+    behind.push("app");
+    let chunks = behind.requests("PATCH").into_iter().filter(|passed| passed.request_bytes <= 300_000).count();
+    assert!(chunks >= 7, "{chunks} chunks");
 }
 
 #[test]

@@ -45,6 +45,8 @@ impl User {
         command.args(args).env("HOME", self.home()).env("LONGSHORE_ROOT", self.store());
         // Networks are for tests in a network namespace of their own: bridges and rules would stay behind here.
         command.env("LONGSHORE_NETWORK", "none");
+        // What fails here fails at once or not at all: nobody is spared by waiting.
+        command.env("LONGSHORE_TEST_TIMING", "backoff=1");
         for variable in
             ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "LONGSHORE_REGISTRIES"]
         {

@@ -1,0 +1,156 @@
+//! One repository at one host: requests, challenges, and what went wrong.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use longshore_runtime::parallel::Cancel;
+use reqwest::{Body, Client, RequestBuilder, Url};
+
+use super::auth::{Action, Auth, authority};
+use super::http::{Answer, Pool};
+use super::retry::{Retry, asked_wait};
+use super::timing::Timing;
+use crate::config::Endpoint;
+use crate::error::{self, Error, Result};
+
+/// The longest error body read, in bytes.
+const ERROR_LIMIT_BYTES: usize = 16 << 10;
+
+/// A repository where it is asked for: at its registry, or at a mirror.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) endpoint: Endpoint,
+    name: String,
+    /// `scheme://host/v2/name`
+    pub(super) base: String,
+    pub(super) pool: Pool,
+    auth: Auth,
+    /// Whether it has answered anything.
+    reached: AtomicBool,
+    /// Whether it failed in a way that others need not meet, too.
+    down: AtomicBool,
+}
+
+/// A request body: made anew each time it is sent, and how many of its bytes have gone.
+pub(super) struct Sending<'a> {
+    pub(super) body: &'a dyn Fn() -> Result<Body>,
+    pub(super) count: &'a AtomicU64,
+}
+
+impl Host {
+    /// `credentials_of`: the registry name that this host's credentials are kept under.
+    pub(super) fn new(endpoint: Endpoint, credentials_of: &str, repository: &str, timing: Timing) -> Self {
+        Self {
+            base: format!("{}/v2/{repository}", endpoint.base()),
+            pool: Pool::new(endpoint.plain, timing),
+            auth: Auth::new(credentials_of, endpoint.clone(), repository),
+            name: repository.into(),
+            endpoint,
+            reached: AtomicBool::new(false),
+            down: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_down(&self) {
+        self.down.store(true, Ordering::Relaxed);
+    }
+
+    /// Attempts something until it succeeds, or fails for good.
+    pub(super) fn retrying<T>(&self, cancel: &Cancel<'_>, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        Retry::new(*self.pool.timing(), cancel).run(|| self.is_reached(), attempt)
+    }
+
+    /// Sends a request without a body; answers one challenge and sends it again.
+    pub(super) fn send<'a>(
+        &'a self,
+        action: Action,
+        cancel: &'a Cancel<'a>,
+        attempted: impl Fn() -> String,
+        build: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Answer<'a>> {
+        self.exchange(action, cancel, true, attempted, build, None)
+    }
+
+    /// The same with a body, or none. `trusted`: the URL is the host's own. Only there credentials go.
+    pub(super) fn exchange<'a>(
+        &'a self,
+        action: Action,
+        cancel: &'a Cancel<'a>,
+        trusted: bool,
+        attempted: impl Fn() -> String,
+        build: impl Fn(&Client) -> RequestBuilder,
+        sending: Option<&Sending<'_>>,
+    ) -> Result<Answer<'a>> {
+        let mut challenged = false;
+        loop {
+            let authorization = if trusted { self.auth.header(action) } else { None };
+            let body = sending.map(|sending| (sending.body)()).transpose()?;
+            let sent = self.pool.send(cancel, sending.map(|sending| sending.count), |client| {
+                let mut request = build(client);
+                if let Some(body) = body {
+                    request = request.body(body);
+                }
+                if let Some(value) = &authorization {
+                    request = request.header("authorization", value);
+                }
+                request.build()
+            });
+            let answer = sent.map_err(|e| unreachable(&self.endpoint.host, &e))?;
+            self.reached.store(true, Ordering::Relaxed);
+            if answer.status() != 401 || challenged || !trusted {
+                return Ok(answer);
+            }
+            let challenges = answer.headers("www-authenticate");
+            drop(answer);
+            challenged = true;
+            if !self.auth.answer(&self.pool, &challenges, action, authorization.as_deref())? {
+                return Err(self.refused(&attempted(), error::Answer::parse(401, b"")));
+            }
+        }
+    }
+
+    pub(super) fn expect(&self, answer: &mut Answer<'_>, statuses: &[u16], attempted: impl Fn() -> String) -> Result<()> {
+        if statuses.contains(&answer.status()) { Ok(()) } else { Err(self.refused(&attempted(), said_no(answer))) }
+    }
+
+    /// Whether a URL is at this very host.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        authority(url) == self.endpoint.host && (url.scheme() == "http") == self.endpoint.plain
+    }
+
+    pub(super) fn refused(&self, attempted: &str, answer: error::Answer) -> Error {
+        Error::Refused { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), answer }
+    }
+
+    pub(super) fn broken(&self, attempted: &str, why: String) -> Error {
+        Error::Protocol { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), why }
+    }
+}
+
+/// What an answer that is no success says.
+pub(super) fn said_no(answer: &mut Answer<'_>) -> error::Answer {
+    let status = answer.status();
+    let retry_after = asked_wait(|name| answer.header(name).map(str::to_owned), SystemTime::now());
+    // Where its body breaks off, the status says enough.
+    let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
+    error::Answer { retry_after, ..error::Answer::parse(status, &body) }
+}
+
+pub(super) fn unreachable(host: &str, e: &io::Error) -> Error {
+    Error::Unreachable { host: host.into(), why: e.to_string(), kind: e.kind() }
+}
+
+/// The connection broke in the middle of a body: whatever the reason, that may pass.
+pub(super) fn broken_off(host: &str, e: &io::Error) -> Error {
+    let kind = if e.kind() == io::ErrorKind::TimedOut { e.kind() } else { io::ErrorKind::Other };
+    Error::Unreachable { host: host.into(), why: format!("its answer broke off: {e}"), kind }
+}
