@@ -155,6 +155,21 @@ impl Policy {
             rule => Ok(rule),
         }
     }
+
+    /// Whether an image of this name may come from where there are no signatures.
+    ///
+    /// # Errors
+    ///
+    /// When it may not.
+    pub fn accept_unsigned(&self, image: &Reference) -> Result<()> {
+        match self.rule(image)? {
+            Rule::Accept => Ok(()),
+            _ => {
+                let why = format!("{} wants a signature, and an archive has none: pull it", self.path.display());
+                Err(Error::Policy { image: image.familiar(), why })
+            }
+        }
+    }
 }
 
 #[cfg(test)]

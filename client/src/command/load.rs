@@ -8,11 +8,12 @@ use clap::Args;
 use longshore_runtime::Error;
 use longshore_runtime::name::{Platform, Reference};
 use longshore_runtime::origin::{Input, Origin, each_in_archive};
-use longshore_runtime::pull::{self, DEFAULT_JOBS, Options};
+use longshore_runtime::pull::{self, Approve, DEFAULT_JOBS, Options};
 use longshore_runtime::store::LayerForm;
 
 use super::{Global, Own, print};
 use crate::error::Result;
+use crate::policy::Policy;
 use crate::progress::{LOAD, reporter};
 
 /// What the images of an archive that have no name are taken from.
@@ -43,12 +44,16 @@ impl Load {
         }
         let Own { store, unpack, .. } = global.own_store()?;
         let platform = self.platform.unwrap_or_else(Platform::host);
-        let mut options =
-            Options { platform, jobs: DEFAULT_JOBS, unpack, form: LayerForm::from_environment()?, named: true, action: "load" };
+        let form = LayerForm::from_environment()?;
+        let policy = Policy::load()?;
+        // Whether the names it is to have want a signature is looked at before: an archive has none.
+        let approve: &Approve<'_> = &|_, _| Ok(());
+        let mut options = Options { platform, jobs: DEFAULT_JOBS, unpack, form, named: true, action: "load", approve };
         let progress = reporter(LOAD, self.quiet);
         let lease = store.lease()?;
         let nameless: Reference = NAMELESS.parse()?;
         let mut load = |origin: Origin, names: Vec<Reference>| {
+            names.iter().try_for_each(|name| policy.accept_unsigned(name))?;
             let name = names.first().unwrap_or(&nameless);
             options.named = !names.is_empty();
             let pulled = pull::pull(&store, &origin, name, &options, &*progress)?;

@@ -103,13 +103,22 @@ fn from_stdin() -> Result<String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// The password of a private key, from where cosign takes it, too.
+pub(super) fn key_password() -> Result<String> {
+    match std::env::var("COSIGN_PASSWORD") {
+        Ok(password) => Ok(password),
+        Err(_) => ask("Password of the private key: ", true),
+    }
+}
+
 /// Asks on the terminal; what is typed is not shown if it is `secret`.
 fn ask(question: &str, secret: bool) -> Result<String> {
     let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Error::invalid("log in", "there is no terminal to ask on: use --username and --password-stdin").into());
-    }
     let attempted = || format!("ask for {}", question.trim_end_matches([' ', ':']).to_lowercase());
+    if !stdin.is_terminal() {
+        let why = "there is no terminal: a login takes --username and --password-stdin, a key COSIGN_PASSWORD";
+        return Err(Error::invalid(attempted(), why).into());
+    }
     eprint!("{question}");
     let shown = tcgetattr(&stdin).map_err(|e| Error::io(attempted(), e))?;
     if secret {

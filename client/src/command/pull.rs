@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use longshore_runtime::name::{Platform, Reference};
+use longshore_runtime::name::{Digest, Platform, Reference};
 use longshore_runtime::pull::{self, DEFAULT_JOBS, Options, Pulled};
 use longshore_runtime::store::LayerForm;
 use longshore_runtime::{Store, unpack};
@@ -12,8 +12,10 @@ use longshore_runtime::{Store, unpack};
 use super::{Global, Own, print};
 use crate::config::Registries;
 use crate::error::Result;
+use crate::policy::Policy;
 use crate::progress::{PULL, reporter};
 use crate::registry::Repository;
+use crate::signature;
 
 /// Download an image from a registry and unpack it
 #[derive(Debug, Args)]
@@ -43,9 +45,12 @@ impl Fetch {
     /// Brings an image into the store.
     pub(super) fn pull(&self, store: &Store, unpack: unpack::Options, image: &Reference, quiet: bool) -> Result<Pulled> {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        let options =
-            Options { platform, jobs: self.jobs, unpack, form: LayerForm::from_environment()?, named: true, action: "pull" };
+        let policy = Policy::load()?;
+        let rule = policy.rule(image)?;
         let repository = Repository::new(&Registries::load()?, image);
+        let approve = |resolved: &Digest, chosen: &Digest| Ok(signature::approve(&repository, rule, image, [resolved, chosen])?);
+        let form = LayerForm::from_environment()?;
+        let options = Options { platform, jobs: self.jobs, unpack, form, named: true, action: "pull", approve: &approve };
         Ok(pull::pull(store, &repository, image, &options, &*reporter(PULL, quiet))?)
     }
 }

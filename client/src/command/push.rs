@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -15,6 +16,7 @@ use crate::config::Registries;
 use crate::error::Result;
 use crate::progress::{PUSH, reporter};
 use crate::registry::Repository;
+use crate::signature::{self, PrivateKey};
 use crate::transfer::{self, Destination, Neighbours};
 
 /// Upload an image to a registry
@@ -29,6 +31,9 @@ pub(super) struct Push {
     /// Blobs uploaded at a time
     #[arg(long, value_name = "N", default_value_t = longshore_runtime::pull::DEFAULT_JOBS)]
     jobs: usize,
+    /// Sign the image with this private key, of cosign's or openssl's; a password is taken from COSIGN_PASSWORD, else asked for
+    #[arg(long, value_name = "FILE")]
+    sign_by: Option<PathBuf>,
     /// The image; where it goes by its own name, that is all
     #[arg(value_name = "IMAGE")]
     source: Location,
@@ -47,6 +52,8 @@ impl Push {
                 return Err(Error::Name { what: "push", input: "no destination".into(), why }.into());
             }
         };
+        // Before anything is sent.
+        let key = self.sign_by.as_ref().map(|path| PrivateKey::read(path, super::login::key_password)).transpose()?;
         let store = global.store()?;
         let lease = store.lease()?;
         let origin = open(&store, &lease, &self.source)?;
@@ -57,6 +64,7 @@ impl Push {
         let neighbours = Neighbours::new(&store, &destination);
         let to = Destination { reference: &destination, repository: &repository, neighbours };
         transfer::push(&to, &origin, self.jobs, &reporter(PUSH, self.quiet))?;
+        key.map_or(Ok(()), |key| signature::sign(&repository, &destination, &origin.root.digest, &key))?;
         store.tell_image("push", &destination.familiar(), &destination.familiar_name(), &BTreeMap::new());
         print(|out| {
             if self.quiet {

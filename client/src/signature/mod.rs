@@ -5,12 +5,16 @@
 //! what it says of the very digest that was asked for.
 
 mod key;
+mod repository;
 mod sealed;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use longshore_runtime::name::Digest;
 use serde::{Deserialize, Serialize};
 
 pub use key::{PrivateKey, PublicKey};
+pub use repository::{approve, sign};
 
 /// What cosign calls its documents.
 const KIND: &str = "cosign container image signature";
@@ -48,6 +52,14 @@ struct Identity {
 struct Image {
     #[serde(rename = "docker-manifest-digest")]
     digest: String,
+}
+
+fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
 }
 
 impl Signed {

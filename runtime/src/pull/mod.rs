@@ -24,9 +24,11 @@ use crate::{parallel, unpack};
 /// Layers fetched and unpacked at the same time unless told otherwise.
 pub const DEFAULT_JOBS: usize = 4;
 
+/// Says no to an image that is not to be pulled, by the digest of what its name stands for and its own.
+pub type Approve<'a> = dyn Fn(&Digest, &Digest) -> Result<()> + Sync + 'a;
+
 /// What a pull needs to know beside the name.
-#[derive(Debug)]
-pub struct Options {
+pub struct Options<'a> {
     /// Which image of an index.
     pub platform: Platform,
     /// Layers at a time.
@@ -39,6 +41,8 @@ pub struct Options {
     pub named: bool,
     /// What has happened, for the store's events: `pull` or `load`.
     pub action: &'static str,
+    /// Asked before anything but the manifest is fetched.
+    pub approve: &'a Approve<'a>,
 }
 
 /// What a pull brought.
@@ -60,13 +64,14 @@ pub fn pull(
     store: &Store,
     source: &dyn Source,
     reference: &Reference,
-    options: &Options,
+    options: &Options<'_>,
     progress: &dyn Progress,
 ) -> Result<Pulled> {
     let lease = store.lease()?;
     let documents = Documents { store, source, reference };
     let resolved = documents.resolve()?;
     let (raw, manifest) = documents.choose_image(&resolved, &options.platform)?;
+    (options.approve)(&resolved.digest, &raw.digest)?;
     let layers = || manifest.layers.iter();
     lease.add([&resolved.digest, &raw.digest, &manifest.config.digest].into_iter().chain(layers().map(|layer| &layer.digest)))?;
 
@@ -118,7 +123,7 @@ struct Job<'a> {
     store: &'a Store,
     source: &'a dyn Source,
     reference: &'a Reference,
-    options: &'a Options,
+    options: &'a Options<'a>,
     progress: &'a dyn Progress,
     lease: &'a Lease,
     /// What layers become.

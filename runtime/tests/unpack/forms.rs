@@ -92,7 +92,15 @@ impl Stored {
     fn of(hosted: Hosted, jobs: usize, form: Option<LayerForm>, unpack: &longshore_runtime::unpack::Options) -> Result<Self> {
         let temp = TempDir::new().unwrap();
         let store = Store::open(temp.path()).unwrap();
-        let options = Options { platform: Platform::host(), jobs, unpack: unpack.clone(), form, named: true, action: "pull" };
+        let options = Options {
+            platform: Platform::host(),
+            jobs,
+            unpack: unpack.clone(),
+            form,
+            named: true,
+            action: "pull",
+            approve: &|_, _| Ok(()),
+        };
         pull(&store, &hosted, &NAME.parse().unwrap(), &options, &Silent)?;
         Ok(Self { store, hosted, temp })
     }

@@ -30,6 +30,7 @@ mod real;
 mod remains;
 mod rootless;
 mod run;
+mod signatures;
 mod tools;
 mod tree;
 mod trust;
