@@ -53,7 +53,7 @@ fn nonsense_is_answered_with_what_is_wrong_with_it() {
         // 1 and 2 would be taken for the container's own.
         ("rrun", &["--no-such-option", "app"], 125, "--no-such-option"),
         ("rrun", &["--pull", "never", "absent:1"], 125, "absent:1"),
-        ("rrun", &["--name", "web", "app"], 125, "--detach"),
+        ("rrun", &["--detach", "--attach", "stdout", "app"], 125, "--attach"),
         ("rbox", &["exec", "absent", "true"], 125, "absent"),
     ];
     for (program, args, expected, part) in cases {
