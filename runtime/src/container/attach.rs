@@ -96,9 +96,12 @@ impl Containers {
             (false, false) => None,
         };
         let attaching = Attaching { listener, path: path.join(&name), options, signals };
-        rustix::net::bind(&attaching.listener, &attached::address(directory.as_fd(), &name)?).attempt(attempted)?;
-        rustix::fs::chmodat(&directory, &*name, Mode::from_raw_mode(0o600), AtFlags::empty()).attempt(attempted)?;
+        // Under its own name only once somebody listens: one nobody listens on is taken for what a killed process left.
+        let new = format!("new.{name}");
+        rustix::net::bind(&attaching.listener, &attached::address(directory.as_fd(), &new)?).attempt(attempted)?;
+        rustix::fs::chmodat(&directory, &*new, Mode::from_raw_mode(0o600), AtFlags::empty()).attempt(attempted)?;
         rustix::net::listen(&attaching.listener, 1).attempt(attempted)?;
+        rustix::fs::renameat(&directory, &*new, &directory, &*name).attempt(attempted)?;
         Ok(attaching)
     }
 
