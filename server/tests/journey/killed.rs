@@ -88,7 +88,11 @@ fn told_truly(net: &Net) -> BTreeSet<String> {
 as_both! { kill_nine_of_whatever_is_ours_under_twenty_containers_loses_and_leaves_nothing }
 
 fn kill_nine_of_whatever_is_ours_under_twenty_containers_loses_and_leaves_nothing(net: &Net) {
-    let rounds = if std::env::var_os("LONGSHORE_LONG").is_some() { 200 } else { 15 };
+    let rounds = match (std::env::var_os("LONGSHORE_LONG").is_some(), net.is_root_s()) {
+        (true, _) => 200,
+        (false, true) => 15,
+        (false, false) => 5,
+    };
     let seed = std::env::var("LONGSHORE_SEED").map_or(u64::from(std::process::id()), |text| text.parse().unwrap());
     eprintln!("LONGSHORE_SEED={seed}");
     let mut random = Random(seed);
