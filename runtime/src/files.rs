@@ -101,12 +101,16 @@ pub fn lock_path(path: &Path, operation: FlockOperation) -> Result<Option<File>>
         if !try_lock(&file, operation)? {
             return Ok(None);
         }
-        let locked = file.metadata().attempt(|| format!("inspect {}", path.display()))?;
-        match std::fs::metadata(path) {
-            Ok(named) if named.ino() == locked.ino() && named.dev() == locked.dev() => return Ok(Some(file)),
-            _ => {}
+        if leads_to(path, &file)? {
+            return Ok(Some(file));
         }
     }
+}
+
+/// Whether the file at `path` is still this one.
+pub(crate) fn leads_to(path: &Path, file: &File) -> Result<bool> {
+    let own = file.metadata().attempt(|| format!("inspect {}", path.display()))?;
+    Ok(std::fs::metadata(path).is_ok_and(|named| named.ino() == own.ino() && named.dev() == own.dev()))
 }
 
 /// Creates a directory only its owner may enter; one that exists is fine.

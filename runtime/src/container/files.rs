@@ -14,7 +14,6 @@ use super::record::{Config, Phase};
 use super::store::{Container, Containers};
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
-use crate::files;
 use crate::launch::{InRoot, file_type};
 use crate::sys::{self, MountAttributes};
 use crate::userns::{self, Mapping};
@@ -95,10 +94,7 @@ impl Containers {
 
     /// Put together as for a start, in a mount namespace of this process's own; `None` if somebody has it.
     fn resting_root(&self, config: &Config) -> Result<Option<Files>> {
-        let lock = self.open_lock(&config.id)?;
-        if !files::try_lock(&lock, FlockOperation::NonBlockingLockExclusive)? || self.status(&config.id)?.is_live() {
-            return Ok(None);
-        }
+        let Some(lock) = self.lock_resting(&config.id, FlockOperation::NonBlockingLockExclusive)? else { return Ok(None) };
         let attempted = || format!("mount the files of container {}", config.name);
         let dir = self.directory(&config.id);
         let rootless = if rustix::process::geteuid().is_root() { None } else { Some(userns::enter_rootless()?) };

@@ -44,9 +44,9 @@ impl Containers {
         let guard = Guard::start(&mut || remove_tree(&lease.scratch()).is_ok() & self.remove_remains(lease.id()).is_ok())?;
         let config = self.create(lease, image, Create { direct: true, ..create })?;
         made(&config.id)?;
-        let path = self.directory(&config.id).join("lock");
-        let lock = File::options().read(true).write(true).open(&path).attempt(|| format!("open {}", path.display()))?;
-        files::try_lock(&lock, FlockOperation::LockExclusive)?;
+        let Some(lock) = self.lock_to_start(&config.id)? else {
+            return Err(Error::Busy { what: format!("container {}", config.name), why: "somebody else has started it".into() });
+        };
         let signals = Signals::catch()?;
         let launching =
             Launching { containers: self, config: &config, lock: lock.as_fd(), rootless, again: false, guard: Some(&guard) };

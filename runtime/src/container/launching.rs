@@ -79,11 +79,12 @@ impl Launching<'_> {
         let has_volumes = !config.options.volumes.is_empty();
         let mut status = containers.status(id)?;
         let is_first = has_volumes && status.started.is_empty();
-        status = status.starting(self.again);
-        containers.save_status(id, &status)?;
-        let lock = rustix::io::dup(self.lock).attempt(|| "duplicate a file descriptor")?;
-        End::write(None, &lock.into())?;
-
+        if self.again {
+            status = status.starting(true);
+            containers.save_status(id, &status)?;
+            let lock = rustix::io::dup(self.lock).attempt(|| "duplicate a file descriptor")?;
+            End::write(None, &lock.into())?;
+        }
         containers.forget_health(config);
         let dir = containers.directory(id);
         let mut options = config.options.clone();

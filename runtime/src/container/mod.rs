@@ -5,7 +5,8 @@
 //!   container.json                            what it was made of, and its name
 //!   claims                                    the blobs and layers it needs, as in a lease
 //!   status.json                               where it stands: replaced as a whole
-//!   lock                                      held by its monitor for as long as that lives; how it ended
+//!   lock                                      held by its monitor for as long as that lives; how it ended; anew with
+//!                                             each start
 //!   stopped                                   somebody has stopped it: its restart policy has no say
 //!   state.json config.json                    while it runs, as `lifecycle` has them
 //!   health.json                               what its health checks said last

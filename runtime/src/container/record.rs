@@ -168,7 +168,7 @@ impl Status {
         if again {
             Self { restart_count: self.restart_count.saturating_add(1), ..starting }
         } else {
-            Self { phase: Phase::Starting, boot: starting.boot, ..Self::new() }
+            Self { phase: Phase::Starting, boot: starting.boot, started: starting.started, ..Self::new() }
         }
     }
 

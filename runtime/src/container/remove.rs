@@ -17,9 +17,7 @@ impl Containers {
     /// what runs, outside of it: [`Containers::kill_for_removal`].
     pub fn remove(&self, id: &str, volumes: bool) -> Result<()> {
         let container = self.load(id)?;
-        if container.status.is_live() {
-            return Err(runs(&container));
-        }
+        let Some(_resting) = self.lock_resting(id, FlockOperation::LockExclusive)? else { return Err(runs(&container)) };
         self.discard(&container.config, volumes || container.config.auto_remove)
     }
 
@@ -27,15 +25,12 @@ impl Containers {
     /// of one that goes when it ends.
     pub fn kill_for_removal(&self, container: &Container) -> Result<bool> {
         let config = &container.config;
-        let waiter = self.waiter(container)?;
-        if waiter.is_some() {
-            match self.hold(container) {
-                Err(Error::NotFound { .. }) => {}
-                held => drop(held?),
-            }
-            self.kill_living(container, Signal::KILL)?;
+        if let Some(held) = self.hold(container)?
+            && let Some(waiter) = self.waiter(&held)?
+        {
+            self.kill_living(&held, Signal::KILL)?;
+            waiter.wait()?;
         }
-        waiter.map(|waiter| waiter.wait()).transpose()?;
         Ok(config.auto_remove && !self.directory(&config.id).exists())
     }
 

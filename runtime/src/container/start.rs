@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::FlockOperation;
 use rustix::process::WaitOptions;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +13,6 @@ use super::monitor::{Becoming, HIGH_FD};
 use super::record::Config;
 use super::store::Containers;
 use crate::error::{Attempt, Error, Result};
-use crate::files;
 use crate::sys;
 use crate::userns::Mapping;
 use crate::warning;
@@ -75,14 +73,7 @@ impl Containers {
             return Err(Error::Busy { what: format!("container {}", container.config.name), why });
         }
         container.config.log.check_taker()?;
-        let lock_path = self.directory(id).join("lock");
-        let lock = File::options().read(true).write(true).open(&lock_path).attempt(|| format!("open {}", lock_path.display()))?;
-        // Held by a monitor that is about to end, by somebody who looks, or by who starts it at the same time.
-        files::try_lock(&lock, FlockOperation::LockExclusive)?;
-        if self.status(id)?.is_live() {
-            return Ok(());
-        }
-        self.unmark_stopped(id);
+        let Some(lock) = self.lock_to_start(id)? else { return Ok(()) };
         let (answer, answer_in) = pipe()?;
         let (pid, _) = sys::spawn(0, None, &mut || self.become_monitor(&container.config, rootless, attached, &lock, &answer_in))
             .attempt(|| "start the container's monitor")?;

@@ -8,7 +8,7 @@ use rustix::fs::FlockOperation;
 
 use super::record::{Config, End, KILLED, Phase};
 use super::store::{Container, Containers, not_running};
-use crate::error::{Attempt, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::hooks::ends_within;
 use crate::lifecycle::Signal;
@@ -36,8 +36,8 @@ impl Waiter<'_> {
         }
         // Its monitor was killed: what that left is put right by who looks first.
         match self.containers.load(&self.id) {
-            Err(crate::Error::NotFound { .. }) => Ok(KILLED),
-            other => Ok(other?.status.exit_code),
+            Err(Error::NotFound { .. }) => Ok(KILLED),
+            now => Ok(now.map(|now| if now.status.is_live() { KILLED } else { now.status.exit_code })?),
         }
     }
 }
@@ -67,7 +67,7 @@ impl Containers {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Busy`] when it does not run.
+    /// [`Error::Busy`] when it does not run.
     pub fn kill(&self, id: &str, signal: Signal) -> Result<()> {
         let container = self.load(id)?;
         let ends = signal == Signal::KILL || signal == stop_signal(&container.config);
@@ -80,7 +80,7 @@ impl Containers {
             // Its first process is not what it is to be yet: a signal would be lost on it.
             Phase::Starting => {
                 let why = "it is just being started; try again".into();
-                return Err(crate::Error::Busy { what: format!("container {}", container.config.name), why });
+                return Err(Error::Busy { what: format!("container {}", container.config.name), why });
             }
             Phase::Created | Phase::Exited | Phase::Restarting => return Err(not_running(&container.config)),
         }
@@ -102,14 +102,18 @@ impl Containers {
         if is_there { Err(error) } else { Ok(()) }
     }
 
-    /// The container once nobody is just starting it. It is not started again by its policy from here on.
-    pub(super) fn hold(&self, container: &Container) -> Result<Container> {
+    /// The container once nobody is just starting it, `None` if it has gone. It is not started again by its policy from
+    /// here on: one that runs always is one that was stopped, too.
+    pub(super) fn hold(&self, container: &Container) -> Result<Option<Container>> {
         self.mark_stopped(&container.config, &container.status)?;
         let end = Instant::now() + START_LIMIT;
         loop {
-            let now = self.load(&container.config.id)?;
+            let now = match self.load(&container.config.id) {
+                Err(Error::NotFound { .. }) => return Ok(None),
+                now => now?,
+            };
             if now.status.phase != Phase::Starting || Instant::now() > end {
-                return Ok(now);
+                return Ok(Some(now));
             }
             // A start is some milliseconds; nothing of it can be waited for but its end.
             std::thread::sleep(Duration::from_millis(2));
@@ -121,32 +125,20 @@ impl Containers {
     /// as long as it takes; without it as many as were chosen when it was made, or 10.
     pub fn begin_stop(&self, container: &Container, grace_s: Option<i64>) -> Result<Option<Stop<'_>>> {
         self.networks().repair();
-        let Some(waiter) = self.waiter(container)? else {
-            // One that runs always is one that was stopped, too.
-            self.mark_stopped(&container.config, &container.status)?;
-            return Ok(None);
-        };
-        let container = &match self.hold(container) {
-            Err(crate::Error::NotFound { .. }) => container.clone(),
-            held => held?,
-        };
+        let Some(container) = self.hold(container)? else { return Ok(None) };
+        let Some(waiter) = self.waiter(&container)? else { return Ok(None) };
         let config = &container.config;
         let signal = stop_signal(config);
         let grace_s = grace_s.or(config.stop_timeout_s.map(i64::from));
         let grace = grace_s.map_or(Some(GRACE), |seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
         let pidfd = self.runtime.first_process(&config.id)?;
-        self.kill_living(container, signal)?;
-        if self.is_paused(container) {
+        self.kill_living(&container, signal)?;
+        if self.is_paused(&container) {
             // It cannot hear otherwise.
-            self.unpause(container)?;
+            self.unpause(&container)?;
         }
-        Ok(Some(Stop {
-            containers: self,
-            container: container.clone(),
-            waiter,
-            pidfd,
-            deadline: grace.map(|grace| Instant::now() + grace),
-        }))
+        let deadline = grace.map(|grace| Instant::now() + grace);
+        Ok(Some(Stop { containers: self, container, waiter, pidfd, deadline }))
     }
 }
 

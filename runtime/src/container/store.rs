@@ -23,6 +23,7 @@ use crate::lifecycle::{Directory, Runtime, apart, boot, process_start_ticks, rfc
 use crate::name::Digest;
 use crate::spec::{Network, RunOptions};
 use crate::store::{Image, Lease, Store};
+use crate::userns;
 use crate::volume::{self, Volume, Volumes};
 
 /// The largest `container.json` or `status.json` that is read back.
@@ -363,11 +364,47 @@ impl Containers {
 
     /// A container's lock, open for reading, which does for locking.
     pub(super) fn open_lock(&self, id: &str) -> Result<File> {
-        let path = self.directory(id).join("lock");
+        let path = self.lock_path(id);
         match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(unknown(id)),
             other => other.attempt(|| format!("open {}", path.display())),
         }
+    }
+
+    /// The lock of a container that does not run: until it is given back nobody starts it. `None` if it runs or, where
+    /// `operation` does not wait, somebody holds it.
+    pub(super) fn lock_resting(&self, id: &str, operation: FlockOperation) -> Result<Option<File>> {
+        loop {
+            // In this order: had it been started since, this would not be its lock any more.
+            let lock = self.open_lock(id)?;
+            if self.status(id)?.is_live() || !files::try_lock(&lock, operation)? {
+                return Ok(None);
+            }
+            if files::leads_to(&self.lock_path(id), &lock)? {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    fn lock_path(&self, id: &str) -> PathBuf {
+        self.directory(id).join("lock")
+    }
+
+    /// The lock of a container that is started from here on, held by this process; `None` if somebody else has started
+    /// it.
+    ///
+    /// Each start makes the file anew: who waits for the end of one run is not left to wait for the end of the next.
+    pub(super) fn lock_to_start(&self, id: &str) -> Result<Option<File>> {
+        let Some(_resting) = self.lock_resting(id, FlockOperation::LockExclusive)? else { return Ok(None) };
+        self.unmark_stopped(id);
+        // Before the lock is seen: nobody waits for one of a container that is live.
+        self.save_status(id, &self.status(id)?.starting(false))?;
+        let new = self.directory(id).join("lock.new");
+        let lock = files::open_lock(&new)?;
+        End::write(None, &lock)?;
+        files::try_lock(&lock, FlockOperation::LockExclusive)?;
+        std::fs::rename(&new, self.lock_path(id)).attempt(|| format!("rename {}", new.display()))?;
+        Ok(Some(lock))
     }
 
     /// Whether a monitor holds a container's lock. Many may ask at the same time.
@@ -388,6 +425,7 @@ impl Containers {
         if status.boot == boot() {
             self.privileged("end what is left of a container", &mut || self.runtime.end(id))?;
         }
+        userns::strike_out_killed(self.store.root());
         // What stays is found by who wants it next.
         let _ = self.release_network(config, &status.endpoints);
         let _ = std::fs::remove_file(self.directory(id).join("state.json"));
@@ -397,7 +435,7 @@ impl Containers {
         if config.auto_remove {
             self.privileged("remove a container", &mut || {
                 if !rustix::process::geteuid().is_root() {
-                    crate::userns::enter_rootless()?;
+                    userns::enter_rootless()?;
                 }
                 self.discard(config, true)
             })?;

@@ -16,6 +16,7 @@ use crate::files;
 use crate::launch::remove_tree;
 use crate::name::Digest;
 use crate::network::Networks;
+use crate::userns;
 
 /// 500 layers, each with a blob and a DiffID of up to 135 bytes, and room to spare.
 const LEASE_LIMIT_BYTES: u64 = 1 << 20;
@@ -66,9 +67,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Failing to clear away is no error of the work done: the next command sweeps.
-        let _ = remove_tree(&self.scratch());
-        let _ = std::fs::remove_file(self.path());
+        // Failing to clear away is no error of the work done: the next command sweeps what the lease still names.
+        let _ = remove_tree(&self.scratch()).map(|()| std::fs::remove_file(self.path()));
     }
 }
 
@@ -94,6 +94,7 @@ impl Store {
         for path in self.lease_files()? {
             let Some(id) = path.file_name().map(PathBuf::from) else { continue };
             if let Some(_stale) = lock_existing(&path)? {
+                userns::strike_out_killed(&self.root);
                 if let Some(id) = id.to_str() {
                     // What stays is found by who wants it next.
                     let _ = Networks::new(self).release(id);

@@ -19,7 +19,7 @@ use crate::error::{Attempt, Error, Result};
 use crate::launch::Mappings;
 use crate::sys;
 
-pub(crate) use shared::{Members, leave_store, stay};
+pub(crate) use shared::{Members, leave_store, stay, strike_out_killed};
 pub use shared::{enter_shared, leave};
 
 /// The largest `/etc/subuid` or `/etc/subgid` that is read.

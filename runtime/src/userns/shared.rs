@@ -105,6 +105,17 @@ fn strike_out(directory: &Path) {
     let _ = std::fs::remove_file(directory.join(rustix::process::getpid().as_raw_nonzero().to_string()));
 }
 
+/// Takes those off the list that were killed. For who finds that somebody was: whoever enters looks only as far as the
+/// first that lives.
+pub(crate) fn strike_out_killed(store: &Path) {
+    if directory(store).exists()
+        && let Ok(members) = Members::lock(store)
+    {
+        // One that stays is recognised by who reads it.
+        members.living().into_iter().flatten().for_each(drop);
+    }
+}
+
 /// What stands in the file of a process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -164,20 +175,23 @@ impl Members {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// What `open` gives for the first process for which it gives anything. What others have left is removed.
-    fn find(&self, open: impl Fn(&Member) -> Result<Option<OwnedFd>>) -> Result<Option<OwnedFd>> {
+    /// Those that live. What others have left is removed on the way.
+    fn living(&self) -> Result<impl Iterator<Item = Member>> {
         let boot = boot();
         let entries = std::fs::read_dir(&self.directory).attempt(|| format!("read {}", self.directory.display()))?;
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !path.ends_with(".lock")) {
-            match Member::read(&path, &boot) {
-                None => drop(std::fs::remove_file(path)),
-                Some(member) => match open(&member)? {
-                    None => {}
-                    found => return Ok(found),
-                },
+        let paths = entries.flatten().map(|entry| entry.path()).filter(|path| !path.ends_with(".lock"));
+        Ok(paths.filter_map(move |path| {
+            let member = Member::read(&path, &boot);
+            if member.is_none() {
+                let _ = std::fs::remove_file(path);
             }
-        }
-        Ok(None)
+            member
+        }))
+    }
+
+    /// What `open` gives for the first process for which it gives anything.
+    fn find(&self, open: impl Fn(&Member) -> Result<Option<OwnedFd>>) -> Result<Option<OwnedFd>> {
+        self.living()?.find_map(|member| open(&member).transpose()).transpose()
     }
 
     fn user_namespace(&self) -> Result<Option<OwnedFd>> {
@@ -221,6 +235,12 @@ mod tests {
         let own = members.directory.join(std::process::id().to_string());
         let line = std::fs::read_to_string(&own).unwrap();
         let ticks = process_start_ticks(std::process::id() as i32).unwrap();
+        // Behind one that lives, too.
+        std::fs::write(members.directory.join("4194305"), &line).unwrap();
+        drop(members);
+        strike_out_killed(store.path());
+        let members = Members::lock(store.path()).unwrap();
+        assert_eq!(std::fs::read_dir(&members.directory).unwrap().count(), 2, "the lock and this process");
         // Another process of this number, another start of the machine, a process that is gone, nonsense.
         for (name, text) in [
             (std::process::id().to_string(), line.replace(&ticks.to_string(), &(ticks + 1).to_string())),

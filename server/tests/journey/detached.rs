@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -486,6 +486,50 @@ fn a_name_is_one_container_s_however_many_ask_at_once() {
     ready.detach(&["--name", "only", "--rm"], "true");
     wait_until("it has gone", || ready.rbox(&["ps", "-aq"]).is_empty());
     no_containers(&ready, &before, &[id.trim()]);
+}
+
+/// All are done while the container runs; which of them had it is the same to them.
+fn end_while_it_runs(children: Vec<Child>) {
+    for mut child in children {
+        wait_until("a command that others were quicker than is done", || child.try_wait().unwrap().is_some());
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn many_start_and_restart_one_at_once_and_none_waits_for_its_end() {
+    let Some(ready) = Ready::new() else { return };
+    let before = Mounts::now(&ready.user);
+    let id = ready.detach(&["--name", "one"], POLITE);
+    ready.rbox(&["stop", "one"]);
+    let quiet = |words: &[&str]| ready.user.command("rbox", words).stdout(Stdio::null()).spawn().unwrap();
+    for verb in ["start", "restart"] {
+        end_while_it_runs((0..8).map(|_| quiet(&[verb, "one"])).collect());
+        assert_eq!(ready.inspect("one")["State"]["Running"], true, "{verb}");
+    }
+    // Who waits for the end of one run is not kept by the next.
+    for _ in 0..8 {
+        let waiting: Vec<_> = (0..4).map(|_| quiet(&["wait", "one"])).collect();
+        wait_until("all of them wait", || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            let waits =
+                |child: &Child| locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {} ", child.id())));
+            waiting.iter().all(waits)
+        });
+        kill_process(Pid::from_raw(ready.monitor(&id).cast_signed()).unwrap(), Signal::KILL).unwrap();
+        let starting: Vec<_> = (0..4).map(|_| quiet(&["start", "one"])).collect();
+        wait_until("it runs", || ready.inspect("one")["State"]["Running"] == true);
+        end_while_it_runs(starting);
+        end_while_it_runs(waiting);
+    }
+    // What is being started is not removed, and what is removed is not started.
+    ready.rbox(&["stop", "one"]);
+    let (mut start, mut rm) = (quiet(&["start", "one"]), quiet(&["rm", "one"]));
+    match (start.wait().unwrap().success(), rm.wait().unwrap().success()) {
+        (true, false) => drop(ready.rbox(&["rm", "-f", "one"])),
+        (started, removed) => assert!(!started && removed, "{started} {removed}"),
+    }
+    no_containers(&ready, &before, &[&id]);
 }
 
 #[test]
