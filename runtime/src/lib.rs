@@ -27,6 +27,7 @@ pub mod spec;
 pub mod store;
 mod sys;
 pub mod unpack;
+mod usage;
 pub mod userns;
 pub mod volume;
 pub mod warning;

@@ -4,6 +4,7 @@
 
 mod attach;
 mod boot;
+mod check;
 mod cp;
 mod create;
 mod documents;

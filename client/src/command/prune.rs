@@ -11,6 +11,7 @@ use longshore_runtime::container::{Container, Containers};
 use longshore_runtime::name::Reference;
 use longshore_runtime::network::Definition;
 use longshore_runtime::store::Image;
+use longshore_runtime::volume::{Info, Volumes};
 
 use super::label::Wanted;
 use super::logs::parse_time;
@@ -27,6 +28,15 @@ pub(super) struct Prune {
     /// Only those that fit: until=TIME (made before then), label=NAME[=VALUE], label!=NAME[=VALUE]; all must fit
     #[arg(long, value_name = "KIND=VALUE", value_parser = Filter::parse)]
     filter: Vec<Filter>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PruneSystem {
+    /// Volumes that nobody gave a name and no container has, too
+    #[arg(long)]
+    volumes: bool,
+    #[command(flatten)]
+    images: PruneImages,
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +79,15 @@ struct Reclaimed {
 }
 
 impl Reclaimed {
+    /// What was removed, under a title if it is anything.
+    fn titled(title: &str, mut lines: Vec<String>, bytes: u64) -> Self {
+        if !lines.is_empty() {
+            lines.insert(0, title.into());
+            lines.push(String::new());
+        }
+        Self { lines, bytes }
+    }
+
     fn add(&mut self, other: Self) {
         self.lines.extend(other.lines);
         self.bytes += other.bytes;
@@ -92,21 +111,36 @@ impl PruneImages {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    /// `rbox system prune`: containers, then the networks and images only they needed.
+impl PruneSystem {
+    /// `rbox system prune`: containers, then what only they needed.
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let images = if self.all { "all images no container needs" } else { "all dangling images" };
-        let what = format!(
-            "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n  - {images}\n  - all downloads that stopped\n"
-        );
-        if !self.prune.agreed(&what)? {
+        let Self { volumes, images: PruneImages { all, prune } } = self;
+        let what = [
+            Some("all stopped containers"),
+            Some("all networks not used by at least one container"),
+            volumes.then_some("all anonymous volumes not used by at least one container"),
+            Some(if all { "all images no container needs" } else { "all dangling images" }),
+            Some("all downloads that stopped"),
+            Some("all that nothing needs"),
+        ];
+        let what: String = what.into_iter().flatten().map(|what| format!("\n  - {what}")).collect();
+        if !prune.agreed(&format!("This will remove:{what}\n"))? {
             return Ok(ExitCode::SUCCESS);
         }
         let store = global.own_store()?.store;
-        let mut reclaimed = self.prune.containers(&store)?;
-        reclaimed.add(self.prune.unused_networks(&store)?);
-        reclaimed.add(self.prune.images(&store, self.all)?);
+        let mut reclaimed = prune.containers(&store)?;
+        reclaimed.add(prune.unused_networks(&store)?);
+        if volumes {
+            reclaimed.add(prune.anonymous_volumes(&store)?);
+        }
+        reclaimed.add(prune.images(&store, all)?);
         reclaimed.bytes += store.discard_partial_downloads()?;
+        let leftovers = store.discard_leftovers()?;
+        reclaimed.bytes += leftovers.iter().map(|leftover| leftover.bytes).sum::<u64>();
+        let lines = leftovers.iter().map(|leftover| printable(&leftover.path.display().to_string())).collect();
+        reclaimed.add(Reclaimed::titled("Deleted Leftovers:", lines, 0));
         reclaimed.show()?;
         Ok(ExitCode::SUCCESS)
     }
@@ -152,12 +186,16 @@ impl Prune {
             let label = |name: &str| network.labels.get(name).map(String::as_str);
             self.filter.iter().all(|filter| filter.fits(Some(&network.created), label))
         };
-        let mut lines = remove_unused(&Containers::open(store)?, wanted)?;
-        if !lines.is_empty() {
-            lines.insert(0, "Deleted Networks:".into());
-            lines.push(String::new());
-        }
-        Ok(Reclaimed { lines, bytes: 0 })
+        Ok(Reclaimed::titled("Deleted Networks:", remove_unused(&Containers::open(store)?, wanted)?, 0))
+    }
+
+    fn anonymous_volumes(&self, store: &Store) -> Result<Reclaimed> {
+        let wanted = |volume: &Info| {
+            let label = |name: &str| volume.labels.get(name).map(String::as_str);
+            volume.is_anonymous() && self.filter.iter().all(|filter| filter.fits(Some(&volume.created), label))
+        };
+        let (names, bytes) = Volumes::of(store).prune(&wanted)?;
+        Ok(Reclaimed::titled("Deleted Volumes:", names, bytes))
     }
 
     fn containers(&self, store: &Store) -> Result<Reclaimed> {
@@ -180,11 +218,7 @@ impl Prune {
                 Err(error) => eprintln!("rbox: {}", printable(&error.to_string())),
             }
         }
-        if !reclaimed.lines.is_empty() {
-            reclaimed.lines.insert(0, "Deleted Containers:".into());
-            reclaimed.lines.push(String::new());
-        }
-        Ok(reclaimed)
+        Ok(Reclaimed::titled("Deleted Containers:", reclaimed.lines, reclaimed.bytes))
     }
 
     /// Images without a name, with `all` those with names, too, as far as nobody needs them.
@@ -212,10 +246,6 @@ impl Prune {
                 Err(error) => eprintln!("rbox: {}", printable(&error.to_string())),
             }
         }
-        if !reclaimed.lines.is_empty() {
-            reclaimed.lines.insert(0, "Deleted Images:".into());
-            reclaimed.lines.push(String::new());
-        }
-        Ok(reclaimed)
+        Ok(Reclaimed::titled("Deleted Images:", reclaimed.lines, reclaimed.bytes))
     }
 }

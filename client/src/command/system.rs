@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use longshore_runtime::Store;
+use longshore_runtime::container::Containers;
 use longshore_runtime::name::Digest;
 use longshore_runtime::store::LayerForm;
 use longshore_runtime::volume::Volumes;
@@ -25,12 +26,13 @@ pub(super) struct System {
 
 #[derive(Debug, Subcommand)]
 enum SystemVerb {
+    Check(super::check::Check),
     Df(Df),
     Info(super::info::Info),
     Events(super::events::Events),
     Convert(Convert),
     /// Remove all that nothing needs: stopped containers, images without a name, downloads that stopped
-    Prune(super::prune::PruneImages),
+    Prune(super::prune::PruneSystem),
     Boot(super::boot::Boot),
     GenerateSystemd(super::boot::GenerateSystemd),
     GenerateMan(super::documents::GenerateMan),
@@ -64,6 +66,7 @@ enum Form {
 impl System {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         match self.verb {
+            SystemVerb::Check(check) => check.execute(global),
             SystemVerb::Df(df) => df.execute(global),
             SystemVerb::Info(info) => info.execute(global),
             SystemVerb::Events(events) => events.execute(global),
@@ -105,6 +108,21 @@ struct Row {
     reclaimable_bytes: u64,
 }
 
+impl Row {
+    fn new(kind: &'static str) -> Self {
+        Self { kind, total: 0, active: 0, bytes: 0, reclaimable_bytes: 0 }
+    }
+
+    fn add(&mut self, bytes: u64, active: bool) {
+        self.total += 1;
+        self.bytes += bytes;
+        match active {
+            true => self.active += 1,
+            false => self.reclaimable_bytes += bytes,
+        }
+    }
+}
+
 impl Df {
     fn execute(self, global: &Global) -> Result<ExitCode> {
         let rows = usage(&global.store()?)?;
@@ -116,7 +134,9 @@ impl Df {
         let row = |row: &Row| {
             json!({
                 "Active": row.active.to_string(),
+                "Bytes": row.bytes,
                 "Reclaimable": reclaimable(row),
+                "ReclaimableBytes": row.reclaimable_bytes,
                 "Size": text::size(row.bytes),
                 "TotalCount": row.total.to_string(),
                 "Type": row.kind,
@@ -126,12 +146,19 @@ impl Df {
     }
 }
 
-/// docker's fields and their headings.
-const HEADINGS: [(&str, &str); 5] =
-    [("Active", "ACTIVE"), ("Reclaimable", "RECLAIMABLE"), ("Size", "SIZE"), ("TotalCount", "TOTAL"), ("Type", "TYPE")];
+/// docker's fields and their headings, and exact numbers.
+const HEADINGS: [(&str, &str); 7] = [
+    ("Active", "ACTIVE"),
+    ("Bytes", "BYTES"),
+    ("Reclaimable", "RECLAIMABLE"),
+    ("ReclaimableBytes", "RECLAIMABLE BYTES"),
+    ("Size", "SIZE"),
+    ("TotalCount", "TOTAL"),
+    ("Type", "TYPE"),
+];
 
-/// Images count their unpacked layers and their blobs, each once; downloads are what stopped pulls left
-/// to be resumed.
+/// Together all that the store takes on disk. Images count their unpacked layers and their blobs, each once; downloads
+/// are what stopped pulls left to be resumed; the rest is what nothing needs and a few notes.
 fn usage(store: &Store) -> Result<Vec<Row>> {
     let in_use: BTreeSet<Digest> = store.in_use()?.into_iter().collect();
     let images: Vec<_> = store.images()?.into_iter().flatten().collect();
@@ -149,21 +176,23 @@ fn usage(store: &Store) -> Result<Vec<Row>> {
     let (total_bytes, used_bytes): (u64, u64) = (bytes(&all), bytes(&used));
     let images_row =
         Row { kind: "Images", total: images.len(), active, bytes: total_bytes, reclaimable_bytes: total_bytes - used_bytes };
-    let volumes = Volumes::of(store);
-    let (used, mut volumes_row) =
-        (volumes.in_use()?, Row { kind: "Local Volumes", total: 0, active: 0, bytes: 0, reclaimable_bytes: 0 });
-    for info in volumes.list()?.into_iter().flatten() {
-        let bytes = volumes.disk_bytes(&info.name);
-        volumes_row.total += 1;
-        volumes_row.bytes += bytes;
-        match used.contains(&info.name) {
-            true => volumes_row.active += 1,
-            false => volumes_row.reclaimable_bytes += bytes,
-        }
+    let containers = Containers::open(store)?;
+    let mut containers_row = Row::new("Containers");
+    for container in containers.list()?.into_iter().flatten() {
+        containers_row.add(containers.disk_bytes(&container.config.id), container.status.is_live());
     }
-    let partial = store.partial_downloads()?;
-    let partial_bytes = partial.iter().sum();
-    let downloads_row =
-        Row { kind: "Downloads", total: partial.len(), active: 0, bytes: partial_bytes, reclaimable_bytes: partial_bytes };
-    Ok(vec![images_row, volumes_row, downloads_row])
+    let volumes = Volumes::of(store);
+    let used = volumes.in_use()?;
+    let mut volumes_row = Row::new("Local Volumes");
+    for info in volumes.list()?.into_iter().flatten() {
+        volumes_row.add(volumes.disk_bytes(&info.name), used.contains(&info.name));
+    }
+    let mut downloads_row = Row::new("Downloads");
+    store.partial_downloads()?.into_iter().for_each(|bytes| downloads_row.add(bytes, false));
+    let mut rest_row = Row::new("Other");
+    store.leftovers()?.into_iter().for_each(|leftover| rest_row.add(leftover.bytes, false));
+    let mut rows = vec![images_row, containers_row, volumes_row, downloads_row];
+    rest_row.bytes = store.total_bytes().saturating_sub(rows.iter().map(|row| row.bytes).sum());
+    rows.push(rest_row);
+    Ok(rows)
 }

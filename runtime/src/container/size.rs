@@ -3,12 +3,12 @@
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 use super::store::{Container, Containers};
+use crate::usage::disk_bytes;
 
 /// How deep a container's own directories are looked into.
 const DEPTH_LIMIT: usize = 500;
@@ -25,7 +25,7 @@ pub struct Sizes {
 impl Containers {
     /// What a container takes on disk: what it wrote, its log and its files, in bytes.
     pub fn disk_bytes(&self, id: &str) -> u64 {
-        tree_bytes(&self.directory(id))
+        disk_bytes(&self.directory(id))
     }
 
     /// How large a container's files are. Of what changes meanwhile, or cannot be read, what can be seen.
@@ -34,18 +34,6 @@ impl Containers {
         let layers = container.config.layers.iter().filter_map(|diff_id| self.store.layer_info(diff_id).ok());
         Sizes { written_bytes, all_bytes: written_bytes + layers.map(|info| info.unpacked_bytes).sum::<u64>() }
     }
-}
-
-/// What the files of a tree take. Of one that changes meanwhile, or cannot be read, what can be seen.
-fn tree_bytes(path: &Path) -> u64 {
-    let Ok(metadata) = path.symlink_metadata() else { return 0 };
-    // With several names it is only gone with the last: counted in parts.
-    let own = metadata.blocks() * 512 / metadata.nlink().max(1);
-    if !metadata.is_dir() {
-        return own;
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    metadata.blocks() * 512 + entries.map(|entry| tree_bytes(&entry.path())).sum::<u64>()
 }
 
 /// The lengths of a directory's files, each once. By descriptors: it is the container that writes there.

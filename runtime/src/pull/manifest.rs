@@ -91,7 +91,9 @@ impl Documents<'_> {
         }
         let bytes = files::read_bounded(&self.store.blob_path(digest), MANIFEST_LIMIT_BYTES as u64).ok()?;
         let media_type = match media_type {
-            "" => serde_json::from_slice::<Own>(&bytes).ok()?.media_type,
+            "" => {
+                serde_json::from_slice::<Own>(&bytes).ok().map(|own| own.media_type).or_else(|| self.store.media_type(digest))?
+            }
             said => said.to_owned(),
         };
         Document::parse(&media_type, &bytes).is_ok().then(|| RawManifest { media_type, digest: digest.clone(), bytes })

@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// A layer made from its blob once more, with the metadata that the present form adopted.
-    fn unpack_again(
+    pub(super) fn unpack_again(
         &self,
         diff_id: &Digest,
         blob: &Digest,

@@ -106,6 +106,12 @@ impl Store {
         locked.save()
     }
 
+    /// The media type of an image's manifest, as it was when that was put here.
+    pub(crate) fn media_type(&self, manifest: &Digest) -> Option<String> {
+        let entries = self.read_index().ok()?.manifests;
+        entries.into_iter().find(|entry| entry.digest == *manifest).map(|entry| entry.media_type)
+    }
+
     fn index_path(&self) -> PathBuf {
         self.root.join("index.json")
     }

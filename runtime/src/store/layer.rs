@@ -2,7 +2,6 @@
 //!
 //! Both forms may be there for a moment, or because a conversion was killed; then the image counts.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -124,17 +123,6 @@ impl Store {
             files::read_bounded(&self.layer_place(diff_id, LayerForm::Directory).join("layer.json"), INFO_LIMIT_BYTES)?
         };
         crate::image::parse_own("layer.json", &bytes)
-    }
-
-    /// Bytes on disk of an unpacked layer, 0 if it is not there: of an image what it occupies, of a directory
-    /// what its archive had.
-    pub(super) fn layer_disk_bytes(&self, diff_id: &Digest) -> u64 {
-        /// What `st_blocks` counts in, whatever the file system's blocks.
-        const SECTOR_BYTES: u64 = 512;
-        match std::fs::metadata(self.layer_place(diff_id, LayerForm::Erofs)) {
-            Ok(metadata) => metadata.blocks() * SECTOR_BYTES,
-            Err(_) => self.layer_info(diff_id).map_or(0, |info| info.unpacked_bytes),
-        }
     }
 
     /// What is renamed when a layer comes and goes.

@@ -17,11 +17,14 @@
 //! a killed process leaves behind is either resumable (`partial/`) or recognised as stale because
 //! the kernel released its lock, and is removed by the next command that leases.
 
+mod check;
+mod compare;
 mod convert;
 mod image;
 mod index;
 mod layer;
 mod lease;
+mod leftovers;
 mod new_layer;
 mod remove;
 
@@ -31,12 +34,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+pub use check::{Problem, Remedy, Thoroughness};
 pub use convert::Converted;
 pub use image::Image;
 pub(crate) use index::REF_NAME;
 pub use layer::{LayerForm, LayerInfo};
 pub use lease::Lease;
 pub(crate) use lease::claims;
+pub use leftovers::Leftover;
 pub use remove::Removed;
 
 pub(crate) use new_layer::NewLayer;
@@ -44,6 +49,7 @@ pub(crate) use new_layer::NewLayer;
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::name::Digest;
+use crate::usage::disk_bytes;
 
 /// One user's images on this machine. Cheap to open; any number of processes may share one.
 #[derive(Debug, Clone)]
@@ -113,8 +119,8 @@ impl Store {
 
     /// Bytes on disk of the blob or the unpacked layer of that digest; 0 if there is neither.
     pub fn disk_bytes(&self, digest: &Digest) -> u64 {
-        let blob_bytes = std::fs::metadata(self.blob_path(digest)).map_or(0, |metadata| metadata.len());
-        blob_bytes + self.layer_disk_bytes(digest)
+        let layers = [LayerForm::Erofs, LayerForm::Directory].map(|form| self.layer_place(digest, form));
+        disk_bytes(&self.blob_path(digest)) + layers.iter().map(|place| disk_bytes(place)).sum::<u64>()
     }
 
     /// The bytes on disk of downloads that stopped and can be resumed.

@@ -2,12 +2,13 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::layer::{LayerForm, LayerInfo};
 use super::{Lease, Store};
+use crate::erofs;
 use crate::error::{Attempt, Result};
 use crate::files;
 use crate::launch::remove_tree;
@@ -107,6 +108,14 @@ impl FinishedLayer {
             // Another pull put the same layer in place: as good as ours, which goes with the lease.
             Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => Ok(()),
             other => other.attempt(|| format!("put layer {diff_id} in place")),
+        }
+    }
+
+    /// Its root directory.
+    pub(super) fn open(&self) -> Result<OwnedFd> {
+        match self.form {
+            LayerForm::Directory => open_dir(&self.path.join("fs")).map(OwnedFd::from),
+            LayerForm::Erofs => erofs::open_layer(&self.path),
         }
     }
 

@@ -119,7 +119,7 @@ impl Store {
     }
 }
 
-fn discard(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn discard(from: &Path, to: &Path) -> Result<()> {
     match std::fs::rename(from, to) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.attempt(|| format!("remove {}", from.display())),

@@ -17,7 +17,6 @@ mod fill;
 mod mount;
 mod mount_flag;
 mod store;
-mod usage;
 mod users;
 
 pub(crate) use fill::Mounting;

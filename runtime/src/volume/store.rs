@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,7 +11,6 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::mount::{Source, Volume, destination};
-use super::usage;
 use crate::container::check_name as check_docker_name;
 use crate::error::{Attempt, Error, Result};
 use crate::events::{self, Event};
@@ -21,6 +19,7 @@ use crate::image::ContainerConfig;
 use crate::lifecycle::rfc3339;
 use crate::spec::RunOptions;
 use crate::store::{Lease, Store};
+use crate::usage::disk_bytes;
 
 /// The largest `volume.json` that is read back.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
@@ -249,7 +248,7 @@ impl Volumes {
             self.list()?.into_iter().flatten().filter(|info| unused(info) && wanted(info)).map(|info| info.name).collect();
         names.iter().try_for_each(|name| self.take_away(name, &lease))?;
         drop(lock);
-        let bytes = names.iter().map(|name| bytes_in(&gone(&lease).join(name))).sum();
+        let bytes = names.iter().map(|name| disk_bytes(&gone(&lease).join(name))).sum();
         Ok((names, bytes))
     }
 
@@ -274,10 +273,10 @@ impl Volumes {
         }
     }
 
-    /// How many bytes a volume has on disk.
+    /// How many bytes a volume takes on disk.
     #[must_use]
     pub fn disk_bytes(&self, name: &str) -> u64 {
-        bytes_in(&self.directory(name))
+        disk_bytes(&self.directory(name))
     }
 
     fn lock(&self) -> Result<File> {
@@ -297,10 +296,6 @@ pub(super) fn make_data(dir: &Path) -> Result<()> {
 /// Where volumes are that go with a lease.
 fn gone(lease: &Lease) -> PathBuf {
     lease.scratch().join("old-volumes")
-}
-
-fn bytes_in(dir: &Path) -> u64 {
-    File::open(dir.join("_data")).map_or(0, |data| usage::disk_bytes(data.as_fd()))
 }
 
 fn unknown(name: &str) -> Error {
@@ -367,7 +362,8 @@ mod tests {
             assert!(volumes.create(Some(bad), BTreeMap::new()).is_err(), "{bad}");
             assert!(matches!(volumes.remove(bad), Err(Error::NotFound { .. })), "{bad}");
         }
-        assert_eq!(volumes.prune(&Info::is_anonymous).unwrap(), (vec![unnamed.name], 0));
+        let bytes = volumes.disk_bytes(&unnamed.name);
+        assert_eq!(volumes.prune(&Info::is_anonymous).unwrap(), (vec![unnamed.name], bytes));
         volumes.remove("data").unwrap();
         assert!(matches!(volumes.get("data"), Err(Error::NotFound { .. })));
     }

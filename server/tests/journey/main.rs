@@ -31,6 +31,7 @@ mod remains;
 mod rootless;
 mod run;
 mod signatures;
+mod store;
 mod tools;
 mod tree;
 mod trust;
