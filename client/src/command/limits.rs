@@ -81,6 +81,12 @@ pub(super) struct LimitFlags {
     /// A limit of each process, nofile=1024:2048 for example
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<Ulimit>,
+    /// How willingly its memory is swapped out, 0 to 100; with cgroup v1 only
+    #[arg(long, value_name = "NUMBER")]
+    memory_swappiness: Option<u64>,
+    /// Processes that find no memory wait and are not ended; with cgroup v1 only
+    #[arg(long, requires = "memory")]
+    oom_kill_disable: bool,
     /// How soon it is ended when there is no memory left, -1000 to 1000
     #[arg(long, value_name = "SCORE")]
     oom_score_adj: Option<i32>,
@@ -113,6 +119,8 @@ impl LimitFlags {
         }
         options.env.splice(0..0, env);
         options.limits = self.resources.limits();
+        options.limits.memory_swappiness = self.memory_swappiness;
+        options.limits.disable_oom_killer = self.oom_kill_disable.then_some(true);
         options.ulimits = self.ulimits;
         options.oom_score_adj = self.oom_score_adj;
         options.shm_bytes = self.shm_size.map(i64::unsigned_abs);

@@ -39,6 +39,10 @@ pub struct Limits {
     pub memory_reservation_bytes: Option<i64>,
     /// Memory and swap together, in bytes; -1 for no limit.
     pub memory_swap_bytes: Option<i64>,
+    /// How willingly memory is swapped out, 0 to 100. Only cgroup v1 has it.
+    pub memory_swappiness: Option<u64>,
+    /// Who needs more memory than there is waits for it, and is not ended. Only cgroup v1 has it.
+    pub disable_oom_killer: Option<bool>,
     /// Processes; -1 for no limit.
     pub pids: Option<i64>,
 }
@@ -72,6 +76,8 @@ impl Limits {
             memory_bytes: self.memory_bytes.or(others.memory_bytes),
             memory_reservation_bytes: self.memory_reservation_bytes.or(others.memory_reservation_bytes),
             memory_swap_bytes: self.memory_swap_bytes.or(others.memory_swap_bytes),
+            memory_swappiness: self.memory_swappiness.or(others.memory_swappiness),
+            disable_oom_killer: self.disable_oom_killer.or(others.disable_oom_killer),
             pids: self.pids.or(others.pids),
         }
     }
@@ -85,6 +91,7 @@ impl Limits {
         cpu.set_cpus(self.cpuset_cpus.clone()).set_mems(self.cpuset_mems.clone());
         let mut memory = LinuxMemory::default();
         memory.set_limit(self.memory_bytes).set_reservation(self.memory_reservation_bytes).set_swap(self.memory_swap_bytes);
+        memory.set_swappiness(self.memory_swappiness).set_disable_oom_killer(self.disable_oom_killer);
         if self.memory_bytes == Some(-1) && self.memory_swap_bytes.is_none() {
             // The limit of both together can never be below that of memory alone.
             memory.set_swap(Some(-1));

@@ -165,7 +165,8 @@ mod tests {
         };
         assert_eq!(differ(&|_| {}), None);
         let keep_time = |path: &Path| File::open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-        let changes: [(&dyn Fn(&Path), &str); 7] = [
+        type Change<'a> = (&'a dyn Fn(&Path), &'a str);
+        let changes: [Change<'_>; 7] = [
             (&|dir| std::fs::write(dir.join("more"), "").unwrap(), "more"),
             (&|dir| std::fs::remove_file(dir.join("link")).unwrap(), "link"),
             (&|dir| drop(File::open(dir.join("a/b")).unwrap().set_modified(std::time::SystemTime::now())), "a/b"),

@@ -1,5 +1,7 @@
 //! What `rrun` lets a container use and do.
 
+use std::path::Path;
+
 use super::common::needs::useful;
 use super::common::wait_until;
 use super::detached::{POLITE, no_containers};
@@ -31,6 +33,15 @@ fn limits_are_felt_and_seen() {
     assert!(stderr(&forks).contains("fork"), "{}", stderr(&forks));
     let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max";
     assert_eq!(ready.run(&["--rm", "--cpus", "0.25"], &["sh", "-c", quota]).stdout, b"25000\n");
+
+    let willingly = ["--rm", "--memory", "64m", "--memory-swappiness", "7", "--oom-kill-disable"];
+    let files = "cat /sys/fs/cgroup/memory/memory.swappiness; head -n 1 /sys/fs/cgroup/memory/memory.oom_control";
+    let output = ready.run(&willingly, &["sh", "-c", files]);
+    if Path::new("/sys/fs/cgroup/memory").exists() {
+        assert_eq!(output.stdout, b"7\noom_kill_disable 1\n", "{}", stderr(&output));
+    } else {
+        assert!(stderr(&output).contains("swappiness"), "what version 2 has not is refused: {}", stderr(&output));
+    }
 
     let id = ready.detach(&["--name", "small", "--memory", "48m", "--cpus", "0.1"], "echo up; while :; do :; done");
     wait_until("it is busy", || ready.rbox(&["logs", "small"]).contains("up"));

@@ -85,6 +85,7 @@ impl Update {
             memory_reservation_bytes: self.memory_reservation,
             memory_swap_bytes: self.memory_swap,
             pids: self.pids_limit,
+            ..Limits::default()
         };
         runtime.update(&self.id, limits.resources()).map(|()| 0)
     }
