@@ -344,6 +344,10 @@ impl Containers {
         let mut status: Status = read(&dir, "status.json").map_err(gone)?;
         if status.is_live() && !self.is_held(id).map_err(gone)? {
             status = self.put_right(&config).map_err(gone)?;
+        } else if config.direct && !status.is_live() && !self.store.is_leased(id) {
+            // Who made it was killed before it was started, or before it was removed.
+            self.discard_killed(&config)?;
+            return Err(unknown(id));
         }
         Ok(Container { config, status })
     }
@@ -433,17 +437,22 @@ impl Containers {
         status.end(End::read(&self.open_lock(id)?));
         self.tell_end(config, &endpoints, status.exit_code);
         if config.auto_remove {
-            self.privileged("remove a container", &mut || {
-                if !rustix::process::geteuid().is_root() {
-                    userns::enter_rootless()?;
-                }
-                self.discard(config, true)
-            })?;
+            self.discard_killed(config)?;
             return Err(unknown(id));
         }
         // On a full disk it stays as it was, and is put right each time somebody looks.
         let _ = self.save_status(id, &status);
         Ok(status)
+    }
+
+    /// Removes what goes when it ends, and whose monitor or command was killed.
+    fn discard_killed(&self, config: &Config) -> Result<()> {
+        self.privileged("remove a container", &mut || {
+            if !rustix::process::geteuid().is_root() {
+                userns::enter_rootless()?;
+            }
+            self.discard(config, true)
+        })
     }
 
     /// Does what may take this process into another user namespace. An ordinary user's process goes nowhere: a

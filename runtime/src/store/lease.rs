@@ -106,6 +106,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the command that has this lease lives.
+    pub(crate) fn is_leased(&self, id: &str) -> bool {
+        let path = lease_path(self, id);
+        path.exists() && lock_existing(&path).is_ok_and(|lock| lock.is_none())
+    }
+
     /// Every digest that a running command has claimed. Only meaningful under the exclusive lock.
     pub(super) fn leased(&self) -> Result<Vec<Digest>> {
         self.leased_but_by(None)

@@ -432,18 +432,30 @@ fn kill_nine_of_rrun_with_rm_at_any_moment_leaves_nothing() {
 fn without_its_guard_a_killed_command_s_container_is_removed_by_who_looks_next() {
     let Some(ready) = Ready::new() else { return };
     let before = Mounts::now(&ready.user);
-    let mut child = ready.spawn_run(&["--rm", "--name", "short"], POLITE);
-    drop(ready_line(&mut child, "up"));
-    let is_guard = |pid: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.contains(&format!("PPid:\t{}\n", child.id())) && !super::fixture::is_init(pid)
-    };
-    let guard = processes(&ready.user).into_iter().find(is_guard).expect("its guard");
-    for pid in [guard, child.id()] {
-        kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+    for started in [true, false] {
+        let mut child = ready.spawn_run(&["--rm", "--name", "short"], POLITE);
+        drop(ready_line(&mut child, "up"));
+        let is_guard = |pid: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.contains(&format!("PPid:\t{}\n", child.id())) && !super::fixture::is_init(pid)
+        };
+        let guard = processes(&ready.user).into_iter().find(is_guard).expect("its guard");
+        for pid in [guard, child.id()] {
+            kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
+        wait_until("every process is gone", || processes(&ready.user).is_empty());
+        if !started {
+            // As it stands just before it is started.
+            let id = super::fixture::only_container(&ready.user);
+            let path = ready.user.store().join("containers").join(id).join("status.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace("\"running\"", "\"created\"")).unwrap();
+        }
+        assert_eq!(ready.rbox(&["ps", "-aq"]), "");
     }
-    child.wait().unwrap();
-    assert_eq!(ready.rbox(&["ps", "-aq"]), "");
+    // The lease is stale; the next command clears it.
+    ready.sh(&[], "true");
     no_containers(&ready, &before, &[]);
 }
 
