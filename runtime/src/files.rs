@@ -120,11 +120,15 @@ pub fn make_private_dir(path: &Path) -> Result<()> {
 
 /// Where this user keeps `name`, which goes with a reboot.
 pub fn runtime_directory(name: &str) -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        return Some(Path::new("/run/longshore").join(name));
+    let own = rustix::process::geteuid();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|runtime| {
+        // After `su` it may be another user's, who could exchange what is in it at any moment.
+        runtime.is_absolute() && runtime.metadata().is_ok_and(|metadata| metadata.uid() == own.as_raw())
+    });
+    match runtime {
+        None if own.is_root() => Some(Path::new("/run/longshore").join(name)),
+        runtime => Some(runtime?.join("longshore").join(name)),
     }
-    let runtime = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
-    runtime.is_absolute().then(|| runtime.join("longshore").join(name))
 }
 
 /// A directory of this user's alone, made if missing; `None` if anyone else could have written it.

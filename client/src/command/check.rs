@@ -66,6 +66,7 @@ impl Check {
 fn line(Problem { what, why, remedy }: &Problem) -> String {
     match remedy {
         Remedy::Discard(leftover) => format!("{what}: {why} ({})", text::size(leftover.bytes)),
+        Remedy::Nothing => format!("{what}: {why}"),
         Remedy::Fetch { images, .. } | Remedy::Unpack { images, .. } => {
             let names: BTreeSet<String> = images.iter().map(|(name, digest)| called(name.as_ref(), digest)).collect();
             format!("{what}: {why} (image {})", names.into_iter().collect::<Vec<_>>().join(", "))
@@ -80,12 +81,12 @@ fn called(name: Option<&Reference>, digest: &Digest) -> String {
 /// Gives how many are left.
 fn repair(store: &Store, unpack: &unpack::Options, problems: &[Problem]) -> Result<usize> {
     let containers = Containers::open(store)?;
-    let resting = containers.list()?.into_iter().flatten().filter(|one| !one.status.is_live());
-    let resting: BTreeSet<String> = resting.map(|one| one.config.id).collect();
+    // What was killed is put right first.
+    drop(containers.list()?);
     let mut refused = BTreeSet::new();
     let mut images: BTreeMap<&Digest, Option<&Reference>> = BTreeMap::new();
     for (at, Problem { remedy, .. }) in problems.iter().enumerate() {
-        if let Err(error) = store.take_out(remedy, &resting) {
+        if let Err(error) = store.take_out(remedy, &|id| containers.rest(id)) {
             eprintln!("rbox: {}", printable(&error.to_string()));
             refused.insert(at);
             continue;
@@ -111,6 +112,7 @@ fn repair(store: &Store, unpack: &unpack::Options, problems: &[Problem]) -> Resu
             refused.contains(at) || images.iter().any(|(_, digest)| failed.contains(digest))
         }
         Remedy::Discard(_) => refused.contains(at),
+        Remedy::Nothing => true,
     };
     Ok(problems.iter().enumerate().filter(is_left).count())
 }

@@ -12,7 +12,7 @@ use rustix::pipe::PipeFlags;
 use rustix::pty::OpenptFlags;
 
 use super::prepare;
-use super::record::{Config, End, Phase, Status};
+use super::record::{Config, Phase, Status};
 use super::store::Containers;
 use crate::erofs::Shared;
 use crate::error::{Attempt, Error, Result};
@@ -64,9 +64,11 @@ impl Launching<'_> {
         let before = self.containers.status(id).unwrap_or_else(|_| Status::new());
         let phase = if self.again { Phase::Exited } else { Phase::Created };
         let status = Status { phase, exit_code: error.exit_code(), error: error.to_string(), pid: 0, ..before };
-        let _ = self.containers.save_status(id, &status);
         if self.config.auto_remove {
+            // Until then it is one that is being started: should this be killed, the next command removes it.
             let _ = self.containers.discard(self.config, true);
+        } else {
+            let _ = self.containers.save_status(id, &status);
         }
     }
 
@@ -79,12 +81,6 @@ impl Launching<'_> {
         let has_volumes = !config.options.volumes.is_empty();
         let mut status = containers.status(id)?;
         let is_first = has_volumes && status.started.is_empty();
-        if self.again {
-            status = status.starting(true);
-            containers.save_status(id, &status)?;
-            let lock = rustix::io::dup(self.lock).attempt(|| "duplicate a file descriptor")?;
-            End::write(None, &lock.into())?;
-        }
         containers.forget_health(config);
         let dir = containers.directory(id);
         let mut options = config.options.clone();

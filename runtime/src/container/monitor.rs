@@ -139,6 +139,16 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
     let containers = Containers::open(&Store::open(root)?)?;
     let config = containers.config(id)?;
     if again {
+        let status = containers.status(id)?;
+        containers.save_status(id, &status.clone().starting(true))?;
+        // Only now: who stops it marks it first, and then waits for the end of its start.
+        if containers.is_stopped(id) {
+            containers.save_status(id, &Status { phase: Phase::Exited, ..status })?;
+            if rootless.is_some() {
+                userns::leave_store(root);
+            }
+            return Ok(());
+        }
         return start_again(&containers, &config, rootless, sys::borrow_fd(LOCK)).map(|never| match never {});
     }
     let began = Instant::now();
@@ -156,9 +166,12 @@ fn run(root: &Path, id: &str, rootless: Option<Mapping>, again: bool) -> Result<
         if let Err(error) = &cleared {
             status.error = error.to_string();
         } else if restarts(&containers, &mut status, &mut audience, id, began.elapsed())? {
+            // What it had started has ended, too, and would stay undead with the program that comes.
+            while rustix::process::wait(rustix::process::WaitOptions::NOHANG).is_ok_and(|ended| ended.is_some()) {}
             return execute_anew(root, rootless, &[NAME, id, AGAIN]).map(|never| match never {});
         }
-        containers.save_status(id, &status)
+        // Of one that goes it stays as it was: should this be killed now, the next command removes it.
+        if config.auto_remove { Ok(()) } else { containers.save_status(id, &status) }
     });
     // Its name and its policy may be other ones by now.
     let config = containers.config(id)?;

@@ -2,7 +2,7 @@
 
 use rustix::fs::FlockOperation;
 
-use super::record::{Config, Phase};
+use super::record::{Config, Phase, Status};
 use super::store::{Container, Containers, save};
 use crate::error::{Error, Result};
 use crate::network::wire::Connect;
@@ -51,6 +51,9 @@ impl Containers {
         config.options.networking.check()?;
         let (id, directory) = (&config.id, self.directory(&config.id));
         let mut status = self.status(id)?;
+        if status.phase == Phase::Starting {
+            return Err(busy("it is just being started; try again"));
+        }
         if status.phase != Phase::Running {
             self.networks().get(&attachment.network)?;
             return save(&directory, "container.json", &config);
@@ -62,7 +65,12 @@ impl Containers {
         self.tell_network("connect", &config, std::slice::from_ref(&endpoint));
         status.endpoints.push(endpoint);
         save(&directory, "container.json", &config)?;
-        self.save_status(id, &status)
+        self.save_running(id, &status)
+    }
+
+    /// Saves what has changed of a container that runs, unless it has ended since.
+    fn save_running(&self, id: &str, status: &Status) -> Result<()> {
+        if self.status(id)?.phase == Phase::Running { self.save_status(id, status) } else { Ok(()) }
     }
 
     /// Takes a container out of a network, at once if it runs; as [`Containers::connect`].
@@ -94,7 +102,7 @@ impl Containers {
             if !endpoint.claim.published.is_empty() {
                 status.published.clear();
             }
-            self.save_status(&config.id, &status)?;
+            self.save_running(&config.id, &status)?;
         }
         save(&self.directory(&config.id), "container.json", &config)
     }

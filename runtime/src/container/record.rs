@@ -214,6 +214,11 @@ impl End {
         Self { code: exit.code(), finished: rfc3339(SystemTime::now()), oom_killed }
     }
 
+    /// What stands in the lock of a container that was never started: docker's zero.
+    pub(super) fn before_the_first() -> Self {
+        Self { code: 0, finished: "0001-01-01T00:00:00Z".into(), oom_killed: false }
+    }
+
     /// Writes `end`, or that there was none yet.
     pub(super) fn write(end: Option<&Self>, file: &File) -> Result<()> {
         let text = end.map_or_else(String::new, |end| format!("{} {} {}", end.code, end.finished, end.oom_killed));

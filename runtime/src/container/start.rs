@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::launching::{Launched, Launching, null, pipe};
 use super::monitor::{Becoming, HIGH_FD};
-use super::record::Config;
+use super::record::{Config, End};
 use super::store::Containers;
 use crate::error::{Attempt, Error, Result};
 use crate::sys;
@@ -64,24 +64,31 @@ impl Containers {
     /// [`Error::Exec`] says that the command cannot be executed. Should the container be one that goes when it
     /// ends, it has gone.
     pub fn start(&self, id: &str, rootless: Option<Mapping>, attached: bool) -> Result<()> {
-        let container = self.load(id)?;
-        if container.status.is_live() {
-            return Ok(());
-        }
-        if container.config.direct {
-            let why = "it is run by the command that makes it, and by nobody else".into();
-            return Err(Error::Busy { what: format!("container {}", container.config.name), why });
-        }
-        container.config.log.check_taker()?;
-        let Some(lock) = self.lock_to_start(id)? else { return Ok(()) };
+        let lock = loop {
+            let container = self.load(id)?;
+            if container.status.is_live() {
+                return Ok(());
+            }
+            if container.config.direct {
+                let why = "it is run by the command that makes it, and by nobody else".into();
+                return Err(Error::Busy { what: format!("container {}", container.config.name), why });
+            }
+            container.config.log.check_taker()?;
+            // Else somebody else has started it, or was killed when that had just begun.
+            if let Some(lock) = self.lock_to_start(id)? {
+                break lock;
+            }
+        };
+        // Only now: it may have been changed while that was waited for.
+        let config = self.config(id)?;
         let (answer, answer_in) = pipe()?;
-        let (pid, _) = sys::spawn(0, None, &mut || self.become_monitor(&container.config, rootless, attached, &lock, &answer_in))
+        let (pid, _) = sys::spawn(0, None, &mut || self.become_monitor(&config, rootless, attached, &lock, &answer_in))
             .attempt(|| "start the container's monitor")?;
         drop((answer_in, lock));
         let mut text = Vec::new();
         File::from(answer).take(ANSWER_LIMIT_BYTES).read_to_end(&mut text).attempt(|| "hear from the container's monitor")?;
         if text == STARTED {
-            self.tell("start", &container.config, &[]);
+            self.tell("start", &config, &[]);
             return Ok(());
         }
         let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
@@ -133,6 +140,8 @@ pub(super) fn start_again(
     rootless: Option<Mapping>,
     lock: BorrowedFd<'_>,
 ) -> Result<Infallible> {
+    let file = rustix::io::dup(lock).attempt(|| "duplicate a file descriptor")?;
+    End::write(None, &file.into())?;
     // There is nobody to be warned.
     warning::send_to(|_| {});
     let lock = rustix::io::fcntl_dupfd_cloexec(lock, HIGH_FD).attempt(|| "keep a container's lock")?;

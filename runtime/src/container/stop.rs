@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a container that is being started is waited for before it is stopped.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// How often one that is being started is looked at: that takes some milliseconds, and nothing of it can be waited for.
+const START_POLL: Duration = Duration::from_millis(2);
+
 /// Waits for a container's end, however that comes: from before a signal is sent on, so that nothing is missed.
 #[derive(Debug)]
 pub struct Waiter<'a> {
@@ -56,11 +59,18 @@ pub struct Stop<'a> {
 impl Containers {
     /// Something that waits for a container that runs; `None` if it does not.
     pub fn waiter(&self, container: &Container) -> Result<Option<Waiter<'_>>> {
-        if !container.status.is_live() {
-            return Ok(None);
-        }
         let id = container.config.id.clone();
-        Ok(Some(Waiter { containers: self, lock: self.open_lock(&id)?, id }))
+        let mut status = container.status.clone();
+        while status.is_live() {
+            let lock = self.open_lock(&id)?;
+            // While one is being started it may still be the lock of the run before: that would say how that one ended.
+            if status.phase != Phase::Starting || End::read(&lock).is_none() {
+                return Ok(Some(Waiter { containers: self, lock, id }));
+            }
+            std::thread::sleep(START_POLL);
+            status = self.load(&id)?.status;
+        }
+        Ok(None)
     }
 
     /// Sends a signal to the first process of a container.
@@ -115,8 +125,7 @@ impl Containers {
             if now.status.phase != Phase::Starting || Instant::now() > end {
                 return Ok(Some(now));
             }
-            // A start is some milliseconds; nothing of it can be waited for but its end.
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(START_POLL);
         }
     }
 

@@ -139,7 +139,8 @@ impl Containers {
         let claims = image.blobs().chain(image.diff_ids()).map(Digest::to_string).chain(volumes);
         let claims: String = claims.map(|claim| claim + "\n").collect();
         std::fs::write(dir.join("claims"), claims).attempt(|| "write a container's claims")?;
-        End::write(None, &files::open_lock(&dir.join("lock"))?)?;
+        // One that is not a run's says how one ended: this is before the first.
+        End::write(Some(&End::before_the_first()), &files::open_lock(&dir.join("lock"))?)?;
         if create.direct {
             create.log.driver = LogDriver::None;
         }
@@ -385,9 +386,15 @@ impl Containers {
                 return Ok(None);
             }
             if files::leads_to(&self.lock_path(id), &lock)? {
-                return Ok(Some(lock));
+                // Who began to start it may have been killed before there was another lock.
+                return Ok((!self.status(id)?.is_live()).then_some(lock));
             }
         }
+    }
+
+    /// Keeps a container that does not run from being started, for as long as what it gives is kept; `None` if it runs.
+    pub fn rest(&self, id: &str) -> Option<File> {
+        self.lock_resting(id, FlockOperation::NonBlockingLockExclusive).ok().flatten()
     }
 
     fn lock_path(&self, id: &str) -> PathBuf {
@@ -423,7 +430,11 @@ impl Containers {
         let directory = Directory::open(&self.store.root().join("containers"), id)?;
         directory.lock()?;
         let mut status = self.status(id)?;
-        if !status.is_live() || self.is_held(id)? {
+        // Shared, as those have it who look; until it is given back nobody starts the container.
+        let lock = self.open_lock(id)?;
+        let is_free =
+            files::try_lock(&lock, FlockOperation::NonBlockingLockShared)? && files::leads_to(&self.lock_path(id), &lock)?;
+        if !status.is_live() || !is_free {
             return Ok(status);
         }
         if status.boot == boot() {
@@ -434,7 +445,7 @@ impl Containers {
         let _ = self.release_network(config, &status.endpoints);
         let _ = std::fs::remove_file(self.directory(id).join("state.json"));
         let endpoints = status.endpoints.clone();
-        status.end(End::read(&self.open_lock(id)?));
+        status.end(End::read(&lock));
         self.tell_end(config, &endpoints, status.exit_code);
         if config.auto_remove {
             self.discard_killed(config)?;

@@ -68,11 +68,16 @@ fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &m
             Err(errno) => return Err(errno),
         }
         if depth == DEPTH_LIMIT {
-            *moved += 1;
-            match rustix::fs::renameat(directory, name, top, format!(".longshore-deep-{moved}")) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(errno),
+            loop {
+                *moved += 1;
+                match rustix::fs::renameat(directory, name, top, format!(".longshore-deep-{moved}")) {
+                    Ok(()) | Err(Errno::NOENT) => break,
+                    // Of somebody who was killed, or is at it, too.
+                    Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => {}
+                    Err(errno) => return Err(errno),
+                }
             }
+            continue;
         }
         let inner = match rustix::fs::openat(directory, name, DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => continue,

@@ -208,7 +208,8 @@ impl Directory {
 
 /// Replaces the file `name` in `directory` as a whole, or leaves it as it was.
 pub(crate) fn replace_file(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let scratch = format!("{name}.new");
+    // Its own: two may write at the same time.
+    let scratch = format!("{name}.{}.new", std::process::id());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, &scratch, flags, Mode::from_raw_mode(0o600))?;
     std::fs::File::from(file).write_all(bytes)?;

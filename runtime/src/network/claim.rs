@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -203,17 +203,15 @@ impl Networks {
 
     /// Removes the claims of containers that are gone, and their ports. Only under the lock.
     pub(super) fn sweep(&self, name: &str) {
-        let mut published = false;
-        for (address, claim) in self.read_claims(name) {
-            if !self.lives(&claim.container) {
-                // One that stays is recognised by who wants it next.
-                let _ = std::fs::remove_file(self.claims(name).join(address.to_string()));
-                published |= !claim.published.is_empty();
-            }
-        }
-        if published && firewall::exists(&self.mark()).unwrap_or(false) {
-            // What stays leads to an address that nobody has, until the table is made anew.
-            let _ = firewall::rebuild(self);
+        let mut dead = self.read_claims(name);
+        dead.retain(|(_, claim)| !self.lives(&claim.container));
+        let published = dead.iter().any(|(_, claim)| !claim.published.is_empty());
+        // First the ports of all: they must never lead to who has an address next.
+        let ports_are_gone = !published
+            || firewall::exists(&self.mark()).and_then(|exists| if exists { firewall::rebuild(self) } else { Ok(()) }).is_ok();
+        for (address, _) in dead.iter().filter(|(_, claim)| ports_are_gone || claim.published.is_empty()) {
+            // One that stays is recognised by who wants it next.
+            let _ = std::fs::remove_file(self.claims(name).join(address.to_string()));
         }
     }
 
@@ -225,7 +223,7 @@ impl Networks {
     /// Calls a container something else in its networks. Only under the lock.
     pub(super) fn rename_claims(&self, endpoints: &[Endpoint], name: &str) -> Result<()> {
         for endpoint in endpoints {
-            let path = self.claims(&endpoint.network).join(endpoint.address.to_string());
+            let path = self.claim_path(endpoint);
             if path.exists() {
                 let claim = Claim { name: name.to_owned(), ..endpoint.claim.clone() };
                 let text = serde_json::to_vec(&claim).map_err(std::io::Error::from).attempt(|| "name a container anew")?;
@@ -235,13 +233,19 @@ impl Networks {
         Ok(())
     }
 
-    /// Gives back one address of a container; false if it is not the container's any more. Only under the lock, or
-    /// for a container that lives.
-    pub(super) fn give_back(&self, endpoint: &Endpoint) -> bool {
-        let path = self.claims(&endpoint.network).join(endpoint.address.to_string());
-        let bytes = files::read_bounded(&path, FILE_LIMIT_BYTES).unwrap_or_default();
-        let own = serde_json::from_slice::<Claim>(&bytes).is_ok_and(|claim| claim.container == endpoint.claim.container);
+    /// Whether an address is still this container's. Only under the lock, or for a container that lives.
+    pub(super) fn is_claimed(&self, endpoint: &Endpoint) -> bool {
+        let bytes = files::read_bounded(&self.claim_path(endpoint), FILE_LIMIT_BYTES).unwrap_or_default();
+        serde_json::from_slice::<Claim>(&bytes).is_ok_and(|claim| claim.container == endpoint.claim.container)
+    }
+
+    /// Gives back one address of a container, whose it still is.
+    pub(super) fn give_back(&self, endpoint: &Endpoint) {
         // One that stays is recognised by who wants it next.
-        own && std::fs::remove_file(path).is_ok()
+        let _ = std::fs::remove_file(self.claim_path(endpoint));
+    }
+
+    fn claim_path(&self, endpoint: &Endpoint) -> PathBuf {
+        self.claims(&endpoint.network).join(endpoint.address.to_string())
     }
 }

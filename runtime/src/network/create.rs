@@ -163,6 +163,8 @@ impl Networks {
         if others.iter().any(|other| create.driver == Driver::Bridge && other.interface == interface) {
             return Err(Error::Busy { what: format!("interface {interface}"), why: "another network has it".into() });
         }
+        let is_given = create.options.contains_key("com.docker.network.bridge.name") && !create.unprivileged;
+        let borrowed = is_given && netlink::Socket::route()?.index(&interface).is_some();
         let network = Definition {
             id,
             name: create.name,
@@ -176,6 +178,7 @@ impl Networks {
             options: create.options,
             interface,
             unprivileged: create.unprivileged,
+            borrowed,
         };
         let attempted = || format!("write {}", self.path(&network.name).display());
         let text = serde_json::to_vec(&network).map_err(std::io::Error::from).attempt(attempted)?;
@@ -218,7 +221,9 @@ impl Networks {
             return namespace.map_or(Ok(()), |own| own.apart(|| link::remove(&netlink::Socket::route()?, &network.interface)));
         }
         if network.is_routed() {
-            link::remove(&netlink::Socket::route()?, &network.interface)?;
+            if !network.borrowed {
+                link::remove(&netlink::Socket::route()?, &network.interface)?;
+            }
             if firewall::exists(&self.mark())? {
                 firewall::rebuild(self)?;
             }

@@ -119,6 +119,9 @@ pub struct Definition {
     /// An ordinary user made it: its bridge is in a namespace of that user's.
     #[serde(default)]
     pub unprivileged: bool,
+    /// Its bridge was there before, and stays when the network goes.
+    #[serde(default)]
+    pub(super) borrowed: bool,
 }
 
 impl Definition {

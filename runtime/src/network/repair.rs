@@ -57,8 +57,14 @@ impl Networks {
         let mut unpublished = Ok(());
         for endpoint in endpoints {
             // Each part whatever becomes of the others. What is another's by now had its ports removed by that.
-            if self.give_back(endpoint) && !endpoint.claim.published.is_empty() {
-                unpublished = unpublished.and(firewall::unpublish(self, endpoint));
+            if !self.is_claimed(endpoint) {
+                continue;
+            }
+            // First the ports: they must never lead to who has the address next.
+            let ports = if endpoint.claim.published.is_empty() { Ok(()) } else { firewall::unpublish(self, endpoint) };
+            match ports {
+                Ok(()) => self.give_back(endpoint),
+                failed => unpublished = unpublished.and(failed),
             }
         }
         unpublished

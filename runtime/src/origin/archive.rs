@@ -12,6 +12,9 @@ use crate::error::{Attempt, Error, Result};
 /// Members an archive may have: 500 layers in several spellings, many images.
 const MEMBERS_LIMIT: usize = 100_000;
 
+/// The longest name or extended header of a member.
+const EXTENSION_LIMIT_BYTES: u64 = 1 << 20;
+
 /// Links followed from one member to another.
 const LINKS_LIMIT: usize = 4;
 
@@ -100,6 +103,17 @@ pub(super) fn read_whole(mut reader: impl Read, size: u64, limit_bytes: u64, nam
 
 fn scan(file: &File) -> io::Result<HashMap<String, Member>> {
     let mut members = HashMap::new();
+    // What says more of a member is read whole: first a look at how long that is.
+    for entry in tar::Archive::new(BufReader::new(file)).entries_with_seek()?.raw(true) {
+        let entry = entry?;
+        let kind = entry.header().entry_type();
+        let is_more =
+            kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions() || kind.is_pax_global_extensions();
+        if is_more && entry.size() > EXTENSION_LIMIT_BYTES {
+            return Err(io::Error::other("it has a name or an extended header that is longer than 1 MiB"));
+        }
+    }
+    (&*file).rewind()?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     for entry in archive.entries_with_seek()? {
         let entry = entry?;

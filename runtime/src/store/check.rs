@@ -2,7 +2,7 @@
 //!
 //! What is taken out a pull brings again: blobs from the registry, layers from their blobs.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use super::compare::difference;
 use super::index::Entry;
 use super::remove::discard;
 use super::{LayerForm, Lease, Leftover, Store};
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Error, Result};
 use crate::name::{Digest, Reference};
 use crate::{erofs, unpack};
 
@@ -48,6 +48,8 @@ pub enum Remedy {
     },
     /// To remove it.
     Discard(Leftover),
+    /// Nothing: the layer cannot be unpacked here again, by this version or with what this user may do.
+    Nothing,
 }
 
 /// How thoroughly to look.
@@ -118,9 +120,13 @@ impl Store {
         for (layer, needed) in layers {
             looked(&format!("layer {layer}"));
             let blob = needed.blob.filter(|blob| how.whole && !damaged.contains(blob));
-            if let Some(why) = self.layer_damage(&layer, blob.as_ref(), &lease, how.unpack)? {
-                let remedy = Remedy::Unpack { layer: layer.clone(), images: needed.images };
-                problems.push(Problem { what: format!("layer {layer}"), why, remedy });
+            let what = format!("layer {layer}");
+            match self.layer_state(&layer, blob.as_ref(), &lease, how.unpack)? {
+                LayerState::Whole => {}
+                LayerState::Damaged(why) => {
+                    problems.push(Problem { what, why, remedy: Remedy::Unpack { layer, images: needed.images } });
+                }
+                LayerState::Unknown(why) => problems.push(Problem { what, why, remedy: Remedy::Nothing }),
             }
         }
         problems.extend(self.leftovers()?.into_iter().map(|leftover| Problem {
@@ -134,7 +140,7 @@ impl Store {
             Remedy::Fetch { images, .. } | Remedy::Unpack { images, .. } => {
                 images.iter().any(|(_, digest)| index.manifests.iter().any(|entry| entry.digest == *digest))
             }
-            Remedy::Discard(_) => true,
+            Remedy::Discard(_) | Remedy::Nothing => true,
         });
         Ok(problems)
     }
@@ -176,50 +182,67 @@ impl Store {
         (is != *digest).then(|| format!("it is {is}"))
     }
 
-    /// What is wrong with an unpacked layer, as far as it can be told: all of it, with the `blob` it was unpacked from.
-    fn layer_damage(
+    /// How an unpacked layer is, as far as it can be told: all of it, with the `blob` it was unpacked from, but for what
+    /// its archive does not say of the directories it implies.
+    fn layer_state(
         &self,
         diff_id: &Digest,
         blob: Option<&Digest>,
         lease: &Lease,
         options: &unpack::Options,
-    ) -> Result<Option<String>> {
-        let Some(form) = self.layer_form(diff_id) else { return Ok(Some("it is not there".into())) };
+    ) -> Result<LayerState> {
+        let damaged = |why: String| Ok(LayerState::Damaged(why));
+        let Some(form) = self.layer_form(diff_id) else { return damaged("it is not there".into()) };
         let present = match self.layer_info(diff_id).and_then(|_| erofs::open_layer(&self.layer_path(diff_id))) {
-            Err(error) => return Ok(Some(error.to_string())),
+            Err(error) => return damaged(error.to_string()),
             Ok(present) => present,
         };
-        let Some(blob) = blob else { return Ok(None) };
-        let new = match self.unpack_again(diff_id, blob, form, lease, options) {
-            // The blob is what it is to be: then it is this layer that has not what was unpacked from it.
-            Err(error @ (Error::Mismatch { .. } | Error::Invalid { .. })) => return Ok(Some(error.to_string())),
+        let Some(blob) = blob else { return Ok(LayerState::Whole) };
+        let mut new = match self.unpack_anew(diff_id, blob, form, lease, options) {
+            Err(error @ (Error::Mismatch { .. } | Error::Invalid { .. })) => return Ok(LayerState::Unknown(error.to_string())),
             new => new?,
         };
-        let compared = difference(present.as_fd(), new.open()?.as_fd()).attempt(|| format!("compare layer {diff_id}"));
+        if let Err(error) = new.adopt(&[present.as_fd()]) {
+            return damaged(error.to_string());
+        }
+        let new = new.finish(diff_id)?;
+        let compared = difference(present.as_fd(), new.open()?.as_fd());
         new.remove()?; // now, not with the lease: the disk need not hold everything twice
-        Ok(compared?.map(|path| format!("/{} is not what it was unpacked as", path.display())))
+        match compared {
+            Err(errno) => damaged(format!("it cannot be read: {errno}")),
+            Ok(Some(path)) => damaged(format!("/{} is not what it was unpacked as", path.display())),
+            Ok(None) => Ok(LayerState::Whole),
+        }
     }
 
-    /// Takes out what is damaged or left over. `resting` are containers that do not run: they may miss a layer for a
-    /// moment.
+    /// Takes out what is damaged or left over. `rest` gives, for a container that does not run, what keeps it from being
+    /// started: such a one may miss a layer for a moment.
     ///
     /// # Errors
     ///
     /// [`Error::Busy`] for what others are using.
-    pub fn take_out(&self, remedy: &Remedy, resting: &BTreeSet<String>) -> Result<()> {
+    pub fn take_out(&self, remedy: &Remedy, rest: &dyn Fn(&str) -> Option<File>) -> Result<()> {
         let (digest, what) = match remedy {
             Remedy::Fetch { blob, .. } => (blob, "blob"),
             Remedy::Unpack { layer, .. } => (layer, "layer"),
             Remedy::Discard(_) => return self.discard_leftovers().map(drop),
+            Remedy::Nothing => return Ok(()),
         };
         // Dropped last: the slow part, removing trees, then happens after the lock is given back.
         let lease = self.lease()?;
         let _index = self.lock_index()?;
-        let claims = |text: &str| text.lines().any(|line| line.parse::<Digest>().is_ok_and(|claimed| claimed == *digest));
-        let mut users = self.claimed_but_by(Some(&lease))?.into_iter().filter(|(id, text)| !resting.contains(id) && claims(text));
-        if let Some((user, _)) = users.next() {
-            let why = format!("{user} is using it; stop what runs, and check again");
-            return Err(Error::Busy { what: format!("{what} {digest}"), why });
+        let mut resting = Vec::new();
+        for claim in self.claimed_but_by(Some(&lease))? {
+            if !claim.text.lines().any(|line| line.parse::<Digest>().is_ok_and(|claimed| claimed == *digest)) {
+                continue;
+            }
+            match rest(&claim.id).filter(|_| claim.is_container) {
+                Some(held) => resting.push(held),
+                None => {
+                    let why = format!("{} is using it; stop what runs, and check again", claim.id);
+                    return Err(Error::Busy { what: format!("{what} {digest}"), why });
+                }
+            }
         }
         match remedy {
             Remedy::Fetch { .. } => discard(&self.blob_path(digest), &lease.scratch().join("blob")),
@@ -228,6 +251,13 @@ impl Store {
                 .try_for_each(|form| self.discard_layer(digest, form, &lease).map(drop)),
         }
     }
+}
+
+enum LayerState {
+    Whole,
+    Damaged(String),
+    /// It cannot be compared with what it was unpacked from.
+    Unknown(String),
 }
 
 /// What the images need one blob or layer for.

@@ -24,6 +24,9 @@ const READ_BYTES: usize = 128 << 10;
 pub(super) fn difference(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> rustix::io::Result<Option<PathBuf>> {
     // A descriptor that only names a directory cannot be read.
     let [one, other] = [open(one, c".", OFlags::DIRECTORY)?, open(other, c".", OFlags::DIRECTORY)?];
+    if !alike(one.as_fd(), other.as_fd(), c".")? {
+        return Ok(Some(PathBuf::new()));
+    }
     directories(one.as_fd(), other.as_fd(), Path::new(""), 0)
 }
 
@@ -144,7 +147,7 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
         std::fs::write(dir.path().join("a/b/file"), vec![7; READ_BYTES + 1]).unwrap();
         symlink("target", dir.path().join("link")).unwrap();
-        for path in ["a/b/file", "a/b", "a"] {
+        for path in ["a/b/file", "a/b", "a", ""] {
             File::open(dir.path().join(path)).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         }
         let past = rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -156,17 +159,19 @@ mod tests {
     #[test]
     fn whatever_differs_is_found() {
         let one = tree();
+        let keep_time = |path: &Path| File::open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         let roots = |other: &tempfile::TempDir| [one.path(), other.path()].map(|path| File::open(path).unwrap());
         let differ = |change: &dyn Fn(&Path)| {
             let other = tree();
             change(other.path());
+            keep_time(other.path());
             let [one, other] = roots(&other);
             difference(one.as_fd(), other.as_fd()).unwrap()
         };
         assert_eq!(differ(&|_| {}), None);
-        let keep_time = |path: &Path| File::open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         type Change<'a> = (&'a dyn Fn(&Path), &'a str);
-        let changes: [Change<'_>; 7] = [
+        let changes: [Change<'_>; 8] = [
+            (&|dir| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap(), ""),
             (&|dir| std::fs::write(dir.join("more"), "").unwrap(), "more"),
             (&|dir| std::fs::remove_file(dir.join("link")).unwrap(), "link"),
             (&|dir| drop(File::open(dir.join("a/b")).unwrap().set_modified(std::time::SystemTime::now())), "a/b"),

@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// A layer made from its blob once more, with the metadata that the present form adopted.
-    pub(super) fn unpack_again(
+    fn unpack_again(
         &self,
         diff_id: &Digest,
         blob: &Digest,
@@ -74,10 +74,25 @@ impl Store {
         lease: &Lease,
         options: &unpack::Options,
     ) -> Result<FinishedLayer> {
+        let mut new = self.unpack_anew(diff_id, blob, form, lease, options)?;
+        let present = erofs::open_layer(&self.layer_path(diff_id))?;
+        new.adopt(&[present.as_fd()])?;
+        new.finish(diff_id)
+    }
+
+    /// The same without that metadata.
+    pub(super) fn unpack_anew(
+        &self,
+        diff_id: &Digest,
+        blob: &Digest,
+        form: LayerForm,
+        lease: &Lease,
+        options: &unpack::Options,
+    ) -> Result<NewLayer> {
         let path = self.blob_path(blob);
         let compressed = File::open(&path).attempt(|| format!("open {} (pull the image again)", path.display()))?;
         let algorithms = (blob.algorithm(), diff_id.algorithm());
-        let mut new = NewLayer::unpack(form, lease, diff_id.hex(), compressed, algorithms, options)?;
+        let new = NewLayer::unpack(form, lease, diff_id.hex(), compressed, algorithms, options)?;
         for (what, expected, got) in
             [("layer", blob, &new.unpacked().blob), ("DiffID of layer", diff_id, &new.unpacked().diff_id)]
         {
@@ -85,9 +100,7 @@ impl Store {
                 return Err(Error::Mismatch { what: format!("{what} {blob}"), expected: expected.clone(), got: got.clone() });
             }
         }
-        let present = erofs::open_layer(&self.layer_path(diff_id))?;
-        new.adopt(&[present.as_fd()])?;
-        new.finish(diff_id)
+        Ok(new)
     }
 
     /// Every layer that an image needs, with its blob. Damaged images have none.

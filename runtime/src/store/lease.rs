@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::Store;
-use crate::error::{Attempt, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::launch::remove_tree;
 use crate::name::Digest;
 use crate::network::Networks;
 use crate::userns;
 
-/// 500 layers, each with a blob and a DiffID of up to 135 bytes, and room to spare.
-const LEASE_LIMIT_BYTES: u64 = 1 << 20;
+/// What all images of a large store consist of: each blob and each layer a line of up to 136 bytes.
+const LEASE_LIMIT_BYTES: u64 = 256 << 20;
 
 /// A claim on blobs and layers for as long as this value (or the process) lives, with a scratch
 /// directory on the store's file system. Dropping it removes both.
@@ -72,6 +72,16 @@ impl Drop for Lease {
     }
 }
 
+/// What a running command or a container needs.
+pub(crate) struct Claim {
+    /// The lease's or the container's.
+    pub(crate) id: String,
+    /// Of a container that is kept, not of a command.
+    pub(crate) is_container: bool,
+    /// A line for each blob, layer and volume.
+    pub(crate) text: String,
+}
+
 fn lease_path(store: &Store, id: &str) -> PathBuf {
     store.root.join("leases").join(id)
 }
@@ -82,7 +92,7 @@ impl Store {
         self.sweep()?;
         let id = files::random_hex(32)?;
         let file = files::lock_path(&lease_path(self, &id), FlockOperation::LockExclusive)?
-            .ok_or_else(|| crate::Error::invalid("lease", "its lock was refused"))?;
+            .ok_or_else(|| Error::invalid("lease", "its lock was refused"))?;
         let lease = Lease { store: self.clone(), id, file };
         files::make_private_dir(&lease.scratch())?;
         Ok(lease)
@@ -95,8 +105,8 @@ impl Store {
             let Some(id) = path.file_name().map(PathBuf::from) else { continue };
             if let Some(_stale) = lock_existing(&path)? {
                 userns::strike_out_killed(&self.root);
-                if let Some(id) = id.to_str() {
-                    // What stays is found by who wants it next.
+                if let Some(id) = id.to_str().filter(|id| !self.root.join("containers").join(id).exists()) {
+                    // What stays is found by who wants it next. Of a container that is there it is that one's own.
                     let _ = Networks::new(self).release(id);
                 }
                 let removed = remove_tree(&self.root.join("scratch").join(id));
@@ -124,12 +134,11 @@ impl Store {
 
     fn leased_but_by(&self, own: Option<&Lease>) -> Result<Vec<Digest>> {
         let claimed = self.claimed_but_by(own)?;
-        Ok(claimed.iter().flat_map(|(_, text)| text.lines()).filter_map(|line| line.parse().ok()).collect())
+        Ok(claimed.iter().flat_map(|claim| claim.text.lines()).filter_map(|line| line.parse().ok()).collect())
     }
 
-    /// Who claims what, a line each: the IDs of running commands' leases and of containers. Only meaningful under
-    /// the exclusive lock.
-    pub(crate) fn claimed_but_by(&self, own: Option<&Lease>) -> Result<Vec<(String, String)>> {
+    /// Who claims what. Only meaningful under the exclusive lock.
+    pub(crate) fn claimed_but_by(&self, own: Option<&Lease>) -> Result<Vec<Claim>> {
         let mut claimed = Vec::new();
         let id = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let own = own.map(Lease::path);
@@ -137,13 +146,17 @@ impl Store {
             if lock_existing(&path)?.is_some() {
                 continue;
             }
-            // A lease that ended between the two looks claims nothing any more.
-            let Ok(text) = files::read_bounded(&path, LEASE_LIMIT_BYTES) else { continue };
-            claimed.push((id(&path), String::from_utf8_lossy(&text).into_owned()));
+            let text = match files::read_bounded(&path, LEASE_LIMIT_BYTES) {
+                // A lease that ended between the two looks claims nothing any more.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                text => text?,
+            };
+            claimed.push(Claim { id: id(&path), is_container: false, text: String::from_utf8_lossy(&text).into_owned() });
         }
         // What a container that is kept needs it needs whether it runs or not.
         for container in std::fs::read_dir(self.root.join("containers")).into_iter().flatten().flatten() {
-            claimed.push((id(&container.path()), claim_lines(&container.path())));
+            let path = container.path();
+            claimed.push(Claim { id: id(&path), is_container: true, text: claim_lines(&path) });
         }
         Ok(claimed)
     }

@@ -30,9 +30,9 @@ impl Volumes {
     /// Everybody who has a volume. Only meaningful under the store's exclusive lock.
     pub(super) fn users(&self) -> Result<Vec<User>> {
         let mut users = Vec::new();
-        for (container, claims) in self.store.claimed_but_by(None)? {
-            let volumes = claims.lines().filter_map(|line| line.strip_prefix(CLAIM));
-            users.extend(volumes.map(|volume| User { container: container.clone(), volume: volume.to_owned() }));
+        for claim in self.store.claimed_but_by(None)? {
+            let volumes = claim.text.lines().filter_map(|line| line.strip_prefix(CLAIM));
+            users.extend(volumes.map(|volume| User { container: claim.id.clone(), volume: volume.to_owned() }));
         }
         Ok(users)
     }
