@@ -101,6 +101,9 @@ mod tests {
         let tree = base.path().join("tree");
         std::fs::create_dir(&tree).unwrap();
         std::os::unix::fs::symlink(outside.path(), tree.join("link")).unwrap();
+        // As one that was killed left it, and in the way.
+        std::fs::create_dir_all(tree.join(".longshore-deep-1/x")).unwrap();
+        std::fs::write(tree.join(".longshore-deep-2"), "").unwrap();
         let mut at = std::fs::File::open(&tree).unwrap();
         for _ in 0..3000 {
             rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o700)).unwrap();

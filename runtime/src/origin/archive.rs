@@ -166,3 +166,24 @@ impl Read for Section {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_fill_the_memory_is_refused_before_it_is_read() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("././@LongLink").unwrap();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(EXTENSION_LIMIT_BYTES + 1);
+        header.set_cksum();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(header.as_bytes()).unwrap();
+        file.set_len(2 * EXTENSION_LIMIT_BYTES).unwrap();
+        file.rewind().unwrap();
+        assert!(scan(&file).unwrap_err().to_string().contains("1 MiB"));
+    }
+}

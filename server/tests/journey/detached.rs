@@ -466,6 +466,35 @@ fn containers_of_one_image_share_the_mounts_of_its_layers() {
 }
 
 #[test]
+fn what_is_stopped_just_when_it_is_started_again_stays_stopped() {
+    let Some(ready) = Ready::new() else { return };
+    let before = Mounts::now(&ready.user);
+    let ids: Vec<String> = (0..6).map(|_| ready.detach(&["--restart", "always"], "exit 3")).collect();
+    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for _ in 0..5 {
+        let stop = ready.user.command("rbox", &[&["stop"][..], &names].concat()).stdout(Stdio::null()).spawn().unwrap();
+        end_while_it_runs(vec![stop]);
+        for id in &ids {
+            let status = ready.status(id).unwrap();
+            assert!(status.starts_with("Exited (3)"), "{status}");
+        }
+        ready.rbox(&[&["start"][..], &names].concat());
+    }
+    ready.rbox(&[&["rm", "-f"][..], &names].concat());
+    no_containers(&ready, &before, &names);
+}
+
+#[test]
+fn root_leaves_another_user_s_directory_alone() {
+    let Some(ready) = Ready::new() else { return };
+    let theirs = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(theirs.path(), Some(1234), Some(1234)).unwrap();
+    let mut command = ready.user.command("rrun", &["--rm", &ready.image, "true"]);
+    assert!(command.env("XDG_RUNTIME_DIR", theirs.path()).status().unwrap().success());
+    assert_eq!(std::fs::read_dir(theirs.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_name_is_one_container_s_however_many_ask_at_once() {
     let Some(ready) = Ready::new() else { return };
     let before = Mounts::now(&ready.user);

@@ -98,6 +98,7 @@ pub(super) use as_both;
 as_both! {
     addresses_are_given_once_and_run_out
     a_container_shares_another_s_network
+    a_lease_that_is_left_takes_nothing_from_the_container_made_under_it
     a_question_for_others_is_passed_on_and_their_answer_back
     containers_find_each_other_by_name_and_nobody_else_finds_them
     datagrams_reach_a_published_port_and_their_answers_come_back
@@ -318,6 +319,35 @@ fn containers_find_each_other_by_name_and_nobody_else_finds_them(net: &Net) {
     let left = net.namespace.sh("ip -o link; nft list ruleset");
     assert!(!left.contains("br-"), "{left}");
     nothing_kept(net.user(), &before, &[&db, &plain]);
+}
+
+/// As `rbox create` leaves it when it is killed at its very end.
+fn a_lease_that_is_left_takes_nothing_from_the_container_made_under_it(net: &Net) {
+    net.rbox(&["network", "create", "front"]);
+    let web = net.detach(&["--name", "web", "--network", "front", "-p", "8080:80"], HELLO);
+    std::fs::write(net.user().store().join("leases").join(&web), "").unwrap();
+    // Clears away what was left.
+    let other = net.detach(&["--network", "front"], POLITE);
+    assert_ne!(net.address(&web), net.address(&other));
+    let connected: serde_json::Value = serde_json::from_str(&net.rbox(&["network", "inspect", "front"])).unwrap();
+    assert_eq!(connected[0]["Containers"].as_object().unwrap().len(), 2, "{connected}");
+    net.hears_hello(&net.namespace, "127.0.0.1", 8080);
+    net.rbox(&["rm", "-f", &web, &other]);
+    net.nothing_connected();
+}
+
+#[test]
+fn a_bridge_that_was_there_before_stays() {
+    let Some(net) = Net::new() else { return };
+    net.namespace.sh("ip link add own0 type bridge");
+    for (network, bridge) in [("theirs", "own0"), ("ours", "made0")] {
+        let option = format!("com.docker.network.bridge.name={bridge}");
+        net.rbox(&["network", "create", "-o", &option, network]);
+        assert!(net.sh(&["--network", network], "ip -o addr").contains("eth0"));
+        net.rbox(&["network", "rm", network]);
+    }
+    let links = net.namespace.sh("ip -o link");
+    assert!(links.contains("own0") && !links.contains("made0"), "{links}");
 }
 
 /// A machine that is connected to that of `net`, which is 192.0.2.1 and fd00:7::1 for it.
