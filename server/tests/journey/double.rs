@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use super::image::Image;
 
+/// How much of a request's body is remembered.
+const BODY_KEPT_BYTES: u64 = 4 << 10;
+
 /// An answer to one path.
 #[derive(Clone)]
 pub struct Answer {
@@ -35,6 +38,8 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub headers: HashMap<String, String>,
+    /// The beginning of its body.
+    pub body: String,
     /// Bytes of the body that were sent in answer.
     pub answered_bytes: usize,
 }
@@ -145,6 +150,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let length: u64 = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
-    Some(Request { method, path, headers, answered_bytes: 0 })
+    let mut body = Vec::new();
+    reader.take(length.min(BODY_KEPT_BYTES)).read_to_end(&mut body).ok()?;
+    std::io::copy(&mut reader.take(length.saturating_sub(BODY_KEPT_BYTES)), &mut std::io::sink()).ok()?;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Some(Request { method, path, headers, body, answered_bytes: 0 })
 }

@@ -1,0 +1,141 @@
+//! Registries that are reached through a forward proxy, Debian's tinyproxy, in a network namespace of their own:
+//! the loopback is never reached through one.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::authority::Authority;
+use super::common::needs::{installed, root};
+use super::common::{Rhub, command, wait_until};
+use super::image::{Image, tar};
+use super::networks::Namespace;
+use super::tools::{User, stderr};
+
+/// The address that a machine's other hosts see.
+const ADDRESS: &str = "198.51.100.1";
+
+/// A proxy that demands a password, and a registry behind it.
+struct Behind {
+    namespace: Namespace,
+    authority: Authority,
+    secure: Rhub,
+    plain: Rhub,
+    proxy: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        let _ = self.proxy.kill();
+        let _ = self.proxy.wait();
+    }
+}
+
+impl Behind {
+    fn new(more: &str) -> Option<Self> {
+        if !root() || !["tinyproxy", "unshare", "nsenter", "ip"].iter().all(|program| installed(program)) {
+            return None;
+        }
+        let (authority, namespace, directory) = (Authority::new()?, Namespace::new(), tempfile::tempdir().unwrap());
+        namespace.lead_outside();
+        authority.sign("server", ADDRESS);
+        let listen = ["--listen", &format!("{ADDRESS}:0"), "--insecure"];
+        let secure = Rhub::start_command(namespace.inside(authority.serve_command("server").args(listen)));
+        let plain = Rhub::start_command(namespace.inside(command(&directory.path().join("plain")).args(listen)));
+        let log = directory.path().join("log");
+        let config = format!(
+            "Port 8888\nListen {ADDRESS}\nBasicAuth user hunter2\nLogLevel Connect\nLogFile \"{}\"\n{more}",
+            log.display()
+        );
+        std::fs::write(directory.path().join("config"), config).unwrap();
+        let mut proxy = Command::new("tinyproxy");
+        proxy.arg("-d").arg("-c").arg(directory.path().join("config"));
+        let proxy = namespace.inside(&proxy).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let behind = Self { namespace, authority, secure, plain, proxy, directory };
+        wait_until("the proxy listens", || behind.namespace.sh("ss -ltn").contains(":8888"));
+        Some(behind)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// A user who knows the registry's authority.
+    fn user(&self) -> User {
+        let user = User::new();
+        let certificates = user.home().join(".config/containers/certs.d").join(&self.secure.address);
+        self.authority.put(&certificates, &[("ca.crt", "ca.crt")]);
+        let own = format!("[{:?}]\nplain-http = true\n", self.plain.address);
+        std::fs::create_dir_all(user.home().join(".config/longshore")).unwrap();
+        std::fs::write(user.home().join(".config/longshore/registries.toml"), own).unwrap();
+        user
+    }
+
+    /// What a command with these variables says; whether it succeeded.
+    fn run(&self, user: &User, variables: &[(&str, &str)], program: &str, args: &[&str]) -> (bool, String) {
+        let mut command = user.command(program, args);
+        command.envs(variables.iter().copied());
+        let output = self.namespace.inside(&command).output().unwrap();
+        (output.status.success(), stderr(&output))
+    }
+}
+
+fn push_source() -> (tempfile::TempDir, String) {
+    let layout = tempfile::tempdir().unwrap();
+    Image::new(&[tar(&[("a", b"x")])]).write_layout(layout.path(), "1");
+    let source = format!("oci:{}:1", layout.path().display());
+    (layout, source)
+}
+
+#[test]
+fn https_goes_through_a_tunnel_and_http_is_passed_on_and_exceptions_go_straight() {
+    let Some(behind) = Behind::new("") else { return };
+    let (user, (_layout, source)) = (behind.user(), push_source());
+    let (secure, plain) = (format!("{}/app:1", behind.secure.address), format!("{}/app:1", behind.plain.address));
+    let url = format!("http://user:hunter2@{ADDRESS}:8888");
+    for (name, variable) in [(&secure, "HTTPS_PROXY"), (&plain, "http_proxy"), (&plain, "ALL_PROXY")] {
+        let before = behind.log().len();
+        let (succeeded, said) = behind.run(&user, &[(variable, &url)], "rpush", &[&source, name]);
+        assert!(succeeded, "{variable}: {said}");
+        let news = behind.log().split_off(before);
+        assert!(news.contains(name.split('/').next().unwrap()), "{variable}: {news}");
+        assert_eq!(news.contains("CONNECT"), name == &secure, "{variable}: {news}");
+    }
+    let before = behind.log().len();
+    for exception in [&behind.secure.address, "198.51.100.0/24", ADDRESS, "*"] {
+        let variables = [("HTTPS_PROXY", &*url), ("NO_PROXY", exception)];
+        let (succeeded, said) = behind.run(&user, &variables, "rpull", &[&secure]);
+        assert!(succeeded, "{exception}: {said}");
+        user.succeed("rbox", &["rmi", &secure]);
+    }
+    assert_eq!(behind.log().len(), before, "{}", behind.log());
+    // docker's file says what the environment does not.
+    let config = serde_json::json!({ "proxies": { "default": { "httpsProxy": url } } }).to_string();
+    std::fs::create_dir_all(user.home().join(".docker")).unwrap();
+    std::fs::write(user.home().join(".docker/config.json"), config).unwrap();
+    assert!(behind.run(&user, &[], "rpull", &[&secure]).0);
+    assert!(behind.log().len() > before);
+}
+
+#[test]
+fn what_a_proxy_refuses_is_said_to_be_its_doing_and_no_password_with_it() {
+    let Some(behind) = Behind::new("ConnectPort 443\n") else { return };
+    let user = behind.user();
+    let (secure, plain) = (format!("{}/app:1", behind.secure.address), format!("{}/app:1", behind.plain.address));
+    let named = format!("through the proxy http://{ADDRESS}:8888");
+    for (name, variable) in [(&secure, "HTTPS_PROXY"), (&plain, "HTTP_PROXY")] {
+        let wrong = format!("http://user:wrong-hunter2@{ADDRESS}:8888");
+        let (_, said) = behind.run(&user, &[(variable, &wrong)], "rpull", &[name]);
+        assert!(said.contains(&named) && said.contains(variable), "{said}");
+        assert!(said.contains("user name and a password") && !said.contains("hunter2"), "{said}");
+    }
+    let right = format!("http://user:hunter2@{ADDRESS}:8888");
+    let (_, said) = behind.run(&user, &[("HTTPS_PROXY", &right)], "rpull", &[&secure]);
+    assert!(said.contains(&named) && said.contains("it refuses to connect there"), "{said}");
+    let (_, said) = behind.run(&user, &[("HTTPS_PROXY", &format!("http://{ADDRESS}:1"))], "rpull", &[&secure]);
+    assert!(said.contains(&format!("through the proxy http://{ADDRESS}:1 (HTTPS_PROXY)")), "{said}");
+}
