@@ -11,7 +11,7 @@ use super::scope::{Action, Scopes};
 use super::token::{Registry, Wanted};
 use crate::config::{Endpoint, Keeper};
 use crate::credentials::{self, Credentials, Found};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A registry's authentication for one repository.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ impl Auth {
         };
         match challenge {
             Some(Challenge::Bearer { realm, service, .. }) => {
-                let token = self.registry(pool).token(&self.wanted(pool, realm, service, scopes)?)?;
+                let token = self.registry(pool).token(&self.wanted(pool, realm, service, scopes)?);
+                let token = token.map_err(|failure| self.explained(failure, action))?;
                 Ok(Some(format!("Bearer {token}")))
             }
             Some(Challenge::Basic) => Ok(self.credentials()?.and_then(|found| found.credentials.basic())),
@@ -103,6 +104,14 @@ impl Auth {
         }
         let found = credentials::look_up(&self.registry, &self.repository, self.keeper.as_ref())?;
         Ok(self.credentials.get_or_init(|| found).clone())
+    }
+
+    /// A token server's refusal, and what it is about.
+    fn explained(&self, mut failure: Error, action: Action<'_>) -> Error {
+        if let Error::Refused { answer, .. } = &mut failure {
+            answer.hint = self.explain(answer.status, action).map(Into::into);
+        }
+        failure
     }
 
     /// What a refusal is about: whose credentials were shown, for what, and what helps.

@@ -175,7 +175,10 @@ fn of_proxy(proxy: &Proxy, e: &io::Error) -> io::Error {
         let how = "it wants a user name and a password: http://USER:PASSWORD@HOST:PORT gives them";
         (io::ErrorKind::InvalidInput, how.to_owned())
     } else if said.contains(PROXY_REFUSES) {
-        (e.kind(), "it refuses to connect there; what needs no proxy stands in NO_PROXY".to_owned())
+        (
+            e.kind(),
+            "it refuses to connect there, or does not take the password; what needs no proxy stands in NO_PROXY".to_owned(),
+        )
     } else {
         (e.kind(), said)
     };

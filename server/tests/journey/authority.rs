@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::common::needs::installed;
-use super::common::{Rhub, command, wait_until};
+use super::common::{Rhub, wait_until};
+use super::tools::program_path;
 
 /// An authority in a directory: `ca.crt`, and what it signed.
 pub struct Authority(tempfile::TempDir);
@@ -43,12 +44,13 @@ impl Authority {
     /// A registry on the loopback that speaks TLS only.
     pub fn rhub(&self) -> Rhub {
         self.sign("server", "127.0.0.1");
-        Rhub::start_command(self.serve_command("server"))
+        Rhub::start_command(self.serve_command("127.0.0.1:0", "server"))
     }
 
     /// `rhub serve` with the certificate of this name.
-    pub fn serve_command(&self, name: &str) -> Command {
-        let mut command = command(&self.path("data"));
+    pub fn serve_command(&self, listen: &str, name: &str) -> Command {
+        let mut command = Command::new(program_path("rhub"));
+        command.args(["serve", "--listen", listen, "--data"]).arg(self.path("data"));
         command.arg("--tls-certificate").arg(self.path(&format!("{name}.crt")));
         command.arg("--tls-key").arg(self.path(&format!("{name}.key")));
         command

@@ -19,11 +19,17 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Bytes of a body after which a connection is closed, that many times in all.
     pub cut: Option<(usize, u32)>,
+    /// What is answered from the second time on.
+    pub then: Option<Box<Self>>,
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), cut: None }
+        Self { status, headers: Vec::new(), body: body.into(), cut: None, then: None }
+    }
+
+    pub fn then(self, later: Self) -> Self {
+        Self { then: Some(Box::new(later)), ..self }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -107,6 +113,9 @@ fn serve(state: &State, connection: TcpStream) {
             let answer = answers.get(&key).cloned();
             if let Some((_, times @ 1..)) = answers.get_mut(&key).and_then(|answer| answer.cut.as_mut()) {
                 *times -= 1;
+            }
+            if let Some(later) = answer.as_ref().and_then(|answer| answer.then.clone()) {
+                answers.insert(key, *later);
             }
             answer.unwrap_or_else(|| Answer::new(404, r#"{"errors":[{"code":"NOT_FOUND","message":"no answer was set"}]}"#))
         };

@@ -1,5 +1,7 @@
 //! Tokens: how they are asked for, for what, how long they are used, and what is said when they are refused.
 
+use std::process::Command;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -48,18 +50,21 @@ fn an_identity_token_is_exchanged_by_oauth_and_never_sent_elsewhere() {
 
 #[test]
 fn a_helper_gives_an_identity_token_under_the_name_token() {
-    use std::os::unix::fs::PermissionsExt;
     let double = Double::start();
     let user = user_with(&serde_json::json!({ "credHelpers": { &double.address: "cloud" } }));
+    // Written by another process: what this one writes may still be open in a child of another test, and cannot be run
+    // then. It answers without reading what it is asked, as some do.
+    let script = r##"printf '#!/bin/sh\necho %s\n' "'$1'" > "$0" && chmod 755 "$0""##;
     let helper = user.home().join("docker-credential-cloud");
-    std::fs::write(&helper, "#!/bin/sh\necho '{\"ServerURL\":\"x\",\"Username\":\"<token>\",\"Secret\":\"r3fr3sh\"}'\n").unwrap();
-    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    let answer = r#"{"ServerURL":"x","Username":"<token>","Secret":"r3fr3sh"}"#;
+    assert!(Command::new("sh").args(["-c", script]).arg(&helper).arg(answer).status().unwrap().success());
     double.on("/v2/app/manifests/1", challenge(&double, ""));
     double.on("POST /token", Answer::new(200, r#"{"access_token":"t"}"#));
     let path = format!("{}:{}", user.home().display(), std::env::var("PATH").unwrap());
     let mut command = user.command("rpull", &[&format!("{}/app:1", double.address)]);
     let said = super::tools::stderr(&command.env("PATH", path).output().unwrap());
-    assert!(to_token_server(&double)[0].body.contains("refresh_token=r3fr3sh"));
+    let asked = to_token_server(&double);
+    assert!(asked.first().is_some_and(|asked| asked.body.contains("refresh_token=r3fr3sh")), "{said}");
     assert!(said.contains("the credentials of docker-credential-cloud for repository:app:pull"), "{said}");
 }
 
@@ -80,17 +85,30 @@ fn a_token_server_without_get_is_asked_by_post() {
 #[test]
 fn one_token_serves_all_requests_for_the_same_and_a_refused_one_is_fetched_once_more() {
     let (double, image) = (Double::start(), Image::new(&[tar(&[("a", b"x")]), tar(&[("b", b"y")])]));
-    let user = User::new();
     double.host("app", "1", &image);
-    double.on("HEAD /v2/app/manifests/1", challenge(&double, ""));
-    double.on(GET, Answer::new(200, r#"{"token":"t","expires_in":300}"#));
-    let output = user.output("rpull", &[&format!("{}/app:1", double.address)]);
-    assert!(!output.status.success(), "the token is never taken");
-    // The first, and one more after it was refused.
+    let manifest = Answer::new(200, image.manifest.bytes.clone()).header("content-type", image.manifest.media_type);
+    let config = format!("/v2/app/blobs/{}", image.config.digest());
+    double.on("/v2/app/manifests/1", challenge(&double, "").then(manifest));
+    double.on(&config, challenge(&double, "").then(Answer::new(200, image.config.bytes.clone())));
+    let token = |value: &str| Answer::new(200, format!(r#"{{"token":"{value}","expires_in":300}}"#));
+    double.on(GET, token("first").then(token("second")));
+    User::new().succeed("rpull", &["--jobs", "1", &format!("{}/app:1", double.address)]);
     assert_eq!(to_token_server(&double).len(), 2);
-    let sent = |request: &Request| request.headers.get("authorization").cloned();
-    let heads: Vec<_> = double.requests().iter().filter(|request| request.method == "HEAD").map(sent).collect();
-    assert_eq!(heads[..2], [None, Some("Bearer t".to_owned())]);
+    let sent = |path: &str| -> Vec<Option<String>> {
+        let requests = double.requests();
+        requests
+            .iter()
+            .filter(|request| request.path == path)
+            .map(|request| request.headers.get("authorization").cloned())
+            .collect()
+    };
+    let bearer = |value: &str| Some(format!("Bearer {value}"));
+    assert_eq!(sent("/v2/app/manifests/1"), [None, bearer("first")]);
+    assert_eq!(sent(&config), [bearer("first"), bearer("second")]);
+    for layer in &image.layers {
+        let tokens = sent(&format!("/v2/app/blobs/{}", layer.digest()));
+        assert!(tokens.len() == 1 && tokens[0].is_some(), "{tokens:?}");
+    }
 }
 
 #[test]
