@@ -61,6 +61,28 @@ fn a_private_authority_is_found_in_each_place_where_it_may_be() {
 }
 
 #[test]
+fn a_certificate_that_signed_itself_is_taken_from_the_host_it_was_put_down_for() {
+    let Some(authority) = Authority::new() else { return };
+    let (layout, source) = layout(&image());
+    // As docker's manual makes one: with nothing said, it is an authority's.
+    authority.sign_itself("self", "127.0.0.1");
+    authority.sign_itself("other", "127.0.0.2");
+    let push = |certificate: &str, known: &str| {
+        let (user, rhub) = (User::new(), Rhub::start_command(authority.serve_command("127.0.0.1:0", certificate)));
+        let directory = user.home().join("etc/docker/certs.d").join(&rhub.address);
+        authority.put(&directory, &[(&format!("{known}.crt"), "ca.crt")]);
+        let output = user.output("rpush", &[&source, &format!("{}/app:1", rhub.address)]);
+        (output.status.success(), stderr(&output))
+    };
+    assert!(push("self", "self").0);
+    let (succeeded, said) = push("self", "other");
+    assert!(!succeeded && said.contains("invalid peer certificate"), "{said}");
+    let (succeeded, said) = push("other", "other");
+    assert!(!succeeded && said.contains("not valid for name"), "it is another host's: {said}");
+    drop(layout);
+}
+
+#[test]
 fn a_certificate_of_nobody_known_is_refused_and_the_message_says_where_to_put_whose() {
     let Some(authority) = Authority::new() else { return };
     let rhub = authority.rhub();
