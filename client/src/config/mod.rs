@@ -74,6 +74,8 @@ pub struct Place {
     pub tls: Tls,
     /// Where the credentials are; not set, where docker and podman have them.
     pub credentials: Option<Keeper>,
+    /// The host of a token server that may see the credentials, wherever it is.
+    pub token_server: Option<String>,
 }
 
 /// The certificates of one host. The machine's authorities count, too.
@@ -170,6 +172,7 @@ fn place(image: &Reference, connection: Connection, may: Capabilities) -> Result
         may,
         tls: Tls { authorities, client: connection.client.or(kept.client), unverified: connection.unverified },
         credentials: connection.credentials,
+        token_server: connection.token_server,
     })
 }
 
