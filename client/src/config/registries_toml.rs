@@ -211,7 +211,7 @@ fn pair(directory: &Path, certificate: Option<PathBuf>, key: Option<PathBuf>) ->
 }
 
 /// The scheme of a URL, and what follows, if images can be there.
-fn parse_url(url: &str) -> Option<(Scheme, String)> {
+pub(super) fn parse_url(url: &str) -> Option<(Scheme, String)> {
     let (scheme, rest) = match url.strip_prefix("http://") {
         Some(rest) => (Scheme::Http, rest),
         None => (Scheme::Https, url.strip_prefix("https://")?),

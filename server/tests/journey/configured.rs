@@ -270,6 +270,29 @@ fn dockers_headers_for_registries_reach_them_and_those_for_its_daemon_do_not() {
 }
 
 #[test]
+fn dockers_daemon_has_said_where_images_come_from() {
+    let (mirror, image, data) = (Double::start(), image(), tempfile::tempdir().unwrap());
+    mirror.host("library/tool", "1", &image);
+    let rhub = Rhub::start(data.path());
+    let user = User::new();
+    let json = serde_json::json!({
+        "log-driver": "journald",
+        "registry-mirrors": [format!("http://{}/", mirror.address)],
+        "insecure-registries": [&rhub.address],
+    });
+    write(&user.home().join("etc/docker/daemon.json"), &json.to_string());
+    assert!(user.succeed("rpull", &["tool:1"]).ends_with("docker.io/library/tool:1\n"));
+    let (_layout, source) = layout(&image);
+    user.succeed("rpush", &[&source, &format!("{}/app:1", rhub.address)]);
+    // What this project's own file says of the same images comes first.
+    write(&user.home().join(".config/longshore/registries.toml"), &format!("[\"docker.io\"]\nuse = \"http://{}\"", rhub.address));
+    user.succeed("rbox", &["rmi", "tool:1"]);
+    let asked = mirror.requests().len();
+    user.fail("rpull", &["tool:1"]);
+    assert_eq!(mirror.requests().len(), asked);
+}
+
+#[test]
 fn a_wrong_setting_stops_everything_and_says_where_it_is() {
     let user = user_with("[\"docker.io\"]\nmirorrs = []", "");
     let said = user.fail("rpull", &["127.0.0.1:1/app"]);
