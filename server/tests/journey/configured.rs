@@ -256,6 +256,23 @@ fn credentials_come_from_where_they_are_said_to_be_and_from_nowhere_else() {
     assert!(said.contains(&format!("the credentials of {}", file.display())), "{said}");
     let sent: Vec<_> = double.requests().iter().filter_map(|request| request.headers.get("authorization").cloned()).collect();
     assert_eq!(sent, ["Basic b3duOnNlY3JldA=="]);
+    write(&file, "{}");
+    let said = user.fail("rpull", &[&format!("{}/app:1", double.address)]);
+    assert!(said.contains("there are none"), "{said}");
+}
+
+#[test]
+fn an_address_of_version_6_is_a_host_as_any_other() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    }
+    let (double, user) = (Double::start_on("[::1]:0"), User::new());
+    double.host("team/app", "1", &image());
+    assert!(double.address.starts_with("[::1]:"));
+    user.succeed("rpull", &[&format!("{}/team/app:1", double.address)]);
+    let user = user_with(&format!("[\"r.example\"]\nuse = \"http://{}\"", double.address), "");
+    user.succeed("rpull", &["r.example/team/app:1"]);
 }
 
 #[test]

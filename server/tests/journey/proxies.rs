@@ -1,6 +1,8 @@
-//! Registries that are reached through a forward proxy, Debian's tinyproxy, in a network namespace of their own:
-//! the loopback is never reached through one.
+//! Registries that are reached through a proxy: Debian's tinyproxy, in a network namespace of their own, for the loopback
+//! is never reached through one; and one that speaks SOCKS, which knows names that nobody else does.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -144,4 +146,55 @@ fn what_a_proxy_refuses_is_said_to_be_its_doing_and_no_password_with_it() {
     assert!(said.contains(&named) && said.contains("it refuses to connect there"), "{said}");
     let (_, said) = behind.run(&user, &[("HTTPS_PROXY", &format!("http://{ADDRESS}:1"))], "rpull", &[&secure]);
     assert!(said.contains(&format!("through the proxy http://{ADDRESS}:1 (HTTPS_PROXY)")), "{said}");
+}
+
+/// A SOCKS proxy (RFC 1928, RFC 1929) that demands `user` and `hunter2`, and takes every name for one address. Gives its
+/// own; its threads end with the test's process.
+fn socks(target: &str) -> String {
+    let (listener, target) = (TcpListener::bind("127.0.0.1:0").unwrap(), target.to_owned());
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let target = target.clone();
+            // Who hangs up too early gets nothing.
+            std::thread::spawn(move || drop(serve_socks(connection.unwrap(), &target)));
+        }
+    });
+    address
+}
+
+fn serve_socks(mut client: TcpStream, target: &str) -> std::io::Result<()> {
+    let read = |length: usize, client: &mut TcpStream| -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        client.read_exact(&mut bytes).map(|()| bytes)
+    };
+    let methods = read(2, &mut client)?[1];
+    read(methods.into(), &mut client)?;
+    client.write_all(&[5, 2])?;
+    let user = read(2, &mut client)?[1];
+    assert_eq!(read(user.into(), &mut client)?, b"user");
+    let password = read(1, &mut client)?[0];
+    assert_eq!(read(password.into(), &mut client)?, b"hunter2");
+    client.write_all(&[1, 0])?;
+    let request = read(5, &mut client)?;
+    assert_eq!(request[..4], [5, 1, 0, 3], "a connection to a name");
+    assert_eq!(read(usize::from(request[4]) + 2, &mut client)?, b"hidden.example\x00\x50");
+    let mut server = TcpStream::connect(target)?;
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    std::io::copy(&mut server, &mut client).map(drop)
+}
+
+#[test]
+fn a_name_that_only_a_socks_proxy_knows_is_asked_there() {
+    let (data, user, (_layout, source)) = (tempfile::tempdir().unwrap(), User::new(), push_source());
+    let rhub = Rhub::start(data.path());
+    let own = user.home().join(".config/longshore/registries.toml");
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(own, "[\"hidden.example\"]\nplain-http = true\n").unwrap();
+    let mut command = user.command("rpush", &[&source, "hidden.example/app:1"]);
+    let output = command.env("ALL_PROXY", format!("socks5h://user:hunter2@{}", socks(&rhub.address))).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(rhub.get("/v2/app/manifests/1").status, 200);
 }
