@@ -81,6 +81,7 @@ fn redirect_policy() -> Policy {
 /// Clients not in use now.
 pub(super) struct Pool {
     plain: bool,
+    tls: Tls,
     certificates: Certificates,
     network: Network,
     headers: HeaderMap,
@@ -98,12 +99,14 @@ impl Pool {
     /// `plain`: no TLS will be spoken.
     pub(super) fn new(plain: bool, tls: &Tls, network: &Network, timing: Timing) -> Result<Self> {
         let (certificates, headers) = (Certificates::read(tls)?, header_map(&network.headers)?);
-        Ok(Self { plain, certificates, network: network.clone(), headers, timing, idle: Mutex::default() })
+        Ok(Self { plain, tls: tls.clone(), certificates, network: network.clone(), headers, timing, idle: Mutex::default() })
     }
 
-    /// One for another host.
-    pub(super) fn other(&self, plain: bool, tls: &Tls) -> Result<Self> {
-        Self::new(plain, tls, &self.network, self.timing)
+    /// One for another host. The authorities that count here count there, too, but it is shown and spared nothing.
+    pub(super) fn other(&self, plain: bool, host: &str) -> Result<Self> {
+        let mut tls = Tls::of_host(host)?;
+        tls.authorities.extend_from_slice(&self.tls.authorities);
+        Self::new(plain, &tls, &self.network, self.timing)
     }
 
     pub(super) fn timing(&self) -> &Timing {

@@ -1,6 +1,7 @@
 //! Whom a host is known by, and what to do where it is not.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use reqwest::{ClientBuilder, Identity};
 use tokio_rustls::rustls::ClientConfig;
@@ -14,11 +15,14 @@ use crate::error::{Error, Result};
 /// The longest file of certificates read, in bytes.
 const FILE_LIMIT_BYTES: u64 = 4 << 20;
 
+/// What hosts have that nothing is set for: the machine's authorities are read once, and sessions resumed.
+static USUAL: LazyLock<Option<ClientConfig>> = LazyLock::new(|| verifier::config(Vec::new(), None).ok());
+
 /// The certificates of a host, read.
 pub(super) enum Certificates {
     /// The machine's authorities are all.
-    Usual(Option<Identity>),
-    /// There are others besides.
+    Usual,
+    /// There are others besides, or a certificate to be shown.
     Own(Box<ClientConfig>),
     Unverified(Option<Identity>),
 }
@@ -37,7 +41,9 @@ impl Certificates {
         if tls.unverified {
             return Ok(Self::Unverified(identity));
         }
-        let Some(first) = tls.authorities.first() else { return Ok(Self::Usual(identity)) };
+        let Some(first) = tls.authorities.first().or(tls.client.as_ref().map(|(certificate, _)| certificate)) else {
+            return Ok(Self::Usual);
+        };
         let mut authorities = Vec::new();
         for path in &tls.authorities {
             let found = CertificateDer::pem_slice_iter(&read(path)?).collect::<Result<Vec<_>, _>>();
@@ -53,14 +59,17 @@ impl Certificates {
 
     /// The same for a client.
     pub(super) fn apply(&self, builder: ClientBuilder) -> ClientBuilder {
-        let (builder, identity) = match self {
-            Self::Usual(identity) => (builder, identity),
-            Self::Own(config) => return builder.tls_backend_preconfigured(ClientConfig::clone(config)),
-            Self::Unverified(identity) => (builder.tls_danger_accept_invalid_certs(true), identity),
-        };
-        match identity {
-            Some(identity) => builder.identity(identity.clone()),
-            None => builder,
+        match self {
+            Self::Usual => match &*USUAL {
+                Some(config) => builder.tls_backend_preconfigured(config.clone()),
+                // It fails, and says why.
+                None => builder,
+            },
+            Self::Own(config) => builder.tls_backend_preconfigured(ClientConfig::clone(config)),
+            Self::Unverified(identity) => {
+                let builder = builder.tls_danger_accept_invalid_certs(true);
+                identity.iter().fold(builder, |builder, identity| builder.identity(identity.clone()))
+            }
         }
     }
 }

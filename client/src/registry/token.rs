@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::host::{broken_off, said_no, unreachable};
 use super::http::{Answer, Pool};
 use super::scope::Scopes;
-use crate::config::{Endpoint, Tls, is_loopback};
+use crate::config::{Endpoint, is_loopback};
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 
@@ -136,9 +136,9 @@ impl Registry<'_> {
     fn fetch(&self, wanted: &Wanted) -> Result<TokenAnswer> {
         let url = self.realm(&wanted.realm)?;
         let host = authority(&url);
-        // Another host has certificates of its own, and those that are shown to the registry are not its business.
-        let other =
-            if host == self.endpoint.host { None } else { Some(self.pool.other(url.scheme() == "http", &Tls::of_host(&host)?)?) };
+        let plain = url.scheme() == "http";
+        let is_alike = self.is_own(url.host_str().unwrap_or_default()) && plain == self.endpoint.plain;
+        let other = if is_alike { None } else { Some(self.pool.other(plain, &host)?) };
         let pool = other.as_ref().unwrap_or(self.pool);
         let cancel = Cancel::default();
         let ask = |form: Option<&[(&str, &str)]>| {
@@ -269,7 +269,7 @@ fn in_trust_domain(registry: &str, realm_host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Network;
+    use crate::config::{Network, Tls};
     use crate::registry::timing::Timing;
 
     #[test]

@@ -5,6 +5,8 @@ use std::process::Command;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::authority::Authority;
+use super::common::Rhub;
 use super::double::{Answer, Double, Request};
 use super::image::{Image, tar};
 use super::tools::User;
@@ -150,4 +152,27 @@ fn messages_say_whose_credentials_were_refused_for_what_and_what_to_do() {
         said.contains("fetch an access token for repository:app:pull") && said.contains(&file.display().to_string()),
         "{said}"
     );
+}
+
+#[test]
+fn a_token_server_beside_the_registry_is_known_by_the_same_authority() {
+    let Some(authority) = Authority::new() else { return };
+    // Both on the same host, each at a port of its own, and over TLS.
+    let user = User::new();
+    let users = authority.path("users");
+    longshore_server::access::htpasswd::add(&users, "user", "correct-horse-battery").unwrap();
+    authority.sign("server", "127.0.0.1");
+    let mut command = authority.serve_command("127.0.0.1:0", "server");
+    command.arg("--htpasswd").arg(&users);
+    let tokens = Rhub::start_command(command);
+    let double = Double::start();
+    let realm = format!("Bearer realm=\"https://{}/v2/token\",service=\"{0}\"", tokens.address);
+    double.on("/v2/app/manifests/1", Answer::new(401, "").header("www-authenticate", realm));
+    let name = format!("{}/app:1", double.address);
+    let said = user.fail("rpull", &[&name]);
+    assert!(said.contains(&tokens.address) && said.contains("UnknownIssuer"), "{said}");
+    // By what is put down for itself.
+    authority.put(&user.home().join("etc/docker/certs.d").join(&tokens.address), &[("ca.crt", "ca.crt")]);
+    let said = user.fail("rpull", &[&name]);
+    assert!(said.contains("it wants credentials for repository:app:pull"), "{said}");
 }
