@@ -6,7 +6,7 @@ use std::process::Command;
 use super::authority::{Authority, Demanding};
 use super::common::Rhub;
 use super::common::needs::installed;
-use super::double::{Answer, Double};
+use super::double::{Answer, Double, Request};
 use super::image::{Image, tar};
 use super::tools::{User, stderr};
 
@@ -249,7 +249,7 @@ fn credentials_come_from_where_they_are_said_to_be_and_from_nowhere_else() {
     let auths = |auth: &str| format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, double.address);
     write(&user.home().join(".docker/config.json"), &auths("dXNlcjpodW50ZXIy"));
     let said = user.fail("rpull", &[&format!("{}/app:1", double.address)]);
-    assert!(said.contains("own.json") && said.contains("not there"), "{said}");
+    assert!(said.contains("there are none"), "{said}");
     let file = user.home().join(".config/longshore/own.json");
     write(&file, &auths("b3duOnNlY3JldA=="));
     let said = user.fail("rpull", &[&format!("{}/app:1", double.address)]);
@@ -259,6 +259,28 @@ fn credentials_come_from_where_they_are_said_to_be_and_from_nowhere_else() {
     write(&file, "{}");
     let said = user.fail("rpull", &[&format!("{}/app:1", double.address)]);
     assert!(said.contains("there are none"), "{said}");
+}
+
+#[test]
+fn who_logs_in_is_known_where_the_registry_really_is() {
+    let (double, user) = (Double::start(), User::new());
+    let own = format!("[\"r.example\"]\nuse = \"http://{}\"\ncredentials = {{ file = \"own.json\" }}", double.address);
+    write(&user.home().join(".config/longshore/registries.toml"), &own);
+    double.on("/v2/", Answer::new(401, "").header("www-authenticate", "Basic realm=\"x\"").then(Answer::new(200, "{}")));
+    double.on("/v2/app/manifests/1", Answer::new(401, "").header("www-authenticate", "Basic realm=\"x\""));
+    let output = user.output("rbox", &["login", "-u", "user", "-p", "hunter2", "r.example"]);
+    assert!(output.status.success() && stderr(&output).contains("own.json"), "{}", stderr(&output));
+    assert!(!user.home().join(".docker").exists());
+    user.fail("rpull", &["r.example/app:1"]);
+    let requests = double.requests();
+    let sent = |request: &&Request| request.headers.contains_key("authorization");
+    assert_eq!(
+        requests.iter().filter(sent).map(|request| request.path.as_str()).collect::<Vec<_>>(),
+        ["/v2/", "/v2/app/manifests/1"]
+    );
+    assert!(user.succeed("rbox", &["logout", "r.example"]).starts_with("Removed"));
+    user.fail("rpull", &["r.example/app:1"]);
+    assert_eq!(double.requests().iter().filter(sent).count(), 2);
 }
 
 #[test]
