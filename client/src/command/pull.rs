@@ -10,10 +10,10 @@ use longshore_runtime::store::LayerForm;
 use longshore_runtime::{Store, unpack};
 
 use super::{Global, Own, print};
-use crate::config::Registries;
+use crate::config::{self, Registries};
 use crate::error::Result;
 use crate::policy::Policy;
-use crate::progress::{PULL, reporter};
+use crate::progress::{Form, PULL, reporter_as};
 use crate::registry::Repository;
 use crate::signature;
 
@@ -27,7 +27,7 @@ pub(super) struct Pull {
     quiet: bool,
     /// NAME[:TAG|@DIGEST]
     #[arg(value_name = "IMAGE")]
-    image: Reference,
+    image: String,
 }
 
 /// How images are fetched; `run` takes the same.
@@ -39,6 +39,9 @@ pub(super) struct Fetch {
     /// Layers fetched and unpacked at a time
     #[arg(long, value_name = "N", default_value_t = DEFAULT_JOBS)]
     jobs: usize,
+    /// How progress is shown, on standard error
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    progress: Form,
 }
 
 impl Fetch {
@@ -47,17 +50,18 @@ impl Fetch {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let policy = Policy::load()?;
         let rule = policy.rule(image)?;
-        let repository = Repository::new(&Registries::load()?, image);
+        let repository = Repository::new(&Registries::load()?, image)?;
         let approve = |resolved: &Digest, chosen: &Digest| Ok(signature::approve(&repository, rule, image, [resolved, chosen])?);
         let form = LayerForm::from_environment()?;
         let options = Options { platform, jobs: self.jobs, unpack, form, named: true, action: "pull", approve: &approve };
-        Ok(pull::pull(store, &repository, image, &options, &*reporter(PULL, quiet))?)
+        Ok(pull::pull(store, &repository, image, &options, &*reporter_as(PULL, if quiet { Form::Quiet } else { self.progress }))?)
     }
 }
 
 impl Pull {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let Self { fetch, quiet, image } = self;
+        let image = config::image_name(&image)?;
         let Own { store, unpack, .. } = global.own_store()?;
         if !quiet {
             print(|out| writeln!(out, "{}: Pulling from {}", image.identifier(), image.repository()))?;

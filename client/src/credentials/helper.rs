@@ -1,11 +1,11 @@
 //! Credential helpers: programs that keep secrets, by docker's protocol of `get`, `store` and `erase`.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::Credentials;
+use super::{Credentials, Found};
 use crate::error::{Error, Result};
 
 /// The longest answer read, in bytes.
@@ -40,7 +40,11 @@ impl Helper {
     }
 
     /// What it keeps under `key`, if anything.
-    pub(super) fn get(&self, key: &str) -> Result<Option<Credentials>> {
+    pub(super) fn look_up(&self, key: &str) -> Result<Option<Found>> {
+        Ok(self.get(key)?.map(|credentials| Found { credentials, from: self.program.clone() }))
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Credentials>> {
         let Some(answer) = self.ask("get", key, key.as_bytes())? else { return Ok(None) };
         // Not the parser's own message: it may quote the secret.
         let secret: Secret =
@@ -86,6 +90,8 @@ impl Helper {
             }
             return Err(self.bad(format_args!("this credential helper failed to {verb} what is kept for {key} ({status})")));
         }
+        // One that answers without reading what it was asked has answered.
+        let written = written.or_else(|e| if e.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(e) });
         written.and(read).map_err(|e| self.bad(e))?;
         Ok(Some(answer))
     }

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod archives;
+mod authority;
 mod bad_network;
 #[path = "../common/mod.rs"]
 mod common;
+mod configured;
 mod courses;
 mod daily;
 mod detached;
@@ -24,6 +26,7 @@ mod logs;
 mod networks;
 mod output;
 mod peers;
+mod proxies;
 mod pull;
 mod push;
 mod real;
@@ -32,6 +35,7 @@ mod rootless;
 mod run;
 mod signatures;
 mod store;
+mod tokens;
 mod tools;
 mod tree;
 mod trust;
