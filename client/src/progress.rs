@@ -31,6 +31,9 @@ pub const LOAD: Words = Words { waiting: "Waiting", moving: "Loading", exists: "
 /// For `push`.
 pub const PUSH: Words = Words { waiting: "Preparing", moving: "Pushing", exists: "Layer already exists", complete: "Pushed" };
 
+/// For `copy`.
+pub const COPY: Words = Words { waiting: "Waiting", moving: "Copying", exists: "Already exists", complete: "Copied" };
+
 /// Progress on standard error: bars if that is a terminal, lines if not, nothing when `quiet`.
 pub fn reporter(words: Words, quiet: bool) -> Arc<dyn Progress> {
     if quiet {

@@ -4,11 +4,13 @@
 
 mod attach;
 mod boot;
+mod copy;
 mod cp;
 mod create;
 mod documents;
 mod events;
 mod exec;
+mod explicit_credentials;
 mod format;
 mod history;
 mod images;
@@ -31,6 +33,7 @@ mod mount_flags;
 mod network;
 mod network_flags;
 mod pause;
+mod places;
 mod port;
 mod prune;
 mod ps;
@@ -141,6 +144,7 @@ enum Verb {
     Events(events::Events),
     Images(images::Images),
     Rmi(rmi::Rmi),
+    Copy(Box<copy::Copy>),
     Completion(documents::Completion),
     Login(login::Login),
     Logout(logout::Logout),
@@ -177,6 +181,7 @@ pub fn rbox() -> ExitCode {
         Verb::Events(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
+        Verb::Copy(verb) => verb.execute(&global),
         Verb::Completion(verb) => verb.execute(),
         Verb::Login(verb) => verb.execute(),
         Verb::Logout(verb) => verb.execute(),

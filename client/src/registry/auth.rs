@@ -54,8 +54,14 @@ impl Auth {
 
     /// With these credentials, whatever is kept; for no repository.
     pub(super) fn with_credentials(registry: &str, endpoint: Endpoint, credentials: Credentials) -> Self {
-        let credentials = OnceLock::from(Some(credentials));
-        Self { credentials, ..Self::new(registry, endpoint, "") }
+        let mut auth = Self::new(registry, endpoint, "");
+        auth.use_credentials(credentials);
+        auth
+    }
+
+    /// These credentials are shown, whatever is kept.
+    pub(super) fn use_credentials(&mut self, credentials: Credentials) {
+        self.credentials = OnceLock::from(Some(credentials));
     }
 
     /// The `Authorization` value that worked for this action before.

@@ -12,6 +12,7 @@ use super::http::{Answer, Pool};
 use super::retry::{Retry, asked_wait};
 use super::timing::Timing;
 use crate::config::Endpoint;
+use crate::credentials::Credentials;
 use crate::error::{self, Error, Result};
 
 /// The longest error body read, in bytes.
@@ -50,6 +51,11 @@ impl Host {
             reached: AtomicBool::new(false),
             down: AtomicBool::new(false),
         }
+    }
+
+    /// These credentials are shown, whatever is kept.
+    pub(super) fn use_credentials(&mut self, credentials: Credentials) {
+        self.auth.use_credentials(credentials);
     }
 
     pub(super) fn is_reached(&self) -> bool {

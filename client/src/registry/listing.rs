@@ -75,12 +75,20 @@ impl Repository {
         }
     }
 
-    /// The list that clients keep where the registry keeps none; empty if there is no such tag.
-    pub(super) fn tagged_referrers(&self, subject: &Digest) -> Result<Vec<Referrer>> {
+    fn tagged_referrers(&self, subject: &Digest) -> Result<Vec<Referrer>> {
+        let broken = |e| {
+            let why = format!("it is not the JSON expected: {e}");
+            self.registry().broken(&format!("list what refers to {subject}"), why)
+        };
+        self.referrers_index(subject)?.map_or(Ok(Vec::new()), |body| parse_referrers(&body).map_err(broken))
+    }
+
+    /// The list that clients keep where the registry keeps none.
+    pub(super) fn referrers_index(&self, subject: &Digest) -> Result<Option<Vec<u8>>> {
         let attempted = || format!("list what refers to {subject}");
         let host = self.registry();
         let url = format!("{}/manifests/{}", host.base, referrers_tag(subject));
-        let body = host.retrying(&self.cancel, || {
+        host.retrying(&self.cancel, || {
             let build = |client: &reqwest::Client| client.get(&url).header("accept", media_type::OCI_INDEX);
             let mut answer = host.send(Action::Pull, &self.cancel, attempted, build)?;
             if answer.status() == 404 {
@@ -88,9 +96,7 @@ impl Repository {
             }
             host.expect(&mut answer, &[200], attempted)?;
             page_body(host, &mut answer, &attempted).map(Some)
-        })?;
-        let broken = |e| host.broken(&attempted(), format!("it is not the JSON expected: {e}"));
-        body.map_or(Ok(Vec::new()), |body| parse_referrers(&body).map_err(broken))
+        })
     }
 
     /// Reads a list from its first page to its last. `read` takes a page and says how many entries there are by now.

@@ -9,6 +9,7 @@ mod host;
 mod http;
 mod listing;
 mod login;
+mod referrer;
 mod retry;
 mod timing;
 mod upload;
@@ -22,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use longshore_runtime::image::{Descriptor, media_type};
 use longshore_runtime::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
 use longshore_runtime::parallel::Cancel;
-use longshore_runtime::source::{BlobReader, Resolved};
+use longshore_runtime::source::{BlobReader, Referring, Resolved};
 use longshore_runtime::{RawManifest, Source};
 
 use self::auth::Action;
@@ -36,6 +37,7 @@ use self::timing::Timing;
 use self::upload::Upload;
 pub use self::upload::{Content, Sent};
 use crate::config::Registries;
+use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 
 /// How often a manifest that does not match its digest is asked for again.
@@ -62,9 +64,17 @@ struct Trust {
 impl Repository {
     /// The repository a reference names, reached as configured. Opens no connection yet.
     pub fn new(registries: &Registries, reference: &Reference) -> Self {
+        Self::with_credentials(registries, reference, None)
+    }
+
+    /// The same, with these credentials for the registry itself in place of what is kept for it.
+    pub fn with_credentials(registries: &Registries, reference: &Reference, credentials: Option<Credentials>) -> Self {
         let (timing, name) = (Timing::from_environment(), reference.repository().as_str());
         let host = |(endpoint, credentials_of): (_, String)| Host::new(endpoint, &credentials_of, name, timing);
-        let hosts = registries.hosts(reference.registry()).into_iter().map(host).collect();
+        let mut hosts: Vec<Host> = registries.hosts(reference.registry()).into_iter().map(host).collect();
+        if let (Some(registry), Some(credentials)) = (hosts.last_mut(), credentials) {
+            registry.use_credentials(credentials);
+        }
         Self { hosts, trust: Mutex::default(), cancel: Cancel::default() }
     }
 
@@ -116,7 +126,7 @@ impl Repository {
     }
 
     /// The digest a reference stands for (end-3, as HEAD); `None` where only the manifest itself can tell.
-    fn head_manifest(&self, reference: &Reference) -> Result<Option<Resolved>> {
+    pub fn head_manifest(&self, reference: &Reference) -> Result<Option<Resolved>> {
         let asked = self.at_any(|host| {
             let answer = self.ask_manifest(host, reference, &reqwest::Method::HEAD)?;
             let digest = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
@@ -171,6 +181,11 @@ impl Repository {
 
     /// Stores a manifest or index under a tag or digest (end-7), byte for byte.
     pub fn put_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<()> {
+        self.store_manifest(identifier, manifest).map(drop)
+    }
+
+    /// The same. Whether the registry has seen what the manifest refers to, and lists it there.
+    fn store_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
         let attempted = || format!("put manifest {identifier}");
         let host = self.registry();
         let url = format!("{}/manifests/{identifier}", host.base);
@@ -183,7 +198,7 @@ impl Repository {
                 Some(digest) if digest != manifest.digest.as_str() => {
                     Err(host.broken(&attempted(), format!("it stored {digest:?} where {} was sent", manifest.digest)))
                 }
-                _ => Ok(()),
+                _ => Ok(answer.header("oci-subject").is_some()),
             }
         })
     }
@@ -224,6 +239,10 @@ impl Source for Repository {
     ) -> longshore_runtime::Result<Option<BlobReader<'a>>> {
         let opened = self.get_blob(blob, Wanted::Range(range), cancel)?;
         Ok(opened.map(|bytes| Box::new(bytes) as BlobReader<'a>))
+    }
+
+    fn referrers(&self, reference: &Reference, subject: &Digest) -> longshore_runtime::Result<Vec<Referring>> {
+        Ok(self.referring(reference, subject)?)
     }
 
     fn distrust(&self, blob: &Digest) -> bool {
