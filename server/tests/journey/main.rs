@@ -7,6 +7,7 @@ mod archives;
 mod bad_network;
 #[path = "../common/mod.rs"]
 mod common;
+mod copy;
 mod courses;
 mod daily;
 mod detached;
@@ -34,4 +35,6 @@ mod signatures;
 mod tools;
 mod tree;
 mod trust;
+#[path = "../common/users.rs"]
+mod users;
 mod volumes;
