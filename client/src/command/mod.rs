@@ -49,6 +49,7 @@ mod save;
 mod start;
 mod stats;
 mod stop;
+mod sync;
 mod system;
 mod tag;
 mod top;
@@ -145,6 +146,7 @@ enum Verb {
     Images(images::Images),
     Rmi(rmi::Rmi),
     Copy(Box<copy::Copy>),
+    Sync(Box<sync::Sync>),
     Completion(documents::Completion),
     Login(login::Login),
     Logout(logout::Logout),
@@ -182,6 +184,7 @@ pub fn rbox() -> ExitCode {
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
         Verb::Copy(verb) => verb.execute(&global),
+        Verb::Sync(verb) => verb.execute(),
         Verb::Completion(verb) => verb.execute(),
         Verb::Login(verb) => verb.execute(),
         Verb::Logout(verb) => verb.execute(),

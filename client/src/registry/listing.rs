@@ -99,6 +99,21 @@ impl Repository {
         })
     }
 
+    /// Takes a tag, or a manifest by its digest, away (end-9); `false` if the registry does not do that.
+    pub fn untag(&self, identifier: &str) -> Result<bool> {
+        let attempted = || format!("delete {identifier}");
+        let host = self.registry();
+        let url = format!("{}/manifests/{identifier}", host.base);
+        host.retrying(&self.cancel, || {
+            let mut answer = host.send(Action::Push, &self.cancel, attempted, |client| client.delete(&url))?;
+            if matches!(answer.status(), 400 | 405) {
+                return Ok(false);
+            }
+            // That it has gone already is fine.
+            host.expect(&mut answer, &[200, 202, 404], attempted).map(|()| true)
+        })
+    }
+
     /// Reads a list from its first page to its last. `read` takes a page and says how many entries there are by now.
     fn each_page(
         &self,

@@ -59,7 +59,11 @@ impl Source for Origin {
     }
 
     fn blob<'a>(&'a self, _: &Reference, blob: &Descriptor, offset: u64, _: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
-        let (mut bytes, _) = Self::blob(self, &blob.digest)?;
+        let (mut bytes, size) = Self::blob(self, &blob.digest)?;
+        if size != blob.size {
+            let why = format!("it is {size} bytes long, its manifest says {}", blob.size);
+            return Err(Error::invalid(format_args!("blob {}", blob.digest), why));
+        }
         io::copy(&mut bytes.by_ref().take(offset), &mut io::sink()).attempt(|| format!("read blob {}", blob.digest))?;
         Ok(bytes)
     }

@@ -356,14 +356,14 @@ fn credentials_come_by_flag_file_and_environment() {
 }
 
 /// A running docker-registry, ended when dropped.
-struct DockerRegistry {
+pub(super) struct DockerRegistry {
     child: std::process::Child,
-    address: String,
+    pub(super) address: String,
     _data: tempfile::TempDir,
 }
 
 impl DockerRegistry {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         // It cannot be asked which port it got, so a free one is found for it.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let data = tempfile::tempdir().unwrap();

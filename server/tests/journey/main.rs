@@ -32,6 +32,7 @@ mod remains;
 mod rootless;
 mod run;
 mod signatures;
+mod sync;
 mod tools;
 mod tree;
 mod trust;
