@@ -161,3 +161,145 @@ pub(super) fn streamed<T>(moving: &Moving<'_>, send: impl FnOnce(&dyn Fn(u64) ->
     let sent = std::thread::scope(|scope| send(&|offset| stream.open(offset, scope)));
     sent.map_err(|e| stream.take_failure().unwrap_or(e))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::sync::Arc;
+
+    use longshore_runtime::image::Descriptor;
+    use longshore_runtime::name::{Digest, Reference};
+    use longshore_runtime::parallel::Cancel;
+    use longshore_runtime::progress::Progress;
+    use longshore_runtime::source::BlobReader;
+    use longshore_runtime::{RawManifest, Source};
+    use proptest::prelude::*;
+
+    use super::super::{Destination, Manifest, Plan, Transfer};
+    use super::*;
+    use crate::progress::{COPY, reporter};
+    use crate::registry::Sent;
+
+    struct Bytes(Vec<u8>);
+
+    impl Source for Bytes {
+        fn manifest(&self, _: &Reference) -> longshore_runtime::Result<RawManifest> {
+            unreachable!("blobs only")
+        }
+
+        fn blob<'a>(
+            &'a self,
+            _: &Reference,
+            _: &Descriptor,
+            offset: u64,
+            _: &'a Cancel<'a>,
+        ) -> longshore_runtime::Result<BlobReader<'a>> {
+            Ok(Box::new(Cursor::new(&self.0[usize::try_from(offset).unwrap()..])))
+        }
+    }
+
+    struct Nowhere;
+
+    impl Destination for Nowhere {
+        fn has_blob(&self, _: &Descriptor, _: &Cancel<'_>) -> Result<bool> {
+            unreachable!("it is no place")
+        }
+
+        fn put_blob(&self, _: &Moving<'_>) -> Result<Sent> {
+            unreachable!("it is no place")
+        }
+
+        fn put_manifest(&self, _: &Manifest) -> Result<()> {
+            unreachable!("it is no place")
+        }
+
+        fn finish(&self, _: &Plan) -> Result<()> {
+            unreachable!("it is no place")
+        }
+    }
+
+    /// Reads what a source has as the blob of `promised`, opened at each of the offsets in turn and read to `ends` bytes.
+    fn read(source: Vec<u8>, promised: &[u8], opened: &[(u64, u64)]) -> (Vec<Vec<u8>>, Result<()>) {
+        let (source, progress): (_, Arc<dyn Progress>) = (Bytes(source), reporter(COPY, true));
+        let reference = "localhost/a".parse().unwrap();
+        let transfer = Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: 1, progress: &progress };
+        let size = promised.len() as u64;
+        let blob = Descriptor { media_type: String::new(), digest: Digest::of(promised), size, platform: None };
+        let cancel = Cancel::default();
+        let moving = Moving { transfer: &transfer, blob: &blob, cancel: &cancel };
+        let mut all = Vec::new();
+        let done = streamed(&moving, |open| {
+            for (offset, bytes) in opened {
+                let mut got = Vec::new();
+                let read = open(*offset)?.take(*bytes).read_to_end(&mut got);
+                all.push(got);
+                read.map_err(|e| Error::Runtime(longshore_runtime::Error::io("read", e)))?;
+            }
+            Ok(())
+        });
+        (all, done)
+    }
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        (0..bytes as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    }
+
+    #[test]
+    fn the_end_of_a_wrong_blob_is_never_handed_on() {
+        let promised = noise(1_000_000);
+        for wrong_at in [0, 500_000, 999_999] {
+            let mut wrong = promised.clone();
+            wrong[wrong_at] ^= 1;
+            let (got, done) = read(wrong, &promised, &[(0, u64::MAX)]);
+            assert!(got[0].len() < promised.len(), "{} of {} bytes", got[0].len(), promised.len());
+            assert!(matches!(done, Err(Error::Runtime(longshore_runtime::Error::Mismatch { .. }))));
+        }
+        let (got, done) = read(promised[..999_999].to_vec(), &promised, &[(0, u64::MAX)]);
+        assert!(got[0].len() < promised.len() && done.unwrap_err().to_string().contains("ended early"));
+    }
+
+    #[test]
+    fn what_failed_once_is_not_opened_again() {
+        let promised = noise(300_000);
+        let mut wrong = promised.clone();
+        wrong[7] ^= 1;
+        let (source, progress): (_, Arc<dyn Progress>) = (Bytes(wrong), reporter(COPY, true));
+        let reference = "localhost/a".parse().unwrap();
+        let transfer = Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: 1, progress: &progress };
+        let blob = Descriptor { media_type: String::new(), digest: Digest::of(&promised), size: 300_000, platform: None };
+        let cancel = Cancel::default();
+        let moving = Moving { transfer: &transfer, blob: &blob, cancel: &cancel };
+        let done = streamed(&moving, |open| {
+            let failed = open(0)?.read_to_end(&mut Vec::new());
+            assert!(failed.is_err() && open(0).is_err());
+            Ok(())
+        });
+        done.unwrap();
+    }
+
+    #[test]
+    fn the_hash_is_kept_for_who_goes_on_far_behind() {
+        let promised = noise(20 << 20);
+        let (all, size) = (promised.len() as u64, promised.len());
+        let opened = [(0, all - 1), (9 << 20, u64::MAX), (0, 5), (all, u64::MAX)];
+        let (got, done) = read(promised.clone(), &promised, &opened);
+        done.unwrap();
+        assert_eq!(got[0], promised[..size - 1]);
+        assert_eq!(got[1], promised[9 << 20..]);
+        assert_eq!((got[2].len(), got[3].len()), (5, 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn from_any_offset_comes_the_rest(size in 0_usize..600_000, offsets in prop::collection::vec(0.0..=1.0, 1..4)) {
+            let promised = noise(size);
+            let opened: Vec<(u64, u64)> = offsets.iter().map(|part: &f64| ((size as f64 * part) as u64, u64::MAX)).collect();
+            let (got, done) = read(promised.clone(), &promised, &opened);
+            prop_assert!(done.is_ok());
+            for ((offset, _), got) in opened.iter().zip(got) {
+                prop_assert_eq!(&got[..], &promised[*offset as usize..]);
+            }
+        }
+    }
+}
