@@ -62,6 +62,9 @@ impl Layout {
         let layout = Self { dir: dir.into() };
         let attempted = || format!("create image layout {}", dir.display());
         std::fs::create_dir_all(dir).attempt(attempted)?;
+        if dir.join("leases").exists() && dir.join("layers").exists() {
+            return Err(Error::invalid(dir.display(), "it is an image store, not only a layout: write store:NAME"));
+        }
         let _lock = layout.lock()?;
         if !dir.join("oci-layout").exists() {
             if std::fs::read_dir(dir).attempt(attempted)?.next().is_some() {

@@ -69,7 +69,7 @@ fn assert_has(rhub: &Rhub, repository: &str, tag: &str, image: &Image) {
 }
 
 /// An index of two images, of this machine's platform and another, in a registry.
-fn host_index(rhub: &Rhub, repository: &str, tag: &str) -> (Image, Image, Blob) {
+pub(super) fn host_index(rhub: &Rhub, repository: &str, tag: &str) -> (Image, Image, Blob) {
     let other = Platform { architecture: "s390x".into(), ..Platform::host() };
     let layers = Image::new(&[tar(&[("other", b"x")])]);
     let images = [(image(), Platform::host()), (Image::from_parts(layers.layers, layers.diff_ids, &other), other)];
@@ -202,6 +202,28 @@ fn what_refers_to_an_image_goes_along() {
         assert_eq!(get(&format!("manifests/{}", digest_of(&signature))).body, signature_bytes);
         assert_eq!(get(&format!("manifests/{by_tag}")).status, 200, "{name}");
     }
+}
+
+#[test]
+fn what_comes_into_the_store_is_subject_to_the_policy() {
+    let two = Two::with(&image(), "app", "1");
+    let (policy, layout) = (two.path("policy.toml"), format!("oci:{}", two.path("layout").display()));
+    let (good, bad) = (format!("docker://{}/app:1", two.from.address), format!("docker://{}/app:1", two.to.address));
+    std::fs::write(&policy, format!("default = \"reject\"\n[images]\n\"{}/app\" = \"accept\"\n", two.from.address)).unwrap();
+    let copy = |from: &str, to: &str| {
+        let output = two.user.command("rbox", &["copy", "-q", from, to]).env("LONGSHORE_POLICY", &policy).output().unwrap();
+        (output.status.success(), stderr(&output))
+    };
+    // Who only passes something on does not run it.
+    assert!(copy(&good, &layout).0 && copy(&good, &bad).0);
+    for refused in [&bad, &layout] {
+        let (done, said) = copy(refused, "store:app:1");
+        assert!(!done && said.contains("policy.toml"), "{said}");
+    }
+    assert_eq!(two.user.succeed("rbox", &["images", "-q"]), "");
+    assert!(copy(&good, "store:app:1").0);
+    let store = format!("oci:{}:x", two.user.store().display());
+    assert!(two.user.fail("rbox", &["copy", &good, &store]).contains("store:NAME"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::common::needs::installed;
 use super::common::proxy::{Fault, Proxy, Weather};
 use super::common::{OCI_MANIFEST, Rhub, image_manifest};
-use super::copy::DockerRegistry;
+use super::copy::{DockerRegistry, host_index};
 use super::tools::User;
 
 /// A repository of some tags, and a registry to bring them to, each behind a proxy that counts.
@@ -120,6 +120,18 @@ fn only_the_tags_that_are_meant() {
     mirror.from.send("DELETE", "/v2/team/app/manifests/edge", &[], b"");
     mirror.from.send("DELETE", "/v2/team/app/manifests/latest", &[], b"");
     assert_eq!(mirror.sync(&["--delete", "--include", "e*"]), [format!("- edge {}", digest("edge")), "= 0 unchanged".into()]);
+}
+
+#[test]
+fn one_image_of_each_index_or_all() {
+    let mirror = Mirror::new(&[]);
+    let (own, _, index) = host_index(&mirror.from, "team/app", "1");
+    let own_digest = own.manifest.digest().to_string();
+    assert_eq!(mirror.sync(&[]), [format!("+ 1 {own_digest}"), "= 0 unchanged".into()]);
+    assert_eq!(mirror.sync(&[]), ["= 1 unchanged"]);
+    assert_eq!(mirror.sync(&["--all"]), [format!("~ 1 {own_digest} -> {}", index.digest()), "= 0 unchanged".into()]);
+    assert_eq!(mirror.sync(&["--all"]), ["= 1 unchanged"]);
+    assert_eq!(tags(&mirror.to, "mirror/of/app"), tags(&mirror.from, "team/app"));
 }
 
 #[test]
