@@ -44,22 +44,27 @@ impl Repository {
         if self.store_manifest(manifest.digest.as_str(), manifest)? {
             return Ok(());
         }
-        let attempted = || format!("list what refers to {subject}");
-        let broken = |why: String| self.registry().broken(&attempted(), why);
-        let mut index = match self.referrers_index(subject)? {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| broken(format!("it is not the JSON expected: {e}")))?,
-            None => json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
-        };
-        let entry = entry(manifest);
-        let entries = index["manifests"].as_array_mut().ok_or_else(|| broken("it lists no manifests".into()))?;
-        if entries.iter().any(|listed| listed["digest"] == entry["digest"]) {
-            return Ok(());
-        }
-        entries.push(entry);
-        let bytes = index.to_string().into_bytes();
+        let index = self.referrers_index(subject)?;
+        let listed = with_entry(index.as_deref(), entry(manifest));
+        let broken = |why| self.registry().broken(&format!("list what refers to {subject}"), why);
+        let Some(bytes) = listed.map_err(broken)? else { return Ok(()) };
         let raw = RawManifest { media_type: media_type::OCI_INDEX.into(), digest: Digest::of(&bytes), bytes };
         self.put_manifest(&referrers_tag(subject), &raw)
     }
+}
+
+/// A list of referrers with one more, or a new one; `None` if it is there already.
+fn with_entry(index: Option<&[u8]>, entry: Value) -> Result<Option<Vec<u8>>, String> {
+    let mut index: Value = match index {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|e| format!("it is not the JSON expected: {e}"))?,
+        None => json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
+    };
+    let entries = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or("it lists no manifests")?;
+    if entries.iter().any(|listed| listed["digest"] == entry["digest"]) {
+        return Ok(None);
+    }
+    entries.push(entry);
+    Ok(Some(index.to_string().into_bytes()))
 }
 
 /// What a list of referrers says of one.
@@ -74,4 +79,39 @@ fn entry(manifest: &RawManifest) -> Value {
         entry["annotations"] = document["annotations"].clone();
     }
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn referrer(bytes: &[u8]) -> Value {
+        entry(&RawManifest { media_type: "m".into(), digest: Digest::of(bytes), bytes: bytes.into() })
+    }
+
+    #[test]
+    fn a_list_says_what_a_referrer_says_of_itself_and_keeps_the_others() {
+        let one = referrer(br#"{"artifactType":"sbom","annotations":{"a":"b"}}"#);
+        assert_eq!((&one["artifactType"], &one["annotations"]["a"]), (&json!("sbom"), &json!("b")));
+        let two = referrer(br#"{"config":{"mediaType":"signature"}}"#);
+        assert_eq!((&two["artifactType"], &two["annotations"]), (&json!("signature"), &Value::Null));
+        let first = with_entry(None, one.clone()).unwrap().unwrap();
+        assert_eq!(with_entry(Some(&first), one.clone()), Ok(None));
+        let both: Value = serde_json::from_slice(&with_entry(Some(&first), two.clone()).unwrap().unwrap()).unwrap();
+        assert_eq!(both["manifests"], json!([one, two]));
+        for bad in [&b"[]"[..], b"{}", b"1", b"<html>", br#"{"manifests":{}}"#] {
+            assert!(with_entry(Some(bad), one.clone()).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_any_list_never_panics(bytes in any::<Vec<u8>>(), likely in "([\\[\\]{},:0-3]|\"manifests\"|\"digest\"|null){0,12}") {
+            for index in [bytes, likely.into_bytes()] {
+                let _ = (with_entry(Some(&index), referrer(&index)), entry(&RawManifest { media_type: String::new(), digest: Digest::of(b""), bytes: index }));
+            }
+        }
+    }
 }

@@ -179,7 +179,8 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
         let mut reader = (self.content.open)(session.offset)?;
         let read_failed = |e| Error::Runtime(longshore_runtime::Error::io(format_args!("read blob {}", self.content.digest), e));
         while session.offset < self.content.size {
-            let mut chunk = Vec::new();
+            let left_bytes = self.content.size - session.offset;
+            let mut chunk = Vec::with_capacity(usize::try_from(chunk_bytes.min(left_bytes)).unwrap_or_default());
             reader.by_ref().take(chunk_bytes).read_to_end(&mut chunk).map_err(read_failed)?;
             if chunk.is_empty() {
                 return Err(read_failed(std::io::ErrorKind::UnexpectedEof.into()));

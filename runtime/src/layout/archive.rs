@@ -75,11 +75,12 @@ impl LayoutArchive {
             let written = header.set_path(name).and_then(|()| {
                 header.set_cksum();
                 scratch.file.write_all_at(header.as_bytes(), end)?;
-                scratch.file.write_all_at(bytes, end + BLOCK_BYTES)
+                scratch.file.write_all_at(bytes, end.saturating_add(BLOCK_BYTES))
             });
             written.attempt(|| scratch.attempted())?;
-            let place = end + BLOCK_BYTES;
-            end = place + size.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+            let place = end.saturating_add(BLOCK_BYTES);
+            // What a manifest says of a size nobody has checked.
+            end = place.saturating_add(size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
             Ok(place)
         };
         add("oci-layout", MARKER.len() as u64, MARKER)?;
@@ -95,7 +96,7 @@ impl LayoutArchive {
             places.insert(blob.digest.clone(), place);
         }
         // The end is two blocks of nothing, which a hole is.
-        scratch.file.set_len(end + 2 * BLOCK_BYTES).attempt(|| scratch.attempted())?;
+        scratch.file.set_len(end.saturating_add(2 * BLOCK_BYTES)).attempt(|| scratch.attempted())?;
         Ok(Self { scratch, places })
     }
 
@@ -120,4 +121,52 @@ impl LayoutArchive {
 
 fn member(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read};
+
+    use super::*;
+    use crate::source::BlobReader;
+
+    fn blob(bytes: &[u8]) -> Descriptor {
+        Descriptor { media_type: String::new(), digest: Digest::of(bytes), size: bytes.len() as u64, platform: None }
+    }
+
+    #[test]
+    fn members_lie_where_they_were_promised_whatever_their_lengths() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        let contents: Vec<Vec<u8>> = [0, 1, 511, 512, 513, 300_000].map(|length| vec![7; length]).into();
+        let blobs: Vec<Descriptor> = contents.iter().map(|bytes| blob(bytes)).collect();
+        let archive = LayoutArchive::create(&path, &blobs, &[], &[]).unwrap();
+        for (blob, bytes) in blobs.iter().zip(&contents).rev() {
+            let open = |_| Ok(Box::new(Cursor::new(bytes.as_slice())) as BlobReader<'_>);
+            archive.put_blob(blob, &open, &|_| {}).unwrap();
+        }
+        assert!(!path.exists());
+        archive.finish().unwrap();
+        drop(archive);
+        let mut read = tar::Archive::new(File::open(&path).unwrap());
+        let mut lengths = Vec::new();
+        for entry in read.entries().unwrap().skip(2) {
+            let (mut entry, mut bytes) = (entry.unwrap(), Vec::new());
+            entry.read_to_end(&mut bytes).unwrap();
+            assert_eq!(entry.path().unwrap().file_name().unwrap().to_str().unwrap(), Digest::of(&bytes).hex());
+            lengths.push(bytes.len());
+        }
+        assert_eq!(lengths, [0, 1, 511, 512, 513, 300_000]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_is_an_error_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for size in [u64::MAX, u64::MAX / 2, i64::MAX as u64] {
+            let blobs = [Descriptor { size, ..blob(b"a") }, Descriptor { size, ..blob(b"b") }];
+            assert!(LayoutArchive::create(&dir.path().join("a.tar"), &blobs, &[], &[]).is_err(), "{size}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

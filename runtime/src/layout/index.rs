@@ -84,7 +84,7 @@ impl Layout {
     fn change(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
         let _lock = self.lock()?;
         let mut index = self.read_index()?;
-        let Some(entries) = index["manifests"].as_array_mut() else {
+        let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(Error::invalid(self.dir.join("index.json").display(), "it lists no manifests"));
         };
         let before = entries.clone();
@@ -98,6 +98,8 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::name::Digest;
 
@@ -126,6 +128,18 @@ mod tests {
         let after: Value = serde_json::from_slice(&std::fs::read(dir.path().join("index.json")).unwrap()).unwrap();
         assert_eq!((&after["manifests"][0], &after["annotations"]["a"]), (&theirs, &json!("b")));
         assert_eq!(after["manifests"].as_array().unwrap().len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_and_changing_any_index_never_panics(text in "\\PC{0,60}", likely in "([\\[\\]{},:0-3]|\"manifests\"|\"annotations\"|\"digest\"|null){0,12}") {
+            let dir = tempfile::tempdir().unwrap();
+            let layout = Layout::open_or_create(dir.path()).unwrap();
+            for index in [text, likely.clone(), format!("{{\"manifests\":[{likely}]}}"), format!("{{\"manifests\":{likely}}}")] {
+                std::fs::write(dir.path().join("index.json"), index).unwrap();
+                let _ = (layout.named(), layout.list(&manifest(b"x"), Some("1")), layout.unlist("1"));
+            }
+        }
     }
 
     #[test]

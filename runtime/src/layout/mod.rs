@@ -248,6 +248,18 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_a_layout_from_elsewhere_leads_nowhere() {
+        let (dir, layout) = layout();
+        let victim = dir.path().with_extension("victim");
+        std::fs::write(&victim, "kept").unwrap();
+        let partial = dir.path().join(format!(".partial-sha256-{}", blob().digest.hex()));
+        std::os::unix::fs::symlink(&victim, &partial).unwrap();
+        assert!(put(&layout, BYTES).0.is_err());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"kept");
+        std::fs::remove_file(&victim).unwrap();
+    }
+
+    #[test]
     fn a_directory_that_is_something_else_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("letter"), "x").unwrap();
