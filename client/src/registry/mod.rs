@@ -78,6 +78,13 @@ impl Repository {
         Self { hosts, trust: Mutex::default(), cancel: Cancel::default() }
     }
 
+    /// The same without its mirrors: what it has itself counts.
+    #[must_use]
+    pub fn without_mirrors(mut self) -> Self {
+        self.hosts.drain(..self.hosts.len() - 1);
+        self
+    }
+
     fn registry(&self) -> &Host {
         &self.hosts[self.hosts.len() - 1]
     }

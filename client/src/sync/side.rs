@@ -64,7 +64,10 @@ impl Side {
     /// Where images come from.
     pub fn source(address: &Address, credentials: Option<Credentials>) -> Result<Self> {
         match address {
-            Address::Registry(name) => Self::registry(name, credentials),
+            Address::Registry(name) => {
+                let (repository, reference) = repository(name, credentials)?;
+                Ok(Self::Registry(Box::new(repository), reference))
+            }
             Address::Layout(dir) => {
                 Layout::open(dir)?;
                 Ok(Self::Layout(dir.clone()))
@@ -74,21 +77,16 @@ impl Side {
 
     /// Where they go. In another registry a repository keeps the last part of its name, below the one that is given.
     pub fn destination(address: &Address, source: &Self, credentials: Option<Credentials>) -> Result<Self> {
-        match (address, source) {
+        let name = match (address, source) {
+            (Address::Layout(dir), _) => return Ok(Self::Layout(dir.clone())),
+            (Address::Registry(name), Self::Layout(_)) => name.clone(),
             (Address::Registry(prefix), Self::Registry(_, from)) => {
                 let name = from.repository().as_str();
-                let last = name.rsplit_once('/').map_or(name, |(_, last)| last);
-                Self::registry(&format!("{prefix}/{last}"), credentials)
+                format!("{prefix}/{}", name.rsplit_once('/').map_or(name, |(_, last)| last))
             }
-            (Address::Registry(name), Self::Layout(_)) => Self::registry(name, credentials),
-            (Address::Layout(dir), _) => Ok(Self::Layout(dir.clone())),
-        }
-    }
-
-    fn registry(name: &str, credentials: Option<Credentials>) -> Result<Self> {
-        let reference: Reference = name.parse()?;
-        let repository = Repository::with_credentials(&Registries::load()?, &reference, credentials);
-        Ok(Self::Registry(Box::new(repository), reference))
+        };
+        let (repository, reference) = repository(&name, credentials)?;
+        Ok(Self::Registry(Box::new(repository.without_mirrors()), reference))
     }
 
     /// Its tags. What is not there yet has none, if that is `allowed`.
@@ -190,6 +188,11 @@ impl Found<'_> {
             Self::Registry(_, reference) | Self::Layout(_, reference) => reference,
         }
     }
+}
+
+fn repository(name: &str, credentials: Option<Credentials>) -> Result<(Repository, Reference)> {
+    let reference: Reference = name.parse()?;
+    Ok((Repository::with_credentials(&Registries::load()?, &reference, credentials), reference))
 }
 
 fn tagged(reference: &Reference, tag: &Tag) -> Result<Reference> {

@@ -135,6 +135,18 @@ fn one_image_of_each_index_or_all() {
 }
 
 #[test]
+fn what_the_destination_has_its_mirrors_do_not_say() {
+    let mirror = Mirror::new(&["1"]);
+    mirror.from.push_image("mirror/of/app", "1", "1");
+    let directory = mirror.user.home().join(".config/longshore");
+    std::fs::create_dir_all(&directory).unwrap();
+    let settings = format!("[\"{}\"]\nmirrors = [\"http://{}\"]\n", mirror.to_proxy.address, mirror.from.address);
+    std::fs::write(directory.join("registries.toml"), settings).unwrap();
+    assert_eq!(mirror.sync(&[]), [format!("+ 1 {}", digest("1")), "= 0 unchanged".into()]);
+    assert_eq!(mirror.sync(&[]), ["= 1 unchanged"]);
+}
+
+#[test]
 fn to_a_layout_and_back() {
     let mirror = Mirror::new(&["1", "2", "3"]);
     let layout = format!("oci:{}", mirror.user.home().join("layout").display());
