@@ -17,7 +17,7 @@ use super::places::{Place, Renamed};
 use super::{Global, Own, print};
 use crate::config::Registries;
 use crate::error::Result;
-use crate::policy::{Policy, Rule};
+use crate::policy::Policy;
 use crate::progress::{COPY, PULL, reporter};
 use crate::registry::Repository;
 use crate::signature;
@@ -146,16 +146,20 @@ impl Copy {
         let Own { store, unpack, .. } = global.own_store()?;
         let place = Place::open(global, &self.source, self.credentials.source()?)?;
         let (policy, reference) = (Policy::load()?, place.reference());
-        let (repository, rule) = match &place {
-            Place::Remote(repository, reference) => (Some(repository), policy.rule(reference)?),
+        // Both names count: what it has, and what it is to have.
+        let remote = match &place {
+            Place::Remote(repository, _) => {
+                Some((repository, [(policy.rule(reference)?, reference), (policy.rule(name)?, name)]))
+            }
             Place::Files { .. } => {
                 policy.accept_unsigned(name)?;
-                (None, &Rule::Accept)
+                None
             }
         };
-        let approve: &Approve<'_> = &|resolved, chosen| match repository {
-            Some(repository) => Ok(signature::approve(repository, rule, reference, [resolved, chosen])?),
-            None => Ok(()),
+        let approve: &Approve<'_> = &|resolved, chosen| {
+            let Some((repository, rules)) = &remote else { return Ok(()) };
+            rules.iter().try_for_each(|(rule, image)| signature::approve(repository, rule, image, [resolved, chosen]))?;
+            Ok(())
         };
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let form = LayerForm::from_environment()?;

@@ -221,7 +221,9 @@ fn what_comes_into_the_store_is_subject_to_the_policy() {
         assert!(!done && said.contains("policy.toml"), "{said}");
     }
     assert_eq!(two.user.succeed("rbox", &["images", "-q"]), "");
-    assert!(copy(&good, "store:app:1").0);
+    // Nor does it get a name that others vouch for.
+    assert!(!copy(&good, "store:app:1").0);
+    assert!(copy(&good, &format!("store:{}/app:2", two.from.address)).0);
     let store = format!("oci:{}:x", two.user.store().display());
     assert!(two.user.fail("rbox", &["copy", &good, &store]).contains("store:NAME"));
 }
