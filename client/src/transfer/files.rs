@@ -23,7 +23,12 @@ impl Destination for InLayout<'_> {
     }
 
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
-        self.layout.put_blob(moving.blob, &|offset| moving.open(offset), &|event| moving.report(event), moving.cancel)?;
+        self.layout.put_blob(
+            moving.blob,
+            &|offset| moving.open(offset, moving.cancel),
+            &|event| moving.report(event),
+            moving.cancel,
+        )?;
         Ok(Sent::Uploaded)
     }
 
@@ -46,7 +51,7 @@ impl Destination for LayoutArchive {
     }
 
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
-        Self::put_blob(self, moving.blob, &|offset| moving.open(offset), &|event| moving.report(event))?;
+        Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
         Ok(Sent::Uploaded)
     }
 
@@ -66,7 +71,7 @@ impl Destination for DockerArchive {
     }
 
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
-        Self::put_blob(self, moving.blob, &|offset| moving.open(offset), &|event| moving.report(event))?;
+        Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
         Ok(Sent::Uploaded)
     }
 

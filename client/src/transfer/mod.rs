@@ -4,6 +4,7 @@
 
 mod files;
 mod plan;
+mod queue;
 mod registry;
 mod stream;
 
@@ -91,10 +92,10 @@ pub struct Moving<'a> {
     pub cancel: &'a Cancel<'a>,
 }
 
-impl<'a> Moving<'a> {
-    /// Its bytes at the source from an offset on, not verified.
-    pub fn open(&self, offset: u64) -> longshore_runtime::Result<BlobReader<'a>> {
-        self.transfer.source.blob(self.transfer.reference, self.blob, offset, self.cancel)
+impl Moving<'_> {
+    /// Its bytes at the source from an offset on, not verified. They end soon after `cancel` is set.
+    pub fn open<'a>(&'a self, offset: u64, cancel: &'a Cancel<'a>) -> longshore_runtime::Result<BlobReader<'a>> {
+        self.transfer.source.blob(self.transfer.reference, self.blob, offset, cancel)
     }
 
     /// Tells what becomes of it.

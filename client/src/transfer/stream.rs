@@ -5,22 +5,20 @@
 //! for complete. What was handed on before can be asked for again from any offset: the hash is kept every few bytes.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use bytes::Bytes;
 use longshore_runtime::name::Hasher;
+use longshore_runtime::parallel::Cancel;
 use longshore_runtime::progress::LayerEvent;
 
 use super::Moving;
+use super::queue::{Queue, Slices};
 use crate::error::{Error, Result};
 
 /// Bytes read and hashed at a time.
 const SLICE_BYTES: usize = 256 << 10;
-
-/// Slices that are read ahead.
-const AHEAD: usize = 4;
 
 /// The hash is kept whenever so many bytes more have been taken in.
 const KEPT_EVERY_BYTES: u64 = 8 << 20;
@@ -32,12 +30,17 @@ pub(super) struct Stream<'a> {
     kept: Mutex<Vec<(u64, Hasher)>>,
     /// Why it cannot be read to its end: that is final.
     failure: Mutex<Option<Error>>,
+    /// Where the bytes go that are read now.
+    current: Mutex<Option<Arc<Queue>>>,
+    /// Ends all reading.
+    cancel: Cancel<'a>,
 }
 
 impl<'a> Stream<'a> {
     pub(super) fn new(moving: &'a Moving<'a>) -> Self {
         let kept = Mutex::new(vec![(0, moving.blob.digest.algorithm().hasher())]);
-        Self { moving, kept, failure: Mutex::default() }
+        let cancel = Cancel::of(moving.cancel);
+        Self { moving, kept, failure: Mutex::default(), current: Mutex::default(), cancel }
     }
 
     /// Why reading failed, if it did.
@@ -52,25 +55,33 @@ impl<'a> Stream<'a> {
                 longshore_runtime::Error::invalid(format_args!("blob {}", self.moving.blob.digest), "it cannot be read").into()
             );
         }
-        let (sender, receiver) = sync_channel(AHEAD);
+        let queue = Arc::new(Queue::default());
+        self.close(Some(Arc::clone(&queue)));
+        let slices = Slices::of(Arc::clone(&queue));
         scope.spawn(move || {
-            if let Err(e) = self.read(offset, &sender) {
+            let read = self.read(offset, &queue);
+            queue.end(read.map_err(|e| {
                 let brief = io::Error::other(e.to_string());
                 *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                // Who reads may have left already.
-                let _ = sender.send(Err(brief));
-            }
+                brief
+            }));
         });
-        Ok(Slices { receiver, slice: Bytes::new() })
+        Ok(slices)
     }
 
-    /// Hands the bytes from `offset` on to `sender`, until it wants no more.
-    fn read(&self, offset: u64, sender: &SyncSender<io::Result<Bytes>>) -> Result<()> {
+    /// Who reads for an earlier attempt has no reader any more, whatever holds its other end.
+    fn close(&self, next: Option<Arc<Queue>>) {
+        let current = std::mem::replace(&mut *self.current.lock().unwrap_or_else(PoisonError::into_inner), next);
+        current.inspect(|queue| queue.close());
+    }
+
+    /// Hands the bytes from `offset` on, until no more are wanted.
+    fn read(&self, offset: u64, queue: &Queue) -> Result<()> {
         let blob = self.moving.blob;
         let attempted = || format!("read blob {}", blob.digest);
         let failed = |e| Error::Runtime(longshore_runtime::Error::io(attempted(), e));
         let (mut position, mut hasher) = self.kept_before(offset);
-        let mut reader = self.moving.open(position)?;
+        let mut reader = self.moving.open(position, &self.cancel)?;
         let mut buffer = vec![0; SLICE_BYTES];
         while position < blob.size {
             let wanted = usize::try_from(blob.size - position).unwrap_or(usize::MAX).min(SLICE_BYTES);
@@ -88,7 +99,7 @@ impl<'a> Stream<'a> {
                 self.check(hasher.clone())?;
             }
             let skipped = usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX).min(n);
-            if skipped < n && sender.send(Ok(Bytes::copy_from_slice(&buffer[skipped..n]))).is_err() {
+            if skipped < n && !queue.push(Bytes::copy_from_slice(&buffer[skipped..n])) {
                 return Ok(());
             }
         }
@@ -134,42 +145,25 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// What the thread hands on.
-pub(super) struct Slices {
-    receiver: Receiver<io::Result<Bytes>>,
-    slice: Bytes,
-}
-
-impl Read for Slices {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.slice.is_empty() {
-            match self.receiver.recv() {
-                Ok(slice) => self.slice = slice?,
-                Err(_) => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.slice.len());
-        buffer[..n].copy_from_slice(&self.slice.split_to(n));
-        Ok(n)
-    }
-}
-
 /// Sends a blob as a stream: `send` gets a way to open it at any offset.
 pub(super) fn streamed<T>(moving: &Moving<'_>, send: impl FnOnce(&dyn Fn(u64) -> Result<Slices>) -> Result<T>) -> Result<T> {
     moving.report(LayerEvent::Started { total_bytes: moving.blob.size, resumed_bytes: 0 });
     let stream = Stream::new(moving);
-    let sent = std::thread::scope(|scope| send(&|offset| stream.open(offset, scope)));
-    sent.map_err(|e| stream.take_failure().unwrap_or(e))
+    std::thread::scope(|scope| {
+        let sent = send(&|offset| stream.open(offset, scope)).map_err(|e| stream.take_failure().unwrap_or(e));
+        // Nobody waits for bytes that nobody wants.
+        stream.cancel.set();
+        stream.close(None);
+        sent
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
-    use std::sync::Arc;
 
     use longshore_runtime::image::Descriptor;
     use longshore_runtime::name::{Digest, Reference};
-    use longshore_runtime::parallel::Cancel;
     use longshore_runtime::progress::Progress;
     use longshore_runtime::source::BlobReader;
     use longshore_runtime::{RawManifest, Source};
@@ -275,6 +269,26 @@ mod tests {
             Ok(())
         });
         done.unwrap();
+    }
+
+    #[test]
+    fn who_keeps_a_reader_and_does_not_read_holds_up_nobody() {
+        let promised = noise(5_000_000);
+        let mut kept = Vec::new();
+        let (source, progress): (_, Arc<dyn Progress>) = (Bytes(promised.clone()), reporter(COPY, true));
+        let reference = "localhost/a".parse().unwrap();
+        let transfer = Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: 1, progress: &progress };
+        let blob = Descriptor { media_type: String::new(), digest: Digest::of(&promised), size: 5_000_000, platform: None };
+        let cancel = Cancel::default();
+        let moving = Moving { transfer: &transfer, blob: &blob, cancel: &cancel };
+        let sent = streamed(&moving, |open| {
+            for _ in 0..3 {
+                kept.push(open(0)?);
+            }
+            Ok(())
+        });
+        sent.unwrap();
+        assert!(kept.iter_mut().all(|slices| slices.read_to_end(&mut Vec::new()).is_err()));
     }
 
     #[test]
