@@ -1,7 +1,7 @@
 //! Talking to registries, and every command a person types.
 //!
-//! `registry` is the protocol, `registry::auth` the proof of who asks, `transfer` moves whole images;
-//! `command` holds one file a verb, shared by `rbox` and the short names `rpull`, `rpush`, `rrun`.
+//! `registry` is the protocol, `registry::auth` the proof of who asks, `transfer` moves whole images,
+//! `sync` many of them; `command` holds one file a verb, shared by `rbox` and the short names `rpull`, `rpush`, `rrun`.
 //!
 //! **Invariant: no async above `registry::http`.** Each worker thread owns a single-threaded HTTP client, so
 //! the rest of the crate, and the runtime crate below, read bodies as plain [`std::io::Read`].
@@ -15,6 +15,7 @@ pub mod policy;
 pub mod progress;
 pub mod registry;
 pub mod signature;
+pub mod sync;
 pub mod template;
 pub mod text;
 pub mod transfer;

@@ -65,6 +65,16 @@ pub enum Form {
     Quiet,
 }
 
+/// For `copy`.
+pub const COPY: Words = Words {
+    waiting: "Waiting",
+    moving: "Copying",
+    unpacking: "Copying",
+    event: "copying",
+    exists: "Already exists",
+    complete: "Copied",
+};
+
 /// Progress on standard error: bars if that is a terminal, lines if not, nothing when `quiet`.
 pub fn reporter(words: Words, quiet: bool) -> Arc<dyn Progress> {
     reporter_as(words, if quiet { Form::Quiet } else { Form::Auto })

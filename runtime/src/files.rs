@@ -66,9 +66,10 @@ pub(crate) fn read_replaced(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     }
 }
 
-/// Opens (and creates) a lock file.
+/// Opens (and creates) a lock file; never what a link leads to.
 pub fn open_lock(path: &Path) -> Result<File> {
     OpenOptions::new()
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .read(true)
         .write(true)
         .create(true)

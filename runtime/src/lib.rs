@@ -13,6 +13,7 @@ pub mod files;
 pub mod hooks;
 pub mod image;
 pub mod launch;
+pub mod layout;
 pub mod lifecycle;
 pub mod name;
 pub mod network;

@@ -43,14 +43,14 @@ pub fn save(store: &Store, images: &[(Image, Vec<Reference>)], out: impl Write) 
 }
 
 /// One member, the same whenever and by whomever it is written.
-fn header(bytes: u64) -> tar::Header {
+pub(crate) fn header(bytes: u64) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_size(bytes);
     header.set_mode(FILE_MODE);
     header
 }
 
-fn add_bytes(archive: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn add_bytes(archive: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
     archive.append_data(&mut header(bytes.len() as u64), name, bytes)
 }
 

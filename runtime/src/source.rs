@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::image::Descriptor;
-use crate::name::{Digest, Reference};
+use crate::name::{Digest, Reference, Tag};
 use crate::parallel::Cancel;
 
 /// A manifest's bytes exactly as received, with the media type they were served under.
@@ -26,6 +26,22 @@ pub struct Resolved {
     pub digest: Digest,
     /// Its media type, empty if the source does not say.
     pub media_type: String,
+}
+
+/// What refers to a manifest.
+#[derive(Debug, Clone)]
+pub struct Referring {
+    /// Its own manifest.
+    pub manifest: RawManifest,
+    /// The tag by which it is found, where it does not name its subject itself, as cosign's signatures.
+    pub tag: Option<Tag>,
+}
+
+/// The tags, made of a digest, under which cosign keeps signatures, attestations and SBOMs of what has that digest.
+pub fn referring_tags(subject: &Digest) -> Vec<Tag> {
+    let tag = |kind: &str| format!("{}-{}.{kind}", subject.algorithm().as_str(), subject.hex()).parse();
+    // A sha512 is too long for a tag.
+    ["sig", "att", "sbom"].into_iter().filter_map(|kind| tag(kind).ok()).collect()
 }
 
 /// The bytes of a blob as they come.
@@ -64,6 +80,11 @@ pub trait Source: Sync {
         _cancel: &'a Cancel<'a>,
     ) -> Result<Option<BlobReader<'a>>> {
         Ok(None)
+    }
+
+    /// What refers to a manifest: signatures, SBOMs.
+    fn referrers(&self, _reference: &Reference, _subject: &Digest) -> Result<Vec<Referring>> {
+        Ok(Vec::new())
     }
 
     /// Is told that what it gave for a blob was wrong. Whether it will give something else.

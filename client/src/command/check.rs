@@ -142,7 +142,7 @@ fn bring(
     // What needs no registry is repaired without one.
     let here = pull::pull(store, &Nowhere, &reference, &options, &*reporter(PULL, true));
     if let (Err(_), Some(_)) = (&here, name) {
-        pull::pull(store, &Repository::new(registries, &reference), &reference, &options, &*reporter(PULL, false))?;
+        pull::pull(store, &Repository::new(registries, &reference)?, &reference, &options, &*reporter(PULL, false))?;
         return Ok(());
     }
     here?;

@@ -5,11 +5,13 @@
 mod attach;
 mod boot;
 mod check;
+mod copy;
 mod cp;
 mod create;
 mod documents;
 mod events;
 mod exec;
+mod explicit_credentials;
 mod format;
 mod history;
 mod images;
@@ -32,6 +34,7 @@ mod mount_flags;
 mod network;
 mod network_flags;
 mod pause;
+mod places;
 mod port;
 mod prune;
 mod ps;
@@ -47,6 +50,7 @@ mod save;
 mod start;
 mod stats;
 mod stop;
+mod sync;
 mod system;
 mod tag;
 mod top;
@@ -142,6 +146,8 @@ enum Verb {
     Events(events::Events),
     Images(images::Images),
     Rmi(rmi::Rmi),
+    Copy(Box<copy::Copy>),
+    Sync(Box<sync::Sync>),
     Completion(documents::Completion),
     Login(login::Login),
     Logout(logout::Logout),
@@ -178,6 +184,8 @@ pub fn rbox() -> ExitCode {
         Verb::Events(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),
         Verb::Rmi(verb) => verb.execute(&global),
+        Verb::Copy(verb) => verb.execute(&global),
+        Verb::Sync(verb) => verb.execute(),
         Verb::Completion(verb) => verb.execute(),
         Verb::Login(verb) => verb.execute(),
         Verb::Logout(verb) => verb.execute(),

@@ -9,8 +9,10 @@ use longshore_runtime::pull::{self, DEFAULT_JOBS, Options, Pulled};
 use longshore_runtime::store::LayerForm;
 use longshore_runtime::{Store, unpack};
 
+use super::explicit_credentials::OneCredentials;
 use super::{Global, Own, print};
 use crate::config::{self, Registries};
+use crate::credentials::Credentials;
 use crate::error::Result;
 use crate::policy::Policy;
 use crate::progress::{Form, PULL, reporter_as};
@@ -22,6 +24,8 @@ use crate::signature;
 pub(super) struct Pull {
     #[command(flatten)]
     fetch: Fetch,
+    #[command(flatten)]
+    credentials: OneCredentials,
     /// Print only the image's name
     #[arg(short, long)]
     quiet: bool,
@@ -47,10 +51,22 @@ pub(super) struct Fetch {
 impl Fetch {
     /// Brings an image into the store.
     pub(super) fn pull(&self, store: &Store, unpack: unpack::Options, image: &Reference, quiet: bool) -> Result<Pulled> {
+        self.pull_with(None, store, unpack, image, quiet)
+    }
+
+    /// The same, with credentials in place of those kept.
+    fn pull_with(
+        &self,
+        credentials: Option<Credentials>,
+        store: &Store,
+        unpack: unpack::Options,
+        image: &Reference,
+        quiet: bool,
+    ) -> Result<Pulled> {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let policy = Policy::load()?;
         let rule = policy.rule(image)?;
-        let repository = Repository::new(&Registries::load()?, image)?;
+        let repository = Repository::with_credentials(&Registries::load()?, image, credentials)?;
         let approve = |resolved: &Digest, chosen: &Digest| Ok(signature::approve(&repository, rule, image, [resolved, chosen])?);
         let form = LayerForm::from_environment()?;
         let options = Options { platform, jobs: self.jobs, unpack, form, named: true, action: "pull", approve: &approve };
@@ -60,13 +76,14 @@ impl Fetch {
 
 impl Pull {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let Self { fetch, quiet, image } = self;
+        let Self { fetch, credentials, quiet, image } = self;
         let image = config::image_name(&image)?;
+        let credentials = credentials.get()?;
         let Own { store, unpack, .. } = global.own_store()?;
         if !quiet {
             print(|out| writeln!(out, "{}: Pulling from {}", image.identifier(), image.repository()))?;
         }
-        let pulled = fetch.pull(&store, unpack, &image, quiet)?;
+        let pulled = fetch.pull_with(credentials, &store, unpack, &image, quiet)?;
         print(|out| {
             if !quiet {
                 writeln!(out, "Digest: {}", pulled.resolved)?;

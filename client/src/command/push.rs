@@ -6,18 +6,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use longshore_runtime::Error;
 use longshore_runtime::name::Reference;
-use longshore_runtime::origin::{Location, Origin};
-use longshore_runtime::store::Lease;
-use longshore_runtime::{Error, Store};
+use longshore_runtime::origin::Location;
 
+use super::explicit_credentials::OneCredentials;
+use super::places::open_files;
 use super::{Global, print};
 use crate::config::Registries;
 use crate::error::Result;
 use crate::progress::{Form, PUSH, reporter_as};
 use crate::registry::Repository;
 use crate::signature::{self, PrivateKey};
-use crate::transfer::{self, Destination, Neighbours};
+use crate::transfer::{Neighbours, Plan, Remote, Transfer};
 
 /// Upload an image to a registry
 ///
@@ -34,6 +35,11 @@ pub(super) struct Push {
     /// How progress is shown, on standard error
     #[arg(long, value_name = "FORM", value_enum, default_value_t)]
     progress: Form,
+    /// Also what refers to the image in its layout: signatures, SBOMs
+    #[arg(long)]
+    referrers: bool,
+    #[command(flatten)]
+    credentials: OneCredentials,
     /// Sign the image with this private key, of cosign's or openssl's; a password is taken from COSIGN_PASSWORD, else asked for
     #[arg(long, value_name = "FILE")]
     sign_by: Option<PathBuf>,
@@ -49,24 +55,35 @@ impl Push {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let destination = match (&self.destination, &self.source) {
             (Some(destination), _) => destination.clone(),
-            (None, Location::Store(name)) => name.parse()?,
+            (None, Location::Store(name) | Location::Name(name)) => name.parse()?,
             (None, _) => {
                 let why = "say where it goes: rpush SOURCE NAME[:TAG]";
                 return Err(Error::Name { what: "push", input: "no destination".into(), why }.into());
             }
         };
         // Before anything is sent.
+        let credentials = self.credentials.get()?;
         let key = self.sign_by.as_ref().map(|path| PrivateKey::read(path, super::login::key_password)).transpose()?;
         let store = global.store()?;
         let lease = store.lease()?;
-        let origin = open(&store, &lease, &self.source)?;
+        let origin = open_files(Some((&store, &lease)), &self.source)?;
+        let mut plan = Plan::of(&origin, &destination, origin.root.clone())?;
+        if self.referrers {
+            plan.add_referrers(&origin, &destination)?;
+        }
         if !self.quiet {
             print(|out| writeln!(out, "The push refers to repository [{}]", destination.name()))?;
         }
-        let repository = Repository::new(&Registries::load()?, &destination)?;
-        let neighbours = Neighbours::new(&store, &destination);
-        let to = Destination { reference: &destination, repository: &repository, neighbours };
-        transfer::push(&to, &origin, self.jobs, &reporter_as(PUSH, if self.quiet { Form::Quiet } else { self.progress }))?;
+        let repository = Repository::with_credentials(&Registries::load()?, &destination, credentials)?;
+        let neighbours = Neighbours::in_store(&store, &destination);
+        Transfer {
+            source: &origin,
+            reference: &destination,
+            destination: &Remote { reference: &destination, repository: &repository, neighbours },
+            jobs: self.jobs,
+            progress: &reporter_as(PUSH, if self.quiet { Form::Quiet } else { self.progress }),
+        }
+        .run(&plan)?;
         key.map_or(Ok(()), |key| signature::sign(&repository, &destination, &origin.root.digest, &key))?;
         store.tell_image("push", &destination.familiar(), &destination.familiar_name(), &BTreeMap::new());
         print(|out| {
@@ -77,16 +94,4 @@ impl Push {
         })?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn open(store: &Store, lease: &Lease, location: &Location) -> Result<Origin> {
-    Ok(match location {
-        Location::Store(name) => {
-            let image = store.find_leased(name, lease)?.map_or_else(|| store.get(name), Ok)?;
-            Origin::from_store(store, &image)
-        }
-        Location::OciLayout(dir, tag) => Origin::from_layout(dir, tag.as_deref())?,
-        Location::OciArchive(file, tag) => Origin::from_oci_archive(file, tag.as_deref())?,
-        Location::DockerArchive(file, name) => Origin::from_docker_archive(file, name.as_deref(), &lease.scratch())?,
-    })
 }

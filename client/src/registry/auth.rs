@@ -49,8 +49,14 @@ impl Auth {
 
     /// With these credentials, whatever is kept.
     pub(super) fn with_credentials(place: &Place, endpoint: Endpoint, credentials: Credentials) -> Self {
-        let credentials = OnceLock::from(Some(Found { credentials, from: "the command line".into() }));
-        Self { credentials, ..Self::new(place, endpoint) }
+        let mut auth = Self::new(place, endpoint);
+        auth.use_credentials(credentials);
+        auth
+    }
+
+    /// These credentials are shown, whatever is kept.
+    pub(super) fn use_credentials(&mut self, credentials: Credentials) {
+        self.credentials = OnceLock::from(Some(Found { credentials, from: "the command line".into() }));
     }
 
     fn demand(&self) -> std::sync::MutexGuard<'_, Demand> {

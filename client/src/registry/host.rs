@@ -15,6 +15,7 @@ use super::timing::Timing;
 use super::token::authority;
 use super::{scheme, tls};
 use crate::config::{Capabilities, Endpoint, Network, Place};
+use crate::credentials::Credentials;
 use crate::error::{self, Error, Result};
 
 /// The longest error body read, in bytes.
@@ -58,6 +59,11 @@ impl Host {
             reached: AtomicBool::new(false),
             down: AtomicBool::new(false),
         })
+    }
+
+    /// These credentials are shown, whatever is kept.
+    pub(super) fn use_credentials(&mut self, credentials: Credentials) {
+        self.auth.use_credentials(credentials);
     }
 
     pub(super) fn is_reached(&self) -> bool {

@@ -8,7 +8,9 @@ mod blob;
 mod challenge;
 mod host;
 mod http;
+mod listing;
 mod login;
+mod referrer;
 mod retry;
 mod scheme;
 mod scope;
@@ -27,12 +29,13 @@ use std::sync::{Mutex, PoisonError};
 use longshore_runtime::image::{Descriptor, media_type};
 use longshore_runtime::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
 use longshore_runtime::parallel::Cancel;
-use longshore_runtime::source::{BlobReader, Resolved};
+use longshore_runtime::source::{BlobReader, Referring, Resolved};
 use longshore_runtime::{RawManifest, Source};
 
 use self::blob::{Blob, Wanted};
 use self::host::{Host, broken_off};
 use self::http::Answer;
+pub use self::listing::Referrer;
 pub use self::login::log_in;
 use self::retry::transient;
 use self::scope::Action;
@@ -40,6 +43,7 @@ use self::timing::Timing;
 use self::upload::Upload;
 pub use self::upload::{Content, Sent};
 use crate::config::Registries;
+use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 
 /// How often a manifest that does not match its digest is asked for again.
@@ -67,10 +71,26 @@ impl Repository {
     /// The repository a reference names, reached as configured. Opens a connection only to hosts that may speak
     /// HTTPS or not.
     pub fn new(registries: &Registries, reference: &Reference) -> Result<Self> {
+        Self::with_credentials(registries, reference, None)
+    }
+
+    /// The same, with these credentials for the registry itself in place of what is kept for it.
+    pub fn with_credentials(registries: &Registries, reference: &Reference, credentials: Option<Credentials>) -> Result<Self> {
         let timing = Timing::from_environment();
         let places = registries.places(reference)?;
-        let hosts = places.iter().map(|place| Host::new(place, &registries.network, timing)).collect::<Result<_>>()?;
+        let mut hosts: Vec<Host> =
+            places.iter().map(|place| Host::new(place, &registries.network, timing)).collect::<Result<_>>()?;
+        if let (Some(registry), Some(credentials)) = (hosts.last_mut(), credentials) {
+            registry.use_credentials(credentials);
+        }
         Ok(Self { hosts, trust: Mutex::default(), cancel: Cancel::default() })
+    }
+
+    /// The same without its mirrors: what it has itself counts.
+    #[must_use]
+    pub fn without_mirrors(mut self) -> Self {
+        self.hosts.drain(..self.hosts.len() - 1);
+        self
     }
 
     fn registry(&self) -> &Host {
@@ -128,7 +148,7 @@ impl Repository {
     }
 
     /// The digest a reference stands for (end-3, as HEAD); `None` where only the manifest itself can tell.
-    fn head_manifest(&self, reference: &Reference) -> Result<Option<Resolved>> {
+    pub fn head_manifest(&self, reference: &Reference) -> Result<Option<Resolved>> {
         let asked = self.at_any(reference, |host| {
             let answer = self.ask_manifest(host, reference, &reqwest::Method::HEAD)?;
             let digest = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
@@ -183,6 +203,11 @@ impl Repository {
 
     /// Stores a manifest or index under a tag or digest (end-7), byte for byte.
     pub fn put_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<()> {
+        self.store_manifest(identifier, manifest).map(drop)
+    }
+
+    /// The same. Whether the registry has seen what the manifest refers to, and lists it there.
+    fn store_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
         let attempted = || format!("put manifest {identifier}");
         let host = self.pushed_to();
         let url = format!("{}/manifests/{identifier}", host.base);
@@ -195,7 +220,7 @@ impl Repository {
                 Some(digest) if digest != manifest.digest.as_str() => {
                     Err(host.broken(&attempted(), format!("it stored {digest:?} where {} was sent", manifest.digest)))
                 }
-                _ => Ok(()),
+                _ => Ok(answer.header("oci-subject").is_some()),
             }
         })
     }
@@ -236,6 +261,10 @@ impl Source for Repository {
     ) -> longshore_runtime::Result<Option<BlobReader<'a>>> {
         let opened = self.get_blob(blob, Wanted::Range(range), cancel)?;
         Ok(opened.map(|bytes| Box::new(bytes) as BlobReader<'a>))
+    }
+
+    fn referrers(&self, reference: &Reference, subject: &Digest) -> longshore_runtime::Result<Vec<Referring>> {
+        Ok(self.referring(reference, subject)?)
     }
 
     fn distrust(&self, blob: &Digest) -> bool {

@@ -44,8 +44,8 @@ pub struct Content<'a, R> {
     pub digest: &'a Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// Opens it from its beginning; called again if bytes must be sent again.
-    pub open: &'a dyn Fn() -> Result<R>,
+    /// Opens it at an offset; called again if bytes must be sent again.
+    pub open: &'a dyn Fn(u64) -> Result<R>,
     /// A repository of the same registry that may have it.
     pub mount_from: Option<RepoName>,
 }
@@ -170,18 +170,18 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
     /// All of it in the closing request (end-6).
     fn send_whole(&self, session: &Session) -> Result<()> {
         let count = Arc::new(AtomicU64::new(0));
-        let body = || Ok(upload_body((self.content.open)()?, Arc::clone(&count), self.sent.clone()));
+        let body = || Ok(upload_body((self.content.open)(0)?, Arc::clone(&count), self.sent.clone()));
         self.close(session, self.content.size, &count, &body)
     }
 
     /// The rest of it chunk by chunk (end-5), and the close.
     fn send_chunks(&self, session: &mut Session, chunk_bytes: u64) -> Result<()> {
         let chunk_bytes = chunk_bytes.max(session.chunk_min_bytes.min(CHUNK_MAX_BYTES));
-        let mut reader = (self.content.open)()?;
+        let mut reader = (self.content.open)(session.offset)?;
         let read_failed = |e| Error::Runtime(longshore_runtime::Error::io(format_args!("read blob {}", self.content.digest), e));
-        std::io::copy(&mut reader.by_ref().take(session.offset), &mut std::io::sink()).map_err(read_failed)?;
         while session.offset < self.content.size {
-            let mut chunk = Vec::new();
+            let left_bytes = self.content.size - session.offset;
+            let mut chunk = Vec::with_capacity(usize::try_from(chunk_bytes.min(left_bytes)).unwrap_or_default());
             reader.by_ref().take(chunk_bytes).read_to_end(&mut chunk).map_err(read_failed)?;
             if chunk.is_empty() {
                 return Err(read_failed(std::io::ErrorKind::UnexpectedEof.into()));

@@ -91,7 +91,11 @@ pub fn sign(repository: &Repository, image: &Reference, digest: &Digest, key: &P
         let content = Content {
             digest: &Digest::of(&bytes),
             size: bytes.len() as u64,
-            open: &|| Ok(std::io::Cursor::new(bytes.clone())),
+            open: &|offset| {
+                let mut reader = std::io::Cursor::new(bytes.clone());
+                reader.set_position(offset);
+                Ok(reader)
+            },
             mount_from: None,
         };
         let cancel = Cancel::default();

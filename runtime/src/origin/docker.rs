@@ -191,7 +191,7 @@ fn compress(mut plain: impl Read, path: &str, diff_id: &Digest, scratch: &Path) 
 }
 
 /// A file that goes when it is closed.
-pub(super) fn unnamed_file(dir: &Path) -> Result<File> {
+pub(crate) fn unnamed_file(dir: &Path) -> Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)
         .attempt(|| format!("create a temporary file in {}", dir.display()))?

@@ -7,68 +7,27 @@
 mod archive;
 mod docker;
 mod load;
+mod location;
+mod referrers;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use self::archive::Archive;
+pub(crate) use self::docker::unnamed_file;
 use self::docker::{Converted, SavedImage};
 pub use self::load::{Input, each_in_archive};
+pub use self::location::Location;
 use crate::error::{Attempt, Error, Result};
 use crate::image::{Descriptor, Index, parse_own};
 use crate::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
 use crate::parallel::Cancel;
-use crate::source::{BlobReader, RawManifest, Source};
+use crate::source::{BlobReader, RawManifest, Referring, Source};
 use crate::store::{Image, Store};
-
-/// An image named by where it lies, as skopeo and podman write it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// An image in the local store.
-    Store(String),
-    /// `oci:DIRECTORY[:TAG]`
-    OciLayout(PathBuf, Option<String>),
-    /// `oci-archive:FILE[:TAG]`
-    OciArchive(PathBuf, Option<String>),
-    /// `docker-archive:FILE[:REFERENCE]`
-    DockerArchive(PathBuf, Option<String>),
-}
-
-impl FromStr for Location {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        let split = |rest: &str| match rest.split_once(':') {
-            Some((path, tag)) => (PathBuf::from(path), Some(tag.to_owned())),
-            None => (PathBuf::from(rest), None),
-        };
-        let location = if let Some(rest) = s.strip_prefix("oci:") {
-            let (path, tag) = split(rest);
-            Self::OciLayout(path, tag)
-        } else if let Some(rest) = s.strip_prefix("oci-archive:") {
-            let (path, tag) = split(rest);
-            Self::OciArchive(path, tag)
-        } else if let Some(rest) = s.strip_prefix("docker-archive:") {
-            let (path, tag) = split(rest);
-            Self::DockerArchive(path, tag)
-        } else {
-            Self::Store(s.into())
-        };
-        match &location {
-            Self::OciLayout(path, _) | Self::OciArchive(path, _) | Self::DockerArchive(path, _)
-                if path.as_os_str().is_empty() =>
-            {
-                Err(Error::Name { what: "image location", input: s.into(), why: "a path must follow the colon" })
-            }
-            _ => Ok(location),
-        }
-    }
-}
 
 /// An image to push or load: its root document, and its blobs by digest.
 #[derive(Debug)]
@@ -76,6 +35,8 @@ pub struct Origin {
     /// The manifest or index to push under the destination's tag.
     pub root: RawManifest,
     blobs: Blobs,
+    /// What its layout lists, where it lies in one.
+    listed: Vec<Tagged>,
 }
 
 #[derive(Debug)]
@@ -98,16 +59,24 @@ impl Source for Origin {
     }
 
     fn blob<'a>(&'a self, _: &Reference, blob: &Descriptor, offset: u64, _: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
-        let (mut bytes, _) = Self::blob(self, &blob.digest)?;
+        let (mut bytes, size) = Self::blob(self, &blob.digest)?;
+        if size != blob.size {
+            let why = format!("it is {size} bytes long, its manifest says {}", blob.size);
+            return Err(Error::invalid(format_args!("blob {}", blob.digest), why));
+        }
         io::copy(&mut bytes.by_ref().take(offset), &mut io::sink()).attempt(|| format!("read blob {}", blob.digest))?;
         Ok(bytes)
+    }
+
+    fn referrers(&self, _: &Reference, subject: &Digest) -> Result<Vec<Referring>> {
+        self.listed_referrers(subject)
     }
 }
 
 impl Origin {
     /// Opens an image of the local store.
     pub fn from_store(store: &Store, image: &Image) -> Self {
-        Self { root: image.raw.clone(), blobs: Blobs::Layout(store.root().into()) }
+        Self { root: image.raw.clone(), blobs: Blobs::Layout(store.root().into()), listed: Vec::new() }
     }
 
     /// Opens an OCI image layout directory; `tag` may be left out when it holds one image.
@@ -134,7 +103,7 @@ impl Origin {
 
     fn converted(archive: &Arc<Archive>, image: &SavedImage, scratch: &Path) -> Result<Self> {
         let (root, converted) = Converted::new(archive, image, scratch)?;
-        Ok(Self { root, blobs: Blobs::Converted(converted) })
+        Ok(Self { root, blobs: Blobs::Converted(converted), listed: Vec::new() })
     }
 
     fn select(index: &[u8], tag: Option<&str>, blobs: Blobs, place: &str) -> Result<Self> {
@@ -150,13 +119,14 @@ impl Origin {
                 hint: format!("it holds {} images, tagged: {}", index.manifests.len(), tags.join(", ")),
             });
         };
-        Self::rooted(&entry.descriptor, blobs)
+        let origin = Self::rooted(&entry.descriptor, blobs)?;
+        Ok(Self { listed: index.manifests, ..origin })
     }
 
     /// What a descriptor stands for.
     fn rooted(descriptor: &Descriptor, blobs: Blobs) -> Result<Self> {
         let nothing = RawManifest { media_type: String::new(), digest: descriptor.digest.clone(), bytes: Vec::new() };
-        let mut origin = Self { root: nothing, blobs };
+        let mut origin = Self { root: nothing, blobs, listed: Vec::new() };
         origin.root = origin.manifest(descriptor)?;
         Ok(origin)
     }
@@ -207,7 +177,7 @@ fn read_index(archive: &Archive) -> Result<Vec<u8>> {
 /// The member, or file, by which an image layout is recognised.
 const LAYOUT: &str = "oci-layout";
 
-fn check_layout_version(bytes: &[u8]) -> Result<()> {
+pub(crate) fn check_layout_version(bytes: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Marker {
@@ -226,7 +196,7 @@ struct TaggedIndex {
     manifests: Vec<Tagged>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Tagged {
     #[serde(flatten)]
     descriptor: Descriptor,
@@ -234,27 +204,11 @@ struct Tagged {
     annotations: Annotations,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Debug, Deserialize, Default)]
 struct Annotations {
     #[serde(rename = "org.opencontainers.image.ref.name")]
     name: Option<String>,
     /// containerd's, which is always a full reference.
     #[serde(rename = "io.containerd.image.name")]
     reference: Option<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn locations_read_as_skopeo_writes_them() {
-        let parse = |s: &str| s.parse::<Location>().unwrap();
-        assert_eq!(parse("oci:dir:1.0"), Location::OciLayout("dir".into(), Some("1.0".into())));
-        assert_eq!(parse("oci:/a/b"), Location::OciLayout("/a/b".into(), None));
-        assert_eq!(parse("oci-archive:x.tar"), Location::OciArchive("x.tar".into(), None));
-        assert_eq!(parse("docker-archive:x.tar:a:1"), Location::DockerArchive("x.tar".into(), Some("a:1".into())));
-        assert_eq!(parse("localhost:5000/a:1"), Location::Store("localhost:5000/a:1".into()));
-        assert!("oci:".parse::<Location>().is_err());
-    }
 }

@@ -9,6 +9,7 @@ mod bad_network;
 #[path = "../common/mod.rs"]
 mod common;
 mod configured;
+mod copy;
 mod courses;
 mod daily;
 mod detached;
@@ -35,8 +36,11 @@ mod rootless;
 mod run;
 mod signatures;
 mod store;
+mod sync;
 mod tokens;
 mod tools;
 mod tree;
 mod trust;
+#[path = "../common/users.rs"]
+mod users;
 mod volumes;

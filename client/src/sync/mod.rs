@@ -1,0 +1,159 @@
+//! Many tags at once: a repository brought to where another one stands.
+//!
+//! A tag that stands for the same on both sides costs one question at each. What fails of one tag stops no other.
+
+mod filter;
+mod side;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use longshore_runtime::image::media_type;
+use longshore_runtime::name::{Digest, Tag};
+use longshore_runtime::parallel::{self, Cancel};
+use longshore_runtime::progress::Progress;
+
+pub use self::filter::{Filter, Glob, Pattern};
+pub use self::side::{Address, Side};
+use crate::error::{Error, Result};
+use crate::transfer::{Choice, Plan, Transfer};
+
+/// Tags asked for at a time: an answer is short, the way may be long.
+const QUESTIONS: usize = 8;
+
+/// What becomes of a tag.
+#[derive(Debug)]
+pub enum Change {
+    /// It was not there.
+    Added {
+        /// What it stands for.
+        digest: Digest,
+    },
+    /// It stood for something else.
+    Moved {
+        /// For what.
+        old: Digest,
+        /// What it stands for.
+        digest: Digest,
+    },
+    /// It has gone at the source.
+    Removed {
+        /// What it stood for, if that is known.
+        old: Option<Digest>,
+    },
+    /// Nothing, for this reason.
+    Failed(Error),
+}
+
+/// How a sync goes.
+pub struct Job<'a> {
+    /// From where.
+    pub from: &'a Side,
+    /// Where to.
+    pub to: &'a Side,
+    /// Which tags.
+    pub filter: &'a Filter,
+    /// Which images of an index.
+    pub choice: &'a Choice,
+    /// Also what refers to them.
+    pub referrers: bool,
+    /// Take tags away that have gone at the source.
+    pub delete: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Blobs at a time.
+    pub jobs: usize,
+    /// Makes who is told of an image's blobs.
+    pub progress: &'a (dyn Fn() -> Arc<dyn Progress> + Sync),
+}
+
+impl Job<'_> {
+    /// Does it; `told` hears of each tag that changes. Gives how many did not.
+    pub fn run(&self, told: &mut dyn FnMut(&Tag, Change) -> Result<()>) -> Result<usize> {
+        let all = self.from.tags(false)?;
+        let tags: Vec<Tag> = all.iter().filter(|tag| self.filter.accepts(tag)).cloned().collect();
+        let mut unchanged = 0;
+        for (tag, compared) in tags.iter().zip(self.compare(&tags)) {
+            let change = match compared {
+                Ok((Some(old), new)) if old == new => {
+                    unchanged += 1;
+                    continue;
+                }
+                Ok((old, new)) => match self.bring(tag, new) {
+                    Ok(digest) => old.map_or(Change::Added { digest: digest.clone() }, |old| Change::Moved { old, digest }),
+                    Err(e) => Change::Failed(e),
+                },
+                Err(e) => Change::Failed(e),
+            };
+            told(tag, change)?;
+        }
+        if self.delete {
+            self.remove_others(&all, told)?;
+        }
+        Ok(unchanged)
+    }
+
+    /// What each tag stands for there, and what it is to stand for.
+    fn compare(&self, tags: &[Tag]) -> Vec<Result<(Option<Digest>, Digest)>> {
+        let compared: Mutex<BTreeMap<usize, Result<_>>> = Mutex::default();
+        let never = parallel::for_each(tags, QUESTIONS, &Cancel::default(), |at, tag| {
+            let one = self.wanted(tag).and_then(|new| Ok((self.to.resolve(tag)?.map(|old| old.digest), new)));
+            compared.lock().unwrap_or_else(PoisonError::into_inner).insert(at, one);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        match never {
+            Ok(()) => compared.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect(),
+            Err(never) => match never {},
+        }
+    }
+
+    /// What a tag is to stand for. Of an index of which one image is chosen, the index is asked for that.
+    fn wanted(&self, tag: &Tag) -> Result<Digest> {
+        let is_index = |media: &str| matches!(media, media_type::OCI_INDEX | media_type::DOCKER_LIST);
+        match self.from.resolve(tag)? {
+            Some(known) if matches!(self.choice, Choice::All) || !is_index(&known.media_type) => Ok(known.digest),
+            _ => Ok(self.from.find(tag, self.choice)?.1.digest),
+        }
+    }
+
+    /// Brings a tag's image over; gives what it stands for, which may have moved meanwhile.
+    fn bring(&self, tag: &Tag, wanted: Digest) -> Result<Digest> {
+        if self.dry_run {
+            return Ok(wanted);
+        }
+        let (found, root) = self.from.find(tag, self.choice)?;
+        let (source, reference) = (found.source(), found.reference());
+        let mut plan = Plan::of(source, reference, root)?;
+        if self.referrers {
+            plan.add_referrers(source, reference)?;
+        }
+        let progress = &(self.progress)();
+        self.to.bring(tag, self.from, |destination| {
+            Transfer { source, reference, destination, jobs: self.jobs, progress }.run(&plan)
+        })?;
+        Ok(plan.root.digest)
+    }
+
+    /// Takes away what has gone at the source.
+    fn remove_others(&self, all: &[Tag], told: &mut dyn FnMut(&Tag, Change) -> Result<()>) -> Result<()> {
+        let kept: BTreeSet<&Tag> = all.iter().collect();
+        for tag in self.to.tags(true)? {
+            if kept.contains(&tag) || !self.filter.accepts(&tag) || lists_referrers(&tag) {
+                continue;
+            }
+            let removed = self.to.resolve(&tag).map(|resolved| resolved.map(|resolved| resolved.digest)).and_then(|old| {
+                if !self.dry_run {
+                    self.to.remove(&tag, old.as_ref())?;
+                }
+                Ok(old)
+            });
+            told(&tag, removed.map_or_else(Change::Failed, |old| Change::Removed { old }))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a tag is the list of what refers to a manifest, which clients keep where the registry keeps none.
+fn lists_referrers(tag: &Tag) -> bool {
+    tag.as_str().replacen('-', ":", 1).parse::<Digest>().is_ok()
+}

@@ -1,0 +1,109 @@
+//! Whole images on their way from one place to another: blobs in parallel, manifests after what they name, names last.
+//!
+//! Push and copy are this one thing between any [`Source`] and any [`Destination`]. Only what is missing travels.
+
+mod files;
+mod plan;
+mod queue;
+mod registry;
+mod stream;
+
+use std::sync::Arc;
+
+use longshore_runtime::Source;
+use longshore_runtime::image::Descriptor;
+use longshore_runtime::name::Reference;
+use longshore_runtime::parallel::{self, Cancel};
+use longshore_runtime::progress::{LayerEvent, Progress};
+use longshore_runtime::source::BlobReader;
+
+pub use self::files::InLayout;
+pub use self::plan::{Choice, Manifest, Plan, Root};
+pub use self::registry::{Neighbours, Remote};
+use crate::error::{Error, Result};
+use crate::registry::Sent;
+
+/// Where images go.
+pub trait Destination: Sync {
+    /// Whether a blob is there.
+    fn has_blob(&self, blob: &Descriptor, cancel: &Cancel<'_>) -> Result<bool>;
+
+    /// Brings a blob there, verified. What may pass is tried again: an error is final.
+    fn put_blob(&self, blob: &Moving<'_>) -> Result<Sent>;
+
+    /// Stores a manifest by its digest. What it names is there.
+    fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
+
+    /// Gives the root its name, last of all.
+    fn finish(&self, plan: &Plan) -> Result<()>;
+}
+
+/// How images are moved.
+pub struct Transfer<'a> {
+    /// From where.
+    pub source: &'a dyn Source,
+    /// What the source is asked for.
+    pub reference: &'a Reference,
+    /// Where to.
+    pub destination: &'a dyn Destination,
+    /// Blobs at a time.
+    pub jobs: usize,
+    /// Who is told.
+    pub progress: &'a Arc<dyn Progress>,
+}
+
+impl Transfer<'_> {
+    /// Moves what is planned. The name moves last, when everything below it is there.
+    pub fn run(&self, plan: &Plan) -> Result<()> {
+        let blobs: Vec<Descriptor> = plan.blobs().cloned().collect();
+        self.progress.layers(&blobs);
+        let cancel = Cancel::default();
+        parallel::for_each(&blobs, self.jobs, &cancel, |_, blob| self.blob(blob, &cancel))?;
+        plan.manifests().try_for_each(|manifest| self.destination.put_manifest(manifest))?;
+        self.destination.finish(plan)
+    }
+
+    fn blob(&self, blob: &Descriptor, cancel: &Cancel<'_>) -> Result<()> {
+        let report = |event| self.progress.layer(&blob.digest, event);
+        if self.destination.has_blob(blob, cancel)? {
+            report(LayerEvent::Exists);
+            return Ok(());
+        }
+        let moving = Moving { transfer: self, blob, cancel };
+        loop {
+            match self.destination.put_blob(&moving) {
+                Ok(Sent::Uploaded) => report(LayerEvent::Complete),
+                Ok(Sent::Mounted) => report(LayerEvent::Exists),
+                // A mirror's bytes were wrong: the next one's may be right.
+                Err(Error::Runtime(longshore_runtime::Error::Mismatch { .. })) if self.source.distrust(&blob.digest) => continue,
+                Err(e) => return Err(e),
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// A blob on its way.
+pub struct Moving<'a> {
+    transfer: &'a Transfer<'a>,
+    /// Which.
+    pub blob: &'a Descriptor,
+    /// Ends it.
+    pub cancel: &'a Cancel<'a>,
+}
+
+impl Moving<'_> {
+    /// Its bytes at the source from an offset on, not verified. They end soon after `cancel` is set.
+    pub fn open<'a>(&'a self, offset: u64, cancel: &'a Cancel<'a>) -> longshore_runtime::Result<BlobReader<'a>> {
+        self.transfer.source.blob(self.transfer.reference, self.blob, offset, cancel)
+    }
+
+    /// Tells what becomes of it.
+    pub fn report(&self, event: LayerEvent) {
+        self.transfer.progress.layer(&self.blob.digest, event);
+    }
+
+    fn progress(&self) -> Arc<dyn Progress> {
+        Arc::clone(self.transfer.progress)
+    }
+}
