@@ -18,6 +18,7 @@ pub mod name;
 pub mod network;
 pub mod origin;
 pub mod parallel;
+pub mod peek;
 pub mod progress;
 pub mod pull;
 pub mod save;
