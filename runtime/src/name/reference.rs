@@ -98,6 +98,12 @@ impl fmt::Display for Tag {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Tag {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// An image by name: `mysql:5.7` is `docker.io/library/mysql:5.7`; without tag and digest, the tag
 /// is `latest`. At least one of `tag` and `digest` is present; a digest wins over a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
