@@ -8,8 +8,8 @@ use longshore_runtime::container::Containers;
 use super::inspect::Kind;
 use super::prune::{Prune, PruneImages};
 use super::{
-    Global, attach, cp, create, exec, history, images, inspect, kill, load, logs, pause, port, ps, pull, push, rename, restart,
-    rm, rmi, run, save, start, stats, stop, tag, top, update, wait,
+    Global, attach, cat, cp, create, delete, digest, exec, history, images, inspect, kill, load, logs, manifest, pause, port, ps,
+    pull, push, rate_limit, referrers, rename, restart, rm, rmi, run, save, start, stats, stop, tag, tags, top, update, wait,
 };
 use crate::error::Result;
 
@@ -153,6 +153,35 @@ impl Image {
             ImageVerb::Inspect(verb) => verb.of(Kind::Image).execute(global),
             ImageVerb::Prune(verb) => verb.unused_images(global),
             ImageVerb::Other(verb) => verb.execute(global),
+        }
+    }
+}
+
+/// What looks at a registry, and changes what it has, without pulling.
+#[derive(Debug, Subcommand)]
+pub(super) enum OfRegistry {
+    Tags(tags::Tags),
+    Catalog(tags::Catalog),
+    Digest(digest::Digest),
+    Manifest(manifest::Manifest),
+    Cat(cat::Cat),
+    #[command(visible_alias = "discover")]
+    Referrers(referrers::Referrers),
+    Delete(delete::Delete),
+    RateLimit(rate_limit::RateLimit),
+}
+
+impl OfRegistry {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        match self {
+            Self::Tags(verb) => verb.execute(),
+            Self::Catalog(verb) => verb.execute(),
+            Self::Digest(verb) => verb.execute(),
+            Self::Manifest(verb) => verb.execute(global),
+            Self::Cat(verb) => verb.execute(global),
+            Self::Referrers(verb) => verb.execute(),
+            Self::Delete(verb) => verb.execute(),
+            Self::RateLimit(verb) => verb.execute(),
         }
     }
 }

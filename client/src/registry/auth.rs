@@ -25,6 +25,9 @@ const TOKEN_LIMIT_BYTES: usize = 1 << 20;
 pub(super) enum Action {
     Pull,
     Push,
+    Delete,
+    /// To list the repositories of the whole registry.
+    Catalog,
     /// Nothing but to show who asks.
     LogIn,
 }
@@ -110,6 +113,8 @@ impl Auth {
         let own_scope = match action {
             Action::Pull => Some(format!("repository:{}:pull", self.repository)),
             Action::Push => Some(format!("repository:{}:pull,push", self.repository)),
+            Action::Delete => Some(format!("repository:{}:pull,delete", self.repository)),
+            Action::Catalog => Some("registry:catalog:*".into()),
             Action::LogIn => None,
         };
         let scope = scope.filter(|s| s.contains(':')).map(str::to_owned).or(own_scope);

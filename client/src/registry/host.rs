@@ -128,11 +128,15 @@ impl Host {
     }
 
     pub(super) fn refused(&self, attempted: &str, answer: error::Answer) -> Error {
-        Error::Refused { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), answer }
+        Error::Refused { host: self.endpoint.host.clone(), attempted: self.attempted(attempted), answer }
+    }
+
+    fn attempted(&self, what: &str) -> String {
+        if self.name.is_empty() { what.to_owned() } else { format!("{what} in {}", self.name) }
     }
 
     pub(super) fn broken(&self, attempted: &str, why: String) -> Error {
-        Error::Protocol { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), why }
+        Error::Protocol { host: self.endpoint.host.clone(), attempted: self.attempted(attempted), why }
     }
 }
 

@@ -5,10 +5,12 @@
 
 mod auth;
 mod blob;
+mod catalog;
 mod host;
 mod http;
 mod listing;
 mod login;
+mod look;
 mod retry;
 mod timing;
 mod upload;
@@ -27,10 +29,12 @@ use longshore_runtime::{RawManifest, Source};
 
 use self::auth::Action;
 use self::blob::{Blob, Wanted};
+pub use self::catalog::catalog;
 use self::host::{Host, broken_off};
 use self::http::Answer;
-pub use self::listing::Referrer;
+pub use self::listing::{Referrer, referrers_tag};
 pub use self::login::log_in;
+pub use self::look::Allowance;
 use self::retry::transient;
 use self::timing::Timing;
 use self::upload::Upload;
@@ -171,6 +175,11 @@ impl Repository {
 
     /// Stores a manifest or index under a tag or digest (end-7), byte for byte.
     pub fn put_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<()> {
+        self.put_referrer(identifier, manifest).map(drop)
+    }
+
+    /// The same of one that refers to another; whether the registry lists it as what it is (`OCI-Subject`).
+    pub fn put_referrer(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
         let attempted = || format!("put manifest {identifier}");
         let host = self.registry();
         let url = format!("{}/manifests/{identifier}", host.base);
@@ -183,7 +192,7 @@ impl Repository {
                 Some(digest) if digest != manifest.digest.as_str() => {
                     Err(host.broken(&attempted(), format!("it stored {digest:?} where {} was sent", manifest.digest)))
                 }
-                _ => Ok(()),
+                _ => Ok(answer.header("oci-subject").is_some()),
             }
         })
     }
