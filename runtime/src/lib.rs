@@ -6,6 +6,7 @@
 
 mod cgroup;
 pub mod container;
+pub mod difference;
 pub mod erofs;
 pub mod error;
 pub mod events;

@@ -9,6 +9,7 @@ mod cat;
 mod cp;
 mod create;
 mod delete;
+mod diff;
 mod digest;
 mod documents;
 mod events;

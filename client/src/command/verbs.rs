@@ -8,8 +8,9 @@ use longshore_runtime::container::Containers;
 use super::inspect::Kind;
 use super::prune::{Prune, PruneImages};
 use super::{
-    Global, attach, cat, cp, create, delete, digest, exec, history, images, inspect, kill, load, logs, manifest, pause, port, ps,
-    pull, push, rate_limit, referrers, rename, restart, rm, rmi, run, save, start, stats, stop, tag, tags, top, update, wait,
+    Global, attach, cat, cp, create, delete, diff, digest, exec, history, images, inspect, kill, load, logs, manifest, pause,
+    port, ps, pull, push, rate_limit, referrers, rename, restart, rm, rmi, run, save, start, stats, stop, tag, tags, top, update,
+    wait,
 };
 use crate::error::Result;
 
@@ -24,6 +25,7 @@ pub(super) enum OfContainer {
     Logs(logs::Logs),
     Exec(exec::Exec),
     Cp(cp::Cp),
+    Diff(diff::Diff),
     Stop(stop::Stop),
     Kill(kill::Kill),
     Wait(wait::Wait),
@@ -50,6 +52,7 @@ impl OfContainer {
             Self::Logs(verb) => verb.execute(global),
             Self::Exec(verb) => verb.execute(global),
             Self::Cp(verb) => verb.execute(global),
+            Self::Diff(verb) => verb.execute(global),
             Self::Stop(verb) => verb.execute(global),
             Self::Kill(verb) => verb.execute(global),
             Self::Wait(verb) => verb.execute(global),
