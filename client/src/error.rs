@@ -103,11 +103,13 @@ pub struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// The first error's code, `MANIFEST_UNKNOWN` and the like; empty when the body is something else.
-    pub code: String,
+    pub code: Box<str>,
     /// The first error's message.
-    pub message: String,
+    pub message: Box<str>,
     /// How long it asks to be left alone.
     pub retry_after: Option<Duration>,
+    /// Which credentials it was shown, and what helps.
+    pub hint: Option<Box<str>>,
 }
 
 /// Characters of a registry's message that are shown.
@@ -128,17 +130,18 @@ impl Answer {
             message: String,
         }
         let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
-        let short = |text: String| text.chars().take(MESSAGE_LIMIT).collect();
+        let short = |text: String| text.chars().take(MESSAGE_LIMIT).collect::<String>().into_boxed_str();
         match first {
-            Some(entry) => Self { status, code: short(entry.code), message: short(entry.message), retry_after: None },
-            None => Self { status, code: String::new(), message: String::new(), retry_after: None },
+            Some(entry) => Self { status, code: short(entry.code), message: short(entry.message), retry_after: None, hint: None },
+            None => Self { status, code: Box::default(), message: Box::default(), retry_after: None, hint: None },
         }
     }
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.status, self.code.as_str()) {
+        match (self.status, &*self.code) {
+            _ if self.hint.is_some() => f.write_str(self.hint.as_deref().unwrap_or_default())?,
             (404, "MANIFEST_UNKNOWN") => f.write_str("there is no such tag or digest")?,
             (404, "NAME_UNKNOWN") => f.write_str("there is no such repository")?,
             (404, "BLOB_UNKNOWN") => f.write_str("there is no such blob")?,

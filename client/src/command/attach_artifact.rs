@@ -43,7 +43,7 @@ impl AttachArtifact {
         let Some(artifact_type) = &self.artifact_type else { return Ok(None) };
         let image: Reference = image.parse()?;
         let artifact = Artifact { artifact_type, files: &self.files, annotations: &self.annotation };
-        let attached = artifact::attach(&Repository::new(&Registries::load()?, &image), &image, &artifact)?;
+        let attached = artifact::attach(&Repository::without_mirrors(&Registries::load()?, &image)?, &image, &artifact)?;
         if let Some(tag) = &attached.listed_under {
             eprintln!("rbox: the registry lists no referrers; this one is listed under the tag {tag}");
         }

@@ -42,7 +42,7 @@ pub(super) struct Cat {
 impl Cat {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let store = global.store()?;
-        let repository = Repository::new(&Registries::load()?, &self.image);
+        let repository = Repository::new(&Registries::load()?, &self.image)?;
         let layers = self.layers(&store, &repository)?;
         let image = Layers { store: &store, source: &repository, image: &self.image, layers: &layers };
         if self.verify {

@@ -29,7 +29,7 @@ impl Delete {
     pub(super) fn execute(self) -> Result<ExitCode> {
         let registries = Registries::load()?;
         for_each(&self.names, |name| {
-            let deleted = deletion::delete(&Repository::new(&registries, name), name, self.dry_run)?;
+            let deleted = deletion::delete(&Repository::without_mirrors(&registries, name)?, name, self.dry_run)?;
             let (tag, repository) = (name.familiar(), name.familiar_name());
             let said = match deleted {
                 Deleted::Tag(digest) => format!("Untagged: {tag} ({digest})"),

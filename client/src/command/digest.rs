@@ -24,7 +24,7 @@ pub(super) struct Digest {
 
 impl Digest {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        let repository = Repository::new(&Registries::load()?, &self.name);
+        let repository = Repository::new(&Registries::load()?, &self.name)?;
         let digest = match &self.platform {
             Some(platform) => repository.for_platform(&self.name, platform)?.digest,
             None => repository.head(&self.name)?.digest,

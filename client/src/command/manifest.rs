@@ -128,8 +128,11 @@ impl Create {
             return Err(exists().into());
         }
         let registries = Registries::load()?;
-        let entries: Vec<_> =
-            self.images.iter().map(|image| entry_of(&Repository::new(&registries, image), image)).collect::<Result<_>>()?;
+        let entries: Vec<_> = self
+            .images
+            .iter()
+            .map(|image| entry_of(&Repository::without_mirrors(&registries, image)?, image))
+            .collect::<Result<_>>()?;
         lists.change(&self.list, |before| {
             // Meanwhile it may have come to be.
             let mut list = match before {
@@ -170,10 +173,10 @@ impl Push {
     fn execute(self, lists: &ManifestLists) -> Result<ExitCode> {
         let list = lists.get(&self.list)?;
         let registries = Registries::load()?;
-        let repository = Repository::new(&registries, &self.list);
+        let repository = Repository::without_mirrors(&registries, &self.list)?;
         for entry in &list.entries {
             let image: Reference = entry.name.parse()?;
-            bring(&repository, &self.list, &Repository::new(&registries, &image), &image, entry)?;
+            bring(&repository, &self.list, &Repository::without_mirrors(&registries, &image)?, &image, entry)?;
             print(|out| writeln!(out, "Pushed ref {}@{} with digest: {1}", self.list.name(), entry.digest))?;
         }
         let list_type = match self.list_type {

@@ -55,7 +55,7 @@ impl Inspect {
         } else if let Some(own) = lists.find(&name)? {
             raw = Some(own.manifest(own.own_type()));
         }
-        let repository = Repository::new(&Registries::load()?, &name);
+        let repository = Repository::new(&Registries::load()?, &name)?;
         let raw = raw.map_or_else(|| repository.pinned_manifest(&name), Ok)?;
         if self.raw && !io::stdout().is_terminal() {
             print(|out| out.write_all(&raw.bytes))?;

@@ -10,7 +10,7 @@ use longshore_runtime::store::LayerForm;
 use longshore_runtime::{Store, unpack};
 
 use super::{Global, Own, print};
-use crate::config::Registries;
+use crate::config::{self, Registries};
 use crate::error::Result;
 use crate::policy::Policy;
 use crate::progress::{PULL, reporter};
@@ -27,7 +27,7 @@ pub(super) struct Pull {
     quiet: bool,
     /// NAME[:TAG|@DIGEST]
     #[arg(value_name = "IMAGE")]
-    image: Reference,
+    image: String,
 }
 
 /// How images are fetched; `run` takes the same.
@@ -47,7 +47,7 @@ impl Fetch {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let policy = Policy::load()?;
         let rule = policy.rule(image)?;
-        let repository = Repository::new(&Registries::load()?, image);
+        let repository = Repository::new(&Registries::load()?, image)?;
         let approve = |resolved: &Digest, chosen: &Digest| Ok(signature::approve(&repository, rule, image, [resolved, chosen])?);
         let form = LayerForm::from_environment()?;
         let options = Options { platform, jobs: self.jobs, unpack, form, named: true, action: "pull", approve: &approve };
@@ -58,6 +58,7 @@ impl Fetch {
 impl Pull {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let Self { fetch, quiet, image } = self;
+        let image = config::image_name(&image)?;
         let Own { store, unpack, .. } = global.own_store()?;
         if !quiet {
             print(|out| writeln!(out, "{}: Pulling from {}", image.identifier(), image.repository()))?;

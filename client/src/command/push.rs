@@ -60,7 +60,7 @@ impl Push {
         if !self.quiet {
             print(|out| writeln!(out, "The push refers to repository [{}]", destination.name()))?;
         }
-        let repository = Repository::new(&Registries::load()?, &destination);
+        let repository = Repository::new(&Registries::load()?, &destination)?;
         let neighbours = Neighbours::new(&store, &destination);
         let to = Destination { reference: &destination, repository: &repository, neighbours };
         transfer::push(&to, &origin, self.jobs, &reporter(PUSH, self.quiet))?;

@@ -44,7 +44,7 @@ const UNSAID: &str = "-";
 
 impl RateLimit {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        let allowance = Repository::new(&Registries::load()?, &self.image).allowance(&self.image)?;
+        let allowance = Repository::new(&Registries::load()?, &self.image)?.allowance(&self.image)?;
         self.format.print(&LIST, [row(self.image.registry(), &allowance)])
     }
 }

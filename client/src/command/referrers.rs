@@ -55,7 +55,7 @@ const LIST: List<'_> = List {
 
 impl Referrers {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        let repository = Repository::new(&Registries::load()?, &self.name);
+        let repository = Repository::without_mirrors(&Registries::load()?, &self.name)?;
         let subject = match (&self.platform, self.name.digest()) {
             (Some(platform), _) => repository.for_platform(&self.name, platform)?.digest,
             (None, Some(digest)) => digest.clone(),

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, ValueEnum};
 use longshore_runtime::container::{AttachOptions, Containers, Create, LogDriver, LogOptions};
 use longshore_runtime::lifecycle::Signal;
-use longshore_runtime::name::Reference;
 use longshore_runtime::network::Published;
 use longshore_runtime::spec::RunOptions;
 use longshore_runtime::store::{Image, Lease};
@@ -16,6 +15,7 @@ use longshore_runtime::{Error, Store, unpack};
 
 use super::attach::{self, How};
 use super::{Global, Own, print};
+use crate::config;
 use crate::error::Result;
 
 /// Run a command in a new container
@@ -250,13 +250,20 @@ impl Run {
 
     /// The image, leased: from the store, else from its registry.
     fn resolve(&self, store: &Store, unpack: unpack::Options, lease: &Lease, name: &str) -> Result<Image> {
-        if !matches!(self.pull, PullPolicy::Always) {
-            let runnable = |image: &Image| image.diff_ids().iter().all(|diff_id| store.has_layer(diff_id));
-            if let Some(image) = store.find_leased(name, lease)?.filter(runnable) {
-                return Ok(image);
-            }
+        let runnable = |image: &Image| image.diff_ids().iter().all(|diff_id| store.has_layer(diff_id));
+        let here = |name: &str| -> Result<Option<Image>> {
+            let wanted = !matches!(self.pull, PullPolicy::Always);
+            Ok(if wanted { store.find_leased(name, lease)?.filter(runnable) } else { None })
+        };
+        if let Some(image) = here(name)? {
+            return Ok(image);
         }
-        let reference: Reference = name.parse()?;
+        // It may be an alias: that is looked up only now.
+        let reference = config::image_name(name)?;
+        let name = &reference.to_string();
+        if let Some(image) = here(name)? {
+            return Ok(image);
+        }
         if matches!(self.pull, PullPolicy::Never) {
             let hint = "`rpull` fetches it; --pull never keeps `rrun` from doing so".into();
             return Err(Error::NotFound { what: format!("image {}", reference.familiar()), hint }.into());

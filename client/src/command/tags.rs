@@ -42,7 +42,7 @@ pub(super) struct Catalog {
 
 impl Tags {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        let tags = Repository::new(&Registries::load()?, &self.repository).first_tags(self.limit.unwrap_or(usize::MAX))?;
+        let tags = Repository::new(&Registries::load()?, &self.repository)?.first_tags(self.limit.unwrap_or(usize::MAX))?;
         let list = List { headings: &[("Repository", "REPOSITORY"), ("Tag", "TAG")], default: "{{.Tag}}" };
         let name = self.repository.familiar_name();
         self.format.print(&list, tags.iter().map(|tag| json!({ "Repository": name, "Tag": tag.as_str() })))

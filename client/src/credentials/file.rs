@@ -13,8 +13,8 @@ use rustix::fs::FlockOperation;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Credentials;
 use super::helper::Helper;
+use super::{Credentials, Found};
 use crate::error::{Error, Result};
 
 /// The longest file read, in bytes.
@@ -83,11 +83,17 @@ impl CredentialsFile {
     /// What is kept for a registry, or for a part of it: `repository` may have an entry of its own, or the path
     /// above it, as containers-auth.json has it.
     pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Option<Credentials>> {
+        Ok(self.look_up(registry, repository)?.map(|found| found.credentials))
+    }
+
+    /// The same, and who has it: this file, or the helper that it names.
+    pub(super) fn look_up(&self, registry: &str, repository: &str) -> Result<Option<Found>> {
+        let here = |credentials| Some(Found { credentials, from: self.path.display().to_string() });
         let content: Content = self.parse(&self.read()?)?;
         let mut part = format!("{registry}/{repository}");
         while part.len() > registry.len() {
             if let Some(found) = self.decode(content.auths.get(&part), registry)? {
-                return Ok(Some(found));
+                return Ok(here(found));
             }
             part.truncate(part.rfind('/').unwrap_or_default());
         }
@@ -95,13 +101,13 @@ impl CredentialsFile {
         if let Some((helper, key)) = content.helper(&keys)?
             && content.cred_helpers.contains_key(key)
         {
-            return helper.get(key);
+            return helper.look_up(key);
         }
         let auth = keys.iter().flat_map(|key| spellings(key)).find_map(|key| content.auths.get(&key));
         if let Some(found) = self.decode(auth, registry)? {
-            return Ok(Some(found));
+            return Ok(here(found));
         }
-        content.helper(&keys)?.map_or(Ok(None), |(helper, key)| helper.get(key))
+        content.helper(&keys)?.map_or(Ok(None), |(helper, key)| helper.look_up(key))
     }
 
     /// Keeps credentials for a registry: in the helper that the file names, else in the file itself, which is then
@@ -185,6 +191,11 @@ impl CredentialsFile {
     fn bad(&self, why: impl std::fmt::Display) -> Error {
         Error::Config { path: self.path.display().to_string(), why: why.to_string() }
     }
+}
+
+/// What a helper keeps for a registry.
+pub(super) fn ask_helper(name: &str, registry: &str) -> Result<Option<Found>> {
+    Helper::new(name)?.look_up(keys(registry)[0])
 }
 
 fn decode(auth: &Auth) -> Result<Option<Credentials>, ()> {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::Credentials;
+use super::{Credentials, Found};
 use crate::error::{Error, Result};
 
 /// The longest answer read, in bytes.
@@ -40,7 +40,11 @@ impl Helper {
     }
 
     /// What it keeps under `key`, if anything.
-    pub(super) fn get(&self, key: &str) -> Result<Option<Credentials>> {
+    pub(super) fn look_up(&self, key: &str) -> Result<Option<Found>> {
+        Ok(self.get(key)?.map(|credentials| Found { credentials, from: self.program.clone() }))
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Credentials>> {
         let Some(answer) = self.ask("get", key, key.as_bytes())? else { return Ok(None) };
         // Not the parser's own message: it may quote the secret.
         let secret: Secret =

@@ -12,10 +12,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use self::file::CredentialsFile;
+use crate::config::{Keeper, config_home, docker_config, set};
 use crate::error::{Error, Result};
 
 /// Who asks.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Credentials {
     /// A user name and a password or access token.
     Basic {
@@ -44,14 +45,13 @@ impl Credentials {
     }
 }
 
-fn set(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// docker's file.
-fn docker() -> Option<PathBuf> {
-    let directory = set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")));
-    Some(directory?.join("config.json"))
+/// Credentials, and who had them.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The credentials.
+    pub credentials: Credentials,
+    /// The file or helper, for people.
+    pub from: String,
 }
 
 /// Where credentials may be, the first that has some for a registry counts: `$REGISTRY_AUTH_FILE`,
@@ -61,24 +61,38 @@ fn files() -> Vec<CredentialsFile> {
     let user = rustix::process::getuid().as_raw();
     let runtime = set("XDG_RUNTIME_DIR").unwrap_or_else(|| format!("/run/containers/{user}").into());
     let containers = if set("XDG_RUNTIME_DIR").is_some() { "containers/auth.json" } else { "auth.json" };
-    let config_home = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
     let list = [
         set("REGISTRY_AUTH_FILE"),
         Some(runtime.join(containers)),
-        config_home.map(|directory| directory.join("containers/auth.json")),
-        docker(),
+        config_home().map(|directory| directory.join("containers/auth.json")),
+        docker_config(),
     ];
     list.into_iter().flatten().filter(|path| path.exists()).map(CredentialsFile::new).collect()
 }
 
 /// The credentials kept for a repository of a registry, if any.
 pub fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
-    for file in files() {
-        if let Some(found) = file.find(registry, repository)? {
-            return Ok(Some(found));
+    Ok(look_up(registry, repository, None)?.map(|found| found.credentials))
+}
+
+/// The same, and who has them; `keeper` alone is asked if there is one.
+pub fn look_up(registry: &str, repository: &str, keeper: Option<&Keeper>) -> Result<Option<Found>> {
+    match keeper {
+        Some(Keeper::Helper(name)) => file::ask_helper(name, registry),
+        Some(Keeper::File(path)) if !path.exists() => {
+            let why = "it is not there, and registries.toml names it for credentials".into();
+            Err(Error::Config { path: path.display().to_string(), why })
+        }
+        Some(Keeper::File(path)) => CredentialsFile::new(path.clone()).look_up(registry, repository),
+        None => {
+            for file in files() {
+                if let Some(found) = file.look_up(registry, repository)? {
+                    return Ok(Some(found));
+                }
+            }
+            Ok(None)
         }
     }
-    Ok(None)
 }
 
 /// What became of credentials that were to be kept.
@@ -100,7 +114,7 @@ pub fn store(registry: &str, credentials: &Credentials) -> Result<Kept> {
     }
     let nowhere =
         || Error::Config { path: "~/.docker/config.json".into(), why: "HOME is not set: set it, or REGISTRY_AUTH_FILE".into() };
-    let path = set("REGISTRY_AUTH_FILE").or_else(docker).ok_or_else(nowhere)?;
+    let path = set("REGISTRY_AUTH_FILE").or_else(docker_config).ok_or_else(nowhere)?;
     keep(&CredentialsFile::new(path), registry, credentials)
 }
 

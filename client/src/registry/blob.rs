@@ -11,10 +11,10 @@ use longshore_runtime::image::Descriptor;
 use longshore_runtime::name::Digest;
 use longshore_runtime::parallel::Cancel;
 
-use super::auth::Action;
 use super::host::{Host, broken_off};
 use super::http::Answer;
 use super::retry::{Retry, transient};
+use super::scope::Action;
 use crate::error::{Error, Result};
 
 /// A connection that brings less than this while it may be silent is as good as silent.
@@ -98,9 +98,9 @@ impl<'a> Blob<'a> {
         format!("get blob {}", self.blob.digest)
     }
 
-    /// Mirrors that failed others are not asked. There always remains the registry itself.
+    /// Mirrors that failed others, or are for other things, are not asked. There always remains the registry itself.
     fn skip_down(&mut self) {
-        while self.hosts.len() > 1 && self.hosts[0].is_down() {
+        while self.hosts.len() > 1 && (self.hosts[0].is_down() || !self.hosts[0].may.pull) {
             self.hosts = &self.hosts[1..];
         }
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use longshore_runtime::name::RepoName;
 use serde::Deserialize;
 
-use super::auth::Action;
 use super::host::Host;
 use super::listing::{Read, each_page};
+use super::scope::Action;
 use super::timing::Timing;
 use crate::config::Registries;
 use crate::error::Result;
@@ -22,9 +22,7 @@ pub fn catalog(registries: &Registries, registry: &str, limit: usize) -> Result<
         #[serde(default)]
         repositories: Option<Vec<RepoName>>,
     }
-    // A mirror has what it happens to have.
-    let Some((endpoint, credentials_of)) = registries.hosts(registry).pop() else { return Ok(Vec::new()) };
-    let host = Host::new(endpoint, &credentials_of, "", Timing::from_environment());
+    let host = Host::whole(&registries.registry(registry)?, &registries.network, Timing::from_environment())?;
     let first = format!("{}_catalog?n={PAGE_REPOSITORIES}", host.base);
     let (mut repositories, mut seen) = (Vec::new(), BTreeSet::new());
     each_page(&host, Action::Catalog, first, &|| "list repositories".to_owned(), |body| {

@@ -7,11 +7,14 @@ use std::time::SystemTime;
 use longshore_runtime::parallel::Cancel;
 use reqwest::{Body, Client, RequestBuilder, Url};
 
-use super::auth::{Action, Auth, authority};
+use super::auth::Auth;
 use super::http::{Answer, Pool};
 use super::retry::{Retry, asked_wait};
+use super::scope::Action;
 use super::timing::Timing;
-use crate::config::Endpoint;
+use super::token::authority;
+use super::{scheme, tls};
+use crate::config::{Capabilities, Endpoint, Network, Place};
 use crate::error::{self, Error, Result};
 
 /// The longest error body read, in bytes.
@@ -26,6 +29,8 @@ pub(super) struct Host {
     pub(super) base: String,
     pub(super) pool: Pool,
     auth: Auth,
+    /// What it is asked for.
+    pub(super) may: Capabilities,
     /// Whether it has answered anything.
     reached: AtomicBool,
     /// Whether it failed in a way that others need not meet, too.
@@ -39,17 +44,28 @@ pub(super) struct Sending<'a> {
 }
 
 impl Host {
-    /// `credentials_of`: the registry name that this host's credentials are kept under.
-    pub(super) fn new(endpoint: Endpoint, credentials_of: &str, repository: &str, timing: Timing) -> Self {
-        Self {
+    /// Opens a connection only where it has to be found out what the host speaks.
+    pub(super) fn new(place: &Place, network: &Network, timing: Timing) -> Result<Self> {
+        Self::named(place, network, timing, place.image.repository().as_str())
+    }
+
+    /// The same for what is in no repository.
+    pub(super) fn whole(place: &Place, network: &Network, timing: Timing) -> Result<Self> {
+        Self::named(place, network, timing, "")
+    }
+
+    fn named(place: &Place, network: &Network, timing: Timing, repository: &str) -> Result<Self> {
+        let (endpoint, pool) = scheme::settle(place, network, timing)?;
+        Ok(Self {
             base: format!("{}/v2/{repository}", endpoint.base()),
-            pool: Pool::new(endpoint.plain, timing),
-            auth: Auth::new(credentials_of, endpoint.clone(), repository),
+            pool,
+            auth: Auth::new(place.image.registry(), endpoint.clone(), repository, place.credentials.clone()),
+            may: place.may,
             name: repository.into(),
             endpoint,
             reached: AtomicBool::new(false),
             down: AtomicBool::new(false),
-        }
+        })
     }
 
     pub(super) fn is_reached(&self) -> bool {
@@ -72,7 +88,7 @@ impl Host {
     /// Sends a request without a body; answers one challenge and sends it again.
     pub(super) fn send<'a>(
         &'a self,
-        action: Action,
+        action: Action<'_>,
         cancel: &'a Cancel<'a>,
         attempted: impl Fn() -> String,
         build: impl Fn(&Client) -> RequestBuilder,
@@ -83,7 +99,7 @@ impl Host {
     /// The same with a body, or none. `trusted`: the URL is the host's own. Only there credentials go.
     pub(super) fn exchange<'a>(
         &'a self,
-        action: Action,
+        action: Action<'_>,
         cancel: &'a Cancel<'a>,
         trusted: bool,
         attempted: impl Fn() -> String,
@@ -92,7 +108,7 @@ impl Host {
     ) -> Result<Answer<'a>> {
         let mut challenged = false;
         loop {
-            let authorization = if trusted { self.auth.header(action) } else { None };
+            let authorization = if trusted { self.auth.header(&self.pool, action)? } else { None };
             let body = sending.map(|sending| (sending.body)()).transpose()?;
             let sent = self.pool.send(cancel, sending.map(|sending| sending.count), |client| {
                 let mut request = build(client);
@@ -104,16 +120,18 @@ impl Host {
                 }
                 request.build()
             });
-            let answer = sent.map_err(|e| unreachable(&self.endpoint.host, &e))?;
+            let mut answer = sent.map_err(|e| unreachable(&self.endpoint.host, &e))?;
             self.reached.store(true, Ordering::Relaxed);
             if answer.status() != 401 || challenged || !trusted {
+                answer.hint = if trusted { self.auth.explain(answer.status(), action) } else { None };
                 return Ok(answer);
             }
             let challenges = answer.headers("www-authenticate");
             drop(answer);
             challenged = true;
             if !self.auth.answer(&self.pool, &challenges, action, authorization.as_deref())? {
-                return Err(self.refused(&attempted(), error::Answer::parse(401, b"")));
+                let hint = self.auth.explain(401, action).map(Into::into);
+                return Err(self.refused(&attempted(), error::Answer { hint, ..error::Answer::parse(401, b"") }));
             }
         }
     }
@@ -146,11 +164,13 @@ pub(super) fn said_no(answer: &mut Answer<'_>) -> error::Answer {
     let retry_after = asked_wait(|name| answer.header(name).map(str::to_owned), SystemTime::now());
     // Where its body breaks off, the status says enough.
     let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
-    error::Answer { retry_after, ..error::Answer::parse(status, &body) }
+    error::Answer { retry_after, hint: answer.hint.take().map(Into::into), ..error::Answer::parse(status, &body) }
 }
 
 pub(super) fn unreachable(host: &str, e: &io::Error) -> Error {
-    Error::Unreachable { host: host.into(), why: e.to_string(), kind: e.kind() }
+    let said = e.to_string();
+    let why = tls::advice(host, &said).map_or_else(|| said.clone(), |advice| format!("{said}; {advice}"));
+    Error::Unreachable { host: host.into(), why, kind: e.kind() }
 }
 
 /// The connection broke in the middle of a body: whatever the reason, that may pass.

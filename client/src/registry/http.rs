@@ -12,16 +12,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use longshore_runtime::parallel::Cancel;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Request, Response};
 
 use super::timing::Timing;
+use super::tls::Certificates;
+use crate::config::{Network, Proxy, Tls};
+use crate::error::{Error, Result};
 
 /// How long who waits for the network does not look whether it is still wanted.
 const CANCEL_LOOK: Duration = Duration::from_millis(100);
 
 /// Redirects followed one after another.
 const REDIRECTS_LIMIT: usize = 5;
+
+/// What is said of a proxy that wants credentials (by the library below, too), and of one that does not connect.
+const PROXY_WANTS: &str = "proxy authorization required";
+const PROXY_REFUSES: &str = "tunnel error: unsuccessful";
 
 /// Bytes read of a body that is sent to the registry at a time.
 const UPLOAD_CHUNK_BYTES: usize = 256 << 10;
@@ -33,16 +41,24 @@ struct Client {
 }
 
 impl Client {
-    fn new(plain: bool, timing: &Timing) -> io::Result<Self> {
+    fn new(pool: &Pool) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let builder = reqwest::Client::builder()
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(timing.connect)
+            .connect_timeout(pool.timing.connect)
+            .default_headers(pool.headers.clone())
             .redirect(redirect_policy())
             .referer(false)
             .tcp_nodelay(true);
+        let builder = if pool.network.proxies.is_empty() {
+            builder.no_proxy()
+        } else {
+            let proxies = Arc::clone(&pool.network.proxies);
+            builder.proxy(reqwest::Proxy::custom(move |url| proxies.proxy_for(url).map(|proxy| proxy.url().clone())))
+        };
         // Reading the system's certificates takes milliseconds that a plain connection need not pay.
-        let builder = if plain { builder.tls_certs_only([]) } else { builder };
+        let no_tls = pool.plain && pool.network.proxies.is_empty();
+        let builder = if no_tls { builder.tls_certs_only([]) } else { pool.certificates.apply(builder) };
         Ok(Self { runtime, client: builder.build().map_err(io::Error::other)? })
     }
 }
@@ -65,6 +81,9 @@ fn redirect_policy() -> Policy {
 /// Clients not in use now.
 pub(super) struct Pool {
     plain: bool,
+    certificates: Certificates,
+    network: Network,
+    headers: HeaderMap,
     timing: Timing,
     idle: Mutex<Vec<Client>>,
 }
@@ -77,8 +96,14 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// `plain`: no TLS will be spoken.
-    pub(super) fn new(plain: bool, timing: Timing) -> Self {
-        Self { plain, timing, idle: Mutex::default() }
+    pub(super) fn new(plain: bool, tls: &Tls, network: &Network, timing: Timing) -> Result<Self> {
+        let (certificates, headers) = (Certificates::read(tls)?, header_map(&network.headers)?);
+        Ok(Self { plain, certificates, network: network.clone(), headers, timing, idle: Mutex::default() })
+    }
+
+    /// One for another host.
+    pub(super) fn other(&self, plain: bool, tls: &Tls) -> Result<Self> {
+        Self::new(plain, tls, &self.network, self.timing)
     }
 
     pub(super) fn timing(&self) -> &Timing {
@@ -98,16 +123,32 @@ impl Pool {
         build: impl FnOnce(&reqwest::Client) -> reqwest::Result<Request>,
     ) -> io::Result<Answer<'a>> {
         let idle = self.idle().pop();
-        let client = idle.map_or_else(|| Client::new(self.plain, &self.timing), Ok)?;
+        let client = idle.map_or_else(|| Client::new(self), Ok)?;
         let limit = if sent.is_some() { self.timing.finish } else { self.timing.answer };
         let answered = build(&client.client).map_err(|e| into_io(&e)).and_then(|request| {
+            let proxy = self.network.proxies.proxy_for(request.url());
             let execute = client.client.execute(request);
-            client.runtime.block_on(watch(cancel, limit, sent, execute))
+            let answered = client.runtime.block_on(watch(cancel, limit, sent, execute));
+            match (answered, proxy) {
+                (Err(e), Some(proxy)) => Err(of_proxy(proxy, &e)),
+                (Ok(answer), Some(proxy)) if answer.status().as_u16() == 407 => {
+                    Err(of_proxy(proxy, &io::Error::other(PROXY_WANTS)))
+                }
+                (answered, _) => answered,
+            }
         });
         match answered {
             Ok(response) => {
                 let stall = self.timing.stall;
-                Ok(Answer { pool: self, cancel, stall, client: Some(client), response: Some(response), chunk: Bytes::new() })
+                Ok(Answer {
+                    pool: self,
+                    cancel,
+                    stall,
+                    client: Some(client),
+                    response: Some(response),
+                    hint: None,
+                    chunk: Bytes::new(),
+                })
             }
             Err(e) => {
                 self.idle().push(client);
@@ -115,6 +156,30 @@ impl Pool {
             }
         }
     }
+}
+
+fn header_map(headers: &[(String, String)]) -> Result<HeaderMap> {
+    let bad =
+        |name: &str| Error::Config { path: "docker's config.json".into(), why: format!("HttpHeaders: {name:?} is no header") };
+    let header = |(name, value): &(String, String)| {
+        let parsed = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(value).ok());
+        parsed.ok_or_else(|| bad(name))
+    };
+    headers.iter().map(header).collect()
+}
+
+/// What went wrong on the way through a proxy, which is named.
+fn of_proxy(proxy: &Proxy, e: &io::Error) -> io::Error {
+    let said = e.to_string();
+    let (kind, why) = if said.contains(PROXY_WANTS) {
+        let how = "it wants a user name and a password: http://USER:PASSWORD@HOST:PORT gives them";
+        (io::ErrorKind::InvalidInput, how.to_owned())
+    } else if said.contains(PROXY_REFUSES) {
+        (e.kind(), "it refuses to connect there; what needs no proxy stands in NO_PROXY".to_owned())
+    } else {
+        (e.kind(), said)
+    };
+    io::Error::new(kind, format!("through the proxy {proxy}: {why}"))
 }
 
 /// Waits for `future` while it is wanted, and as long as bytes move or `limit` has not passed without any.
@@ -153,6 +218,8 @@ pub(super) struct Answer<'a> {
     client: Option<Client>,
     /// There until it is dropped.
     response: Option<Response>,
+    /// What helps, if it says no.
+    pub(super) hint: Option<String>,
     chunk: Bytes,
 }
 

@@ -11,9 +11,9 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::Repository;
-use super::auth::Action;
 use super::host::{Host, broken_off};
 use super::http::Answer;
+use super::scope::Action;
 use crate::error::{Error, Result};
 
 /// Tags asked for at a time. A registry may give fewer.
@@ -112,7 +112,7 @@ pub(super) enum Read {
 /// Reads a list from its first page to its last. `read` takes a page and says how far it is by now.
 pub(super) fn each_page(
     host: &Host,
-    action: Action,
+    action: Action<'_>,
     first: String,
     attempted: &dyn Fn() -> String,
     mut read: impl FnMut(&[u8]) -> serde_json::Result<Read>,

@@ -1,10 +1,12 @@
 //! Whether a registry takes somebody's credentials (distribution-spec end-1).
 
-use super::auth::{Action, Auth};
-use super::host::{said_no, unreachable};
-use super::http::Pool;
-use super::timing::Timing;
 use longshore_runtime::parallel::Cancel;
+
+use super::auth::Auth;
+use super::host::{said_no, unreachable};
+use super::scheme;
+use super::scope::Action;
+use super::timing::Timing;
 
 use crate::config::Registries;
 use crate::credentials::Credentials;
@@ -16,9 +18,8 @@ use crate::error::{Error, Result};
 ///
 /// [`Error::Denied`] when they are not taken.
 pub fn log_in(registries: &Registries, registry: &str, credentials: &Credentials) -> Result<()> {
-    let endpoint = registries.endpoint(registry);
-    let host = endpoint.host.clone();
-    let (pool, url) = (Pool::new(endpoint.plain, Timing::from_environment()), format!("{}/v2/", endpoint.base()));
+    let (endpoint, pool) = scheme::settle(&registries.registry(registry)?, &registries.network, Timing::from_environment())?;
+    let (host, url) = (endpoint.host.clone(), format!("{}/v2/", endpoint.base()));
     let auth = Auth::with_credentials(registry, endpoint, credentials.clone());
     let cancel = Cancel::default();
     let denied = || Error::Denied { host: host.clone() };
@@ -39,7 +40,7 @@ pub fn log_in(registries: &Registries, registry: &str, credentials: &Credentials
             Err(Error::Refused { answer, .. }) if matches!(answer.status, 401 | 403) => return Err(denied()),
             Err(other) => return Err(other),
         }
-        answer = ask(auth.header(Action::LogIn))?;
+        answer = ask(auth.header(&pool, Action::LogIn)?)?;
     } else if let Some(basic) = credentials.basic() {
         // It lets everybody in here, yet may know who is who.
         drop(answer);

@@ -8,7 +8,7 @@ use longshore_runtime::parallel::Cancel;
 use longshore_runtime::source::Resolved;
 use longshore_runtime::{Error as RuntimeError, RawManifest};
 
-use super::auth::Action;
+use super::scope::Action;
 use super::{Repository, Wanted};
 use crate::error::Result;
 

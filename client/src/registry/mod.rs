@@ -6,13 +6,18 @@
 mod auth;
 mod blob;
 mod catalog;
+mod challenge;
 mod host;
 mod http;
 mod listing;
 mod login;
 mod look;
 mod retry;
+mod scheme;
+mod scope;
 mod timing;
+mod tls;
+mod token;
 mod upload;
 
 use std::cell::Cell;
@@ -27,7 +32,6 @@ use longshore_runtime::parallel::Cancel;
 use longshore_runtime::source::{BlobReader, Resolved};
 use longshore_runtime::{RawManifest, Source};
 
-use self::auth::Action;
 use self::blob::{Blob, Wanted};
 pub use self::catalog::catalog;
 use self::host::{Host, broken_off};
@@ -36,6 +40,7 @@ pub use self::listing::{Referrer, referrers_tag};
 pub use self::login::log_in;
 pub use self::look::Allowance;
 use self::retry::transient;
+use self::scope::Action;
 use self::timing::Timing;
 use self::upload::Upload;
 pub use self::upload::{Content, Sent};
@@ -48,7 +53,7 @@ const WRONG_MANIFESTS_LIMIT: u32 = 3;
 /// One repository of a registry. Any number of threads may use it at once.
 #[derive(Debug)]
 pub struct Repository {
-    /// The mirrors in order, and last the registry itself. What is pushed goes to the last.
+    /// The mirrors in order, and last the registry itself.
     hosts: Vec<Host>,
     /// Who is asked for which blob, where some came wrong.
     trust: Mutex<HashMap<Digest, Trust>>,
@@ -64,22 +69,38 @@ struct Trust {
 }
 
 impl Repository {
-    /// The repository a reference names, reached as configured. Opens no connection yet.
-    pub fn new(registries: &Registries, reference: &Reference) -> Self {
-        let (timing, name) = (Timing::from_environment(), reference.repository().as_str());
-        let host = |(endpoint, credentials_of): (_, String)| Host::new(endpoint, &credentials_of, name, timing);
-        let hosts = registries.hosts(reference.registry()).into_iter().map(host).collect();
-        Self { hosts, trust: Mutex::default(), cancel: Cancel::default() }
+    /// The repository a reference names, reached as configured. Opens a connection only to hosts that may speak
+    /// HTTPS or not.
+    pub fn new(registries: &Registries, reference: &Reference) -> Result<Self> {
+        let timing = Timing::from_environment();
+        let places = registries.places(reference)?;
+        let hosts = places.iter().map(|place| Host::new(place, &registries.network, timing)).collect::<Result<_>>()?;
+        Ok(Self { hosts, trust: Mutex::default(), cancel: Cancel::default() })
+    }
+
+    /// The same without mirrors, which have what they happen to have: for what is to be changed.
+    pub fn without_mirrors(registries: &Registries, reference: &Reference) -> Result<Self> {
+        let mut all = Self::new(registries, reference)?;
+        let at = all.hosts.iter().position(|host| host.may.push).unwrap_or(all.hosts.len() - 1);
+        all.hosts = vec![all.hosts.swap_remove(at)];
+        Ok(all)
     }
 
     fn registry(&self) -> &Host {
         &self.hosts[self.hosts.len() - 1]
     }
 
-    /// Asks the mirrors in order, once each, and then the registry, for as long as it takes.
-    fn at_any<'a, T>(&'a self, attempt: impl Fn(&'a Host) -> Result<T>) -> Result<T> {
+    /// The first mirror that takes what is pushed, else the registry.
+    fn pushed_to(&self) -> &Host {
+        self.hosts.iter().find(|host| host.may.push).unwrap_or_else(|| self.registry())
+    }
+
+    /// Asks the mirrors in order, once each, and then the registry, for as long as it takes. A mirror is asked what it
+    /// may be: whether a tag, or only what has a digest.
+    fn at_any<'a, T>(&'a self, reference: &Reference, attempt: impl Fn(&'a Host) -> Result<T>) -> Result<T> {
         let mirrors = &self.hosts[..self.hosts.len() - 1];
-        for mirror in mirrors.iter().filter(|mirror| !mirror.is_down()) {
+        let may = |mirror: &&Host| if reference.digest().is_some() { mirror.may.pull } else { mirror.may.resolve };
+        for mirror in mirrors.iter().filter(may).filter(|mirror| !mirror.is_down()) {
             match attempt(mirror) {
                 Ok(answered) => return Ok(answered),
                 Err(failure) if transient(&failure).is_some() => mirror.set_down(),
@@ -94,7 +115,7 @@ impl Repository {
     pub fn get_manifest(&self, reference: &Reference) -> Result<RawManifest> {
         let attempted = || format!("get manifest {}", reference.identifier());
         let wrong = Cell::new(0);
-        self.at_any(|host| {
+        self.at_any(reference, |host| {
             let mut answer = self.ask_manifest(host, reference, &reqwest::Method::GET)?;
             let media_type = media_type_of(&answer);
             let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| broken_off(&host.endpoint.host, &e))?;
@@ -121,7 +142,7 @@ impl Repository {
 
     /// The digest a reference stands for (end-3, as HEAD); `None` where only the manifest itself can tell.
     fn head_manifest(&self, reference: &Reference) -> Result<Option<Resolved>> {
-        let asked = self.at_any(|host| {
+        let asked = self.at_any(reference, |host| {
             let answer = self.ask_manifest(host, reference, &reqwest::Method::HEAD)?;
             let digest = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
             Ok(digest.map(|digest| Resolved { digest, media_type: media_type_of(&answer) }))
@@ -159,7 +180,7 @@ impl Repository {
 
     /// Whether a blob is there (end-2).
     pub fn has_blob(&self, digest: &Digest, cancel: &Cancel<'_>) -> Result<bool> {
-        upload::is_there(self.registry(), digest, cancel)
+        upload::is_there(self.pushed_to(), digest, cancel)
     }
 
     /// Uploads a blob (end-4a, end-6), or has it mounted (end-11). `sent` is told how many bytes were handed
@@ -170,7 +191,7 @@ impl Repository {
         sent: impl Fn(u64) + Clone + Send + 'static,
         cancel: &Cancel<'_>,
     ) -> Result<Sent> {
-        Upload::new(self.registry(), content, sent, cancel).run()
+        Upload::new(self.pushed_to(), content, sent, cancel).run()
     }
 
     /// Stores a manifest or index under a tag or digest (end-7), byte for byte.
@@ -181,7 +202,7 @@ impl Repository {
     /// The same of one that refers to another; whether the registry lists it as what it is (`OCI-Subject`).
     pub fn put_referrer(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
         let attempted = || format!("put manifest {identifier}");
-        let host = self.registry();
+        let host = self.pushed_to();
         let url = format!("{}/manifests/{identifier}", host.base);
         host.retrying(&self.cancel, || {
             let mut answer = host.send(Action::Push, &self.cancel, attempted, |client| {

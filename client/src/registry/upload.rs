@@ -10,10 +10,10 @@ use longshore_runtime::name::{Digest, RepoName};
 use longshore_runtime::parallel::Cancel;
 use reqwest::{Body, Client, RequestBuilder, Url};
 
-use super::auth::Action;
 use super::host::{Host, Sending};
 use super::http::{Answer, upload_body};
 use super::retry::Retry;
+use super::scope::Action;
 use crate::error::{Error, Result};
 
 /// A chunk, held in memory while it is sent.
@@ -163,7 +163,8 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
             url = format!("{url}?mount={}&from={from}", self.content.digest);
         }
         let build = |client: &Client| client.post(&url).header("content-length", "0");
-        self.host.send(Action::Push, self.cancel, || self.attempted(), build)
+        let action = mount_from.map_or(Action::Push, Action::Mount);
+        self.host.send(action, self.cancel, || self.attempted(), build)
     }
 
     /// All of it in the closing request (end-6).

@@ -3,6 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// What leads out of a user's home.
+const ELSEWHERE: [&str; 12] = [
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "DOCKER_CONFIG",
+    "REGISTRY_AUTH_FILE",
+    "LONGSHORE_REGISTRIES",
+    "CONTAINERS_REGISTRIES_CONF",
+    "CONTAINERS_REGISTRIES_CONF_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+];
+
 /// A user with an empty home: a store, a configuration directory.
 pub struct User {
     home: tempfile::TempDir,
@@ -47,10 +63,10 @@ impl User {
         command.env("LONGSHORE_NETWORK", "none");
         // What fails here fails at once or not at all: nobody is spared by waiting.
         command.env("LONGSHORE_TEST_TIMING", "backoff=1");
-        for variable in
-            ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "LONGSHORE_REGISTRIES"]
-        {
-            command.env_remove(variable);
+        // What is configured for this machine is not under test.
+        command.env("LONGSHORE_TEST_ETC", self.home().join("etc"));
+        for variable in ELSEWHERE {
+            command.env_remove(variable).env_remove(variable.to_lowercase());
         }
         command
     }
