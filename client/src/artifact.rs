@@ -113,7 +113,7 @@ pub fn attach(repository: &Repository, image: &Reference, artifact: &Artifact<'_
     }
     let bytes = manifest.to_string().into_bytes();
     let raw = RawManifest { media_type: media_type::OCI_MANIFEST.into(), digest: Digest::of(&bytes), bytes };
-    let listed = repository.put_referrer(raw.digest.as_str(), &raw)?;
+    let listed = repository.store_manifest(raw.digest.as_str(), &raw)?;
     let (digest, subject) = (raw.digest.clone(), subject.digest);
     if listed {
         return Ok(Attached { digest, subject, listed_under: None });

@@ -12,6 +12,7 @@ pub mod command;
 pub mod config;
 pub mod credentials;
 pub mod deletion;
+pub mod doctor;
 pub mod error;
 pub mod manifest_list;
 pub mod policy;

@@ -11,6 +11,7 @@ mod create;
 mod delete;
 mod diff;
 mod digest;
+mod doctor;
 mod documents;
 mod events;
 mod exec;

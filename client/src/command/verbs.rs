@@ -8,9 +8,9 @@ use longshore_runtime::container::Containers;
 use super::inspect::Kind;
 use super::prune::{Prune, PruneImages};
 use super::{
-    Global, attach, cat, cp, create, delete, diff, digest, exec, history, images, inspect, kill, load, logs, manifest, pause,
-    port, ps, pull, push, rate_limit, referrers, rename, restart, rm, rmi, run, save, start, stats, stop, tag, tags, top, update,
-    wait,
+    Global, attach, cat, cp, create, delete, diff, digest, doctor, exec, history, images, inspect, kill, load, logs, manifest,
+    pause, port, ps, pull, push, rate_limit, referrers, rename, restart, rm, rmi, run, save, start, stats, stop, tag, tags, top,
+    update, wait,
 };
 use crate::error::Result;
 
@@ -172,6 +172,7 @@ pub(super) enum OfRegistry {
     Referrers(referrers::Referrers),
     Delete(delete::Delete),
     RateLimit(rate_limit::RateLimit),
+    Doctor(doctor::Doctor),
 }
 
 impl OfRegistry {
@@ -185,6 +186,7 @@ impl OfRegistry {
             Self::Referrers(verb) => verb.execute(),
             Self::Delete(verb) => verb.execute(),
             Self::RateLimit(verb) => verb.execute(),
+            Self::Doctor(verb) => verb.execute(global),
         }
     }
 }

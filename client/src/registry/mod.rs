@@ -6,12 +6,14 @@
 mod auth;
 mod blob;
 mod catalog;
+mod certificate;
 mod challenge;
 mod host;
 mod http;
 mod listing;
 mod login;
 mod look;
+mod probe;
 mod retry;
 mod scheme;
 mod scope;
@@ -39,6 +41,7 @@ use self::http::Answer;
 pub use self::listing::{Referrer, referrers_tag};
 pub use self::login::log_in;
 pub use self::look::Allowance;
+pub use self::probe::{Probe, probe};
 use self::retry::transient;
 use self::scope::Action;
 use self::timing::Timing;
@@ -196,11 +199,11 @@ impl Repository {
 
     /// Stores a manifest or index under a tag or digest (end-7), byte for byte.
     pub fn put_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<()> {
-        self.put_referrer(identifier, manifest).map(drop)
+        self.store_manifest(identifier, manifest).map(drop)
     }
 
-    /// The same of one that refers to another; whether the registry lists it as what it is (`OCI-Subject`).
-    pub fn put_referrer(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
+    /// The same. Whether the registry has seen what the manifest refers to, and lists it there (`OCI-Subject`).
+    pub(crate) fn store_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
         let attempted = || format!("put manifest {identifier}");
         let host = self.pushed_to();
         let url = format!("{}/manifests/{identifier}", host.base);
