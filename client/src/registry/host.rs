@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use longshore_runtime::parallel::Cancel;
 use reqwest::{Body, Client, RequestBuilder, Url};
 
+use super::allowance::Allowance;
 use super::auth::Auth;
 use super::http::{Answer, Pool};
 use super::retry::{Retry, asked_wait};
@@ -162,9 +163,16 @@ impl Host {
 pub(super) fn said_no(answer: &mut Answer<'_>) -> error::Answer {
     let status = answer.status();
     let retry_after = asked_wait(|name| answer.header(name).map(str::to_owned), SystemTime::now());
+    let allowance = Allowance::of(|name| answer.header(name).map(str::to_owned)).to_string();
+    let hint = answer.hint.take().map(Into::into);
     // Where its body breaks off, the status says enough.
     let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
-    error::Answer { retry_after, hint: answer.hint.take().map(Into::into), ..error::Answer::parse(status, &body) }
+    let mut said = error::Answer { retry_after, hint, ..error::Answer::parse(status, &body) };
+    if matches!(status, 401 | 403 | 429) && !allowance.is_empty() {
+        let separator = if said.message.is_empty() { "" } else { "; " };
+        said.message = format!("{}{separator}{allowance}", said.message).into();
+    }
+    said
 }
 
 pub(super) fn unreachable(host: &str, e: &io::Error) -> Error {

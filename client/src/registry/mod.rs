@@ -3,6 +3,7 @@
 //!
 //! Everything that may pass is tried again here, so that an error of this module is final.
 
+mod allowance;
 mod auth;
 mod blob;
 mod catalog;
@@ -34,13 +35,13 @@ use longshore_runtime::parallel::Cancel;
 use longshore_runtime::source::{BlobReader, Resolved};
 use longshore_runtime::{RawManifest, Source};
 
+pub use self::allowance::Allowance;
 use self::blob::{Blob, Wanted};
 pub use self::catalog::catalog;
 use self::host::{Host, broken_off};
 use self::http::Answer;
 pub use self::listing::{Referrer, referrers_tag};
 pub use self::login::log_in;
-pub use self::look::Allowance;
 pub use self::probe::{Probe, probe};
 use self::retry::transient;
 use self::scope::Action;
