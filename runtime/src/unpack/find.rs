@@ -156,9 +156,11 @@ impl Search {
             let (here, wanted) = (at.0.len(), self.path.0.len());
             match meaning.what {
                 What::Nothing => {}
+                // Whatever stands in it: it is one.
+                _ if here > common && common == wanted => return Ok(Found::Other("a directory")),
+                What::Opaque if here == wanted && common == wanted => return Ok(Found::Other("a directory")),
                 What::Opaque => hidden |= here <= wanted && common == here,
                 What::Whiteout => hidden |= here > 0 && common == here,
-                What::Entry if here > common && common == wanted => return Ok(Found::Other("a directory")),
                 What::Entry if here > common => {}
                 What::Entry => match entry.kind {
                     Kind::Directory if here == wanted => return Ok(Found::Other("a directory")),
