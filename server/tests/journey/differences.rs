@@ -1,6 +1,7 @@
 //! `rbox diff`: what a container has changed, and how images differ.
 
-use super::fixture::Ready;
+use super::dockerd::Dockerd;
+use super::fixture::{Kind, Ready, layout};
 use super::image::{Image, tar};
 use super::rootless::{Ordinary, RANGE};
 use super::tools::User;
@@ -37,6 +38,22 @@ fn what_a_container_changed_is_listed_as_by_docker() {
     let said = user.succeed("rbox", &["container", "diff", "busy"]);
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
     user.succeed("rbox", &["rm", "quiet", "busy"]);
+}
+
+#[test]
+fn docker_lists_the_same() {
+    let Some(layout) = layout(Kind::Small) else { return };
+    let Some(dockerd) = Dockerd::start(&layout, "box") else { return };
+    let Some(ready) = Ready::new() else { return };
+    dockerd.succeed(&["run", "--name", "busy", "--network", "none", "box", "sh", "-c", SCRIPT]);
+    assert!(ready.run(&["--name", "busy"], &["sh", "-c", SCRIPT]).status.success());
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    assert_eq!(sorted(ready.user.succeed("rbox", &["diff", "busy"])), sorted(dockerd.succeed(&["diff", "busy"])));
+    ready.user.succeed("rbox", &["rm", "busy"]);
 }
 
 #[test]
