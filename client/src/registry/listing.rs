@@ -22,6 +22,9 @@ const PAGE_TAGS: usize = 1000;
 /// Pages followed one after another.
 const PAGES_LIMIT: usize = 10_000;
 
+/// Pages in a row that bring nothing new. Some come empty where a registry leaves out what one may not see.
+const IDLE_PAGES_LIMIT: usize = 100;
+
 /// Tags of one repository, and referrers of one manifest, that are read.
 const ENTRIES_LIMIT: usize = 1_000_000;
 
@@ -70,10 +73,10 @@ impl Repository {
     /// (distribution-spec, "Referrers Tag Schema").
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>> {
         let attempted = || format!("list what refers to {subject}");
-        let mut referrers = Vec::new();
+        let (mut referrers, mut seen) = (Vec::new(), BTreeSet::new());
         let first = format!("{}/referrers/{subject}", self.registry().base);
         let listed = each_page(self.registry(), Action::Pull, first, &attempted, |body| {
-            referrers.extend(parse_referrers(body)?);
+            referrers.extend(parse_referrers(body)?.into_iter().filter(|one| seen.insert(one.descriptor.digest.to_string())));
             Ok(Read::Entries(referrers.len()))
         });
         match listed {
@@ -118,7 +121,7 @@ pub(super) fn each_page(
     mut read: impl FnMut(&[u8]) -> serde_json::Result<Read>,
 ) -> Result<()> {
     let cancel = Cancel::default();
-    let mut url = first;
+    let (mut url, mut known, mut idle) = (first, 0, 0);
     for _ in 0..PAGES_LIMIT {
         let (body, next) = host.retrying(&cancel, || {
             let mut answer = host.send(action, &cancel, attempted, |client| client.get(&url))?;
@@ -130,8 +133,14 @@ pub(super) fn each_page(
         match (next, so_far) {
             (None, _) | (_, Read::Enough) => return Ok(()),
             (Some(next), _) if next == url => return Err(host.broken(&attempted(), "a page of its list is its own next".into())),
-            (Some(next), Read::Entries(entries)) if entries <= ENTRIES_LIMIT => url = next,
+            (Some(next), Read::Entries(entries)) if entries <= ENTRIES_LIMIT => {
+                idle = if entries > known { 0 } else { idle + 1 };
+                (url, known) = (next, entries);
+            }
             _ => break,
+        }
+        if idle > IDLE_PAGES_LIMIT {
+            return Err(host.broken(&attempted(), "its list goes on and on without anything new".into()));
         }
     }
     Err(host.broken(&attempted(), "it lists more than anybody has".into()))

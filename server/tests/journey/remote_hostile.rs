@@ -16,6 +16,10 @@ fn pages_that_never_end_lead_elsewhere_or_are_too_long_are_refused() {
     double.on(FIRST_PAGE, page(format!("<{FIRST_PAGE}>; rel=\"next\"")));
     let said = user.fail("rbox", &["tags", &name]);
     assert!(said.contains("is its own next"), "{said}");
+    double.on("/v2/app/tags/list?n=1", page(format!("<{FIRST_PAGE}>; rel=\"next\"")));
+    double.on(FIRST_PAGE, page("</v2/app/tags/list?n=1>; rel=\"next\"".into()));
+    let said = user.fail("rbox", &["tags", &name]);
+    assert!(said.contains("without anything new"), "{said}");
     // What is asked for is there before the next page is.
     assert_eq!(user.succeed("rbox", &["tags", "--limit", "2", &name]), "1\n2\n");
 
