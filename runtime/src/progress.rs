@@ -17,7 +17,10 @@ pub enum LayerEvent {
         /// How many of them need not travel again.
         resumed_bytes: u64,
     },
-    /// So many more compressed bytes have travelled.
+    /// So many more compressed bytes are here, in whatever order. Only of layers that are fetched.
+    Arrived(u64),
+    /// So many more compressed bytes have travelled; of a layer that is fetched, have been hashed and unpacked, from its
+    /// first byte on.
     Moved(u64),
     /// It is where it was going, verified.
     Complete,

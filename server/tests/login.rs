@@ -193,6 +193,27 @@ fn rpush_and_rpull_take_the_credentials_that_docker_keeps() {
     assert!(nobody.contains("rbox login"), "{nobody}");
 }
 
+#[test]
+fn one_token_lets_a_blob_be_mounted_from_another_repository() {
+    let hub = hub();
+    let (image, layout) = layout(&hub);
+    let user = User::new();
+    assert!(log_in(&user, "writer", PASSWORD, &hub.rhub.address).status.success());
+    let name = |repository: &str| format!("{}/{repository}:v1", hub.rhub.address);
+    user.succeed("rpush", &[&format!("oci:{}:v1", layout.display()), &name("team/app")]);
+    user.succeed("rpull", &[&name("team/app")]);
+    user.succeed("rbox", &["tag", &name("team/app"), &name("other/copy")]);
+    let before = hub.log().len();
+    let output = user.output("rpush", &["--jobs", "1", &name("other/copy")]);
+    assert_eq!(stderr(&output).matches("Layer already exists").count(), 3, "{}", stderr(&output));
+    assert_eq!(manifest(&hub, "other/copy"), image.manifest.bytes);
+    // One to push, and one to mount.
+    let log = hub.log().split_off(before);
+    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!((count("/v2/token"), count("status=401")), (2, 1), "{log}");
+    assert_eq!((count("/blobs/uploads/"), count("method=PUT")), (3, 1), "{log}");
+}
+
 /// `rbox login` with a password on standard input.
 fn log_in(user: &User, name: &str, password: &str, address: &str) -> Output {
     let mut command = user.command("rbox", &["login", "--username", name, "--password-stdin", address]);

@@ -11,7 +11,7 @@ use longshore_runtime::peek::Layers;
 use longshore_runtime::{Error, Store, files};
 
 use super::Global;
-use crate::config::Registries;
+use crate::config::{Registries, image_name};
 use crate::error::Result;
 use crate::policy::Policy;
 use crate::registry::Repository;
@@ -33,7 +33,7 @@ pub(super) struct Cat {
     #[arg(long)]
     verify: bool,
     /// NAME[:TAG|@DIGEST]
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", value_parser = image_name)]
     image: Reference,
     /// The file, from the image's root
     path: String,

@@ -7,7 +7,7 @@ use clap::Args;
 use longshore_runtime::name::{Platform, Reference};
 
 use super::print;
-use crate::config::Registries;
+use crate::config::{Registries, image_name};
 use crate::error::Result;
 use crate::registry::Repository;
 
@@ -18,7 +18,7 @@ pub(super) struct Digest {
     #[arg(long)]
     platform: Option<Platform>,
     /// NAME[:TAG|@DIGEST]
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = image_name)]
     name: Reference,
 }
 

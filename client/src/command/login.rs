@@ -9,7 +9,7 @@ use longshore_runtime::{Error, name};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::print;
-use crate::config::Registries;
+use crate::config::{Place, Registries};
 use crate::credentials::{self, Credentials};
 use crate::error::Result;
 use crate::registry;
@@ -20,7 +20,7 @@ const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
 /// Log in to a registry
 ///
 /// The credentials are kept where docker and podman find them, too: by the credential helper that their file names, else
-/// in that file.
+/// in that file. Where registries.toml says who keeps them, that does.
 #[derive(Debug, Args)]
 pub(super) struct Login {
     /// The user's name
@@ -52,7 +52,8 @@ pub(super) fn parse_registry(text: &str) -> std::result::Result<String, String> 
 impl Login {
     pub(super) fn execute(self) -> Result<ExitCode> {
         let registries = Registries::load()?;
-        if self.username.is_none() && self.password.is_none() && self.known(&registries)? {
+        let place = registries.registry(&self.registry)?;
+        if self.username.is_none() && self.password.is_none() && self.known(&registries, &place)? {
             return Ok(ExitCode::SUCCESS);
         }
         if self.password.is_some() {
@@ -69,7 +70,8 @@ impl Login {
         }
         let credentials = Credentials::Basic { user, password };
         registry::log_in(&registries, &self.registry, &credentials)?;
-        let kept = credentials::store(&self.registry, &credentials)?;
+        // Under the name by which pulls will look for them.
+        let kept = credentials::store(place.image.registry(), &credentials, place.credentials.as_ref())?;
         if kept.in_the_clear {
             eprintln!("WARNING! Your credentials are stored unencrypted in '{}'.", kept.path.display());
         }
@@ -78,8 +80,9 @@ impl Login {
     }
 
     /// Whether what is kept already still does.
-    fn known(&self, registries: &Registries) -> Result<bool> {
-        let Some(credentials) = credentials::find(&self.registry, "")? else { return Ok(false) };
+    fn known(&self, registries: &Registries, place: &Place) -> Result<bool> {
+        let found = credentials::look_up(place.image.registry(), "", place.credentials.as_ref())?;
+        let Some(credentials) = found.map(|found| found.credentials) else { return Ok(false) };
         eprintln!("Authenticating with existing credentials...");
         match registry::log_in(registries, &self.registry, &credentials) {
             Ok(()) => print(|out| writeln!(out, "Login Succeeded")).map(|()| true),

@@ -8,6 +8,7 @@ use longshore_runtime::name::DEFAULT_REGISTRY;
 
 use super::login::parse_registry;
 use super::print;
+use crate::config::Registries;
 use crate::credentials;
 use crate::error::Result;
 
@@ -23,7 +24,8 @@ pub(super) struct Logout {
 
 impl Logout {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        let forgotten = credentials::forget(&self.registry)?;
+        let place = Registries::load()?.registry(&self.registry)?;
+        let forgotten = credentials::forget(place.image.registry(), place.credentials.as_ref())?;
         let registry = &self.registry;
         print(|out| match forgotten {
             true => writeln!(out, "Removed login credentials for {registry}"),

@@ -13,7 +13,7 @@ use super::{Global, Own, print};
 use crate::config::{self, Registries};
 use crate::error::Result;
 use crate::policy::Policy;
-use crate::progress::{PULL, reporter};
+use crate::progress::{Form, PULL, reporter_as};
 use crate::registry::Repository;
 use crate::signature;
 
@@ -39,6 +39,9 @@ pub(super) struct Fetch {
     /// Layers fetched and unpacked at a time
     #[arg(long, value_name = "N", default_value_t = DEFAULT_JOBS)]
     jobs: usize,
+    /// How progress is shown, on standard error
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    progress: Form,
 }
 
 impl Fetch {
@@ -51,7 +54,7 @@ impl Fetch {
         let approve = |resolved: &Digest, chosen: &Digest| Ok(signature::approve(&repository, rule, image, [resolved, chosen])?);
         let form = LayerForm::from_environment()?;
         let options = Options { platform, jobs: self.jobs, unpack, form, named: true, action: "pull", approve: &approve };
-        Ok(pull::pull(store, &repository, image, &options, &*reporter(PULL, quiet))?)
+        Ok(pull::pull(store, &repository, image, &options, &*reporter_as(PULL, if quiet { Form::Quiet } else { self.progress }))?)
     }
 }
 

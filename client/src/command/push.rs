@@ -14,7 +14,7 @@ use longshore_runtime::{Error, Store};
 use super::{Global, print};
 use crate::config::Registries;
 use crate::error::Result;
-use crate::progress::{PUSH, reporter};
+use crate::progress::{Form, PUSH, reporter_as};
 use crate::registry::Repository;
 use crate::signature::{self, PrivateKey};
 use crate::transfer::{self, Destination, Neighbours};
@@ -31,6 +31,9 @@ pub(super) struct Push {
     /// Blobs uploaded at a time
     #[arg(long, value_name = "N", default_value_t = longshore_runtime::pull::DEFAULT_JOBS)]
     jobs: usize,
+    /// How progress is shown, on standard error
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    progress: Form,
     /// Sign the image with this private key, of cosign's or openssl's; a password is taken from COSIGN_PASSWORD, else asked for
     #[arg(long, value_name = "FILE")]
     sign_by: Option<PathBuf>,
@@ -63,7 +66,7 @@ impl Push {
         let repository = Repository::new(&Registries::load()?, &destination)?;
         let neighbours = Neighbours::new(&store, &destination);
         let to = Destination { reference: &destination, repository: &repository, neighbours };
-        transfer::push(&to, &origin, self.jobs, &reporter(PUSH, self.quiet))?;
+        transfer::push(&to, &origin, self.jobs, &reporter_as(PUSH, if self.quiet { Form::Quiet } else { self.progress }))?;
         key.map_or(Ok(()), |key| signature::sign(&repository, &destination, &origin.root.digest, &key))?;
         store.tell_image("push", &destination.familiar(), &destination.familiar_name(), &BTreeMap::new());
         print(|out| {

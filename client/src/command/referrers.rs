@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::format::{List, ListFormat};
 use super::print;
-use crate::config::Registries;
+use crate::config::{Registries, image_name};
 use crate::error::Result;
 use crate::registry::{Referrer, Repository};
 use crate::text::{self, printable};
@@ -37,7 +37,7 @@ pub(super) struct Referrers {
     #[arg(long, conflicts_with = "format")]
     tree: bool,
     /// NAME[:TAG|@DIGEST]
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = image_name)]
     name: Reference,
 }
 

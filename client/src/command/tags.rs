@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::format::{List, ListFormat};
 use super::login::parse_registry;
-use crate::config::Registries;
+use crate::config::{Registries, image_name};
 use crate::error::Result;
 use crate::registry::{Repository, catalog};
 
@@ -21,7 +21,7 @@ pub(super) struct Tags {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// [REGISTRY/]NAME
-    #[arg(value_name = "REPOSITORY")]
+    #[arg(value_name = "REPOSITORY", value_parser = image_name)]
     repository: Reference,
 }
 

@@ -1,9 +1,11 @@
 //! What is configured: where the images of a registry really are, and how one speaks to who has them.
 //!
-//! `registries.toml` is this project's own; where nothing in it is about an image, podman's `registries.conf` counts.
+//! `registries.toml` is this project's own; where nothing in it is about an image, podman's `registries.conf` counts, then
+//! docker's `daemon.json`.
 //! Certificates are found where docker and podman find them.
 
 mod certificates;
+mod daemon_json;
 mod docker;
 mod paths;
 mod proxy;
@@ -39,6 +41,8 @@ pub struct Registries {
     /// Those of `registries.toml`.
     own: Vec<Rule>,
     containers: RegistriesConf,
+    /// Those of docker's daemon.
+    docker: Vec<Rule>,
     pub(crate) network: Network,
 }
 
@@ -74,6 +78,8 @@ pub struct Place {
     pub tls: Tls,
     /// Where the credentials are; not set, where docker and podman have them.
     pub credentials: Option<Keeper>,
+    /// The host of a token server that may see the credentials, wherever it is.
+    pub token_server: Option<String>,
 }
 
 /// The certificates of one host. The machine's authorities count, too.
@@ -107,9 +113,10 @@ impl Registries {
     pub fn load() -> Result<Self> {
         let own = find_file("LONGSHORE_REGISTRIES", "registries.toml");
         let own = own.map_or_else(|| Ok(Vec::new()), |path| registries_toml::read(&path))?;
-        let docker = DockerConfig::load()?;
-        let proxies = Arc::new(Proxies::load(&docker.proxies())?);
-        Ok(Self { own, containers: RegistriesConf::load()?, network: Network { proxies, headers: docker.headers() } })
+        let config = DockerConfig::load()?;
+        let proxies = Arc::new(Proxies::load(&config.proxies())?);
+        let network = Network { proxies, headers: config.headers() };
+        Ok(Self { own, containers: RegistriesConf::load()?, docker: daemon_json::load()?, network })
     }
 
     /// Where an image may be: the mirrors come first and the registry last.
@@ -119,7 +126,8 @@ impl Registries {
     /// [`Error::Policy`] for an image that is blocked.
     pub fn places(&self, image: &Reference) -> Result<Vec<Place>> {
         let name = image.to_string();
-        let Some(rule) = longest(&self.own, &name).or_else(|| longest(&self.containers.rules, &name)) else {
+        let Some(rule) = [&self.own, &self.containers.rules, &self.docker].into_iter().find_map(|rules| longest(rules, &name))
+        else {
             return Ok(vec![place(image, Connection::default(), EVERYTHING)?]);
         };
         if rule.blocked {
@@ -170,6 +178,7 @@ fn place(image: &Reference, connection: Connection, may: Capabilities) -> Result
         may,
         tls: Tls { authorities, client: connection.client.or(kept.client), unverified: connection.unverified },
         credentials: connection.credentials,
+        token_server: connection.token_server,
     })
 }
 
@@ -194,7 +203,12 @@ mod tests {
         std::fs::write(file.path(), own).unwrap();
         let mut conf = RegistriesConf::default();
         conf.add(Path::new("/x.conf"), containers).unwrap();
-        Registries { own: registries_toml::read(file.path()).unwrap(), containers: conf, network: Network::default() }
+        Registries {
+            own: registries_toml::read(file.path()).unwrap(),
+            containers: conf,
+            docker: Vec::new(),
+            network: Network::default(),
+        }
     }
 
     /// Scheme, host and name of each place.

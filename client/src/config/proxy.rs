@@ -69,9 +69,8 @@ impl Proxy {
     fn parse(set_by: &'static str, text: &str) -> Result<Self> {
         // The text is not shown: there may be a password in it.
         let bad = |why: &str| Error::Config { path: set_by.into(), why: format!("{why}: it must read [http://]HOST:PORT") };
-        let whole = Url::parse(text).ok().filter(Url::has_host);
-        let url =
-            whole.map_or_else(|| Url::parse(&format!("http://{text}")), Ok).map_err(|e| bad(&format!("no proxy's URL ({e})")))?;
+        let whole = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
+        let url = whole.map_err(|e| bad(&format!("no proxy's URL ({e})")))?;
         if !SCHEMES.contains(&url.scheme()) {
             return Err(bad(&format!("{:?} is no scheme of proxies", url.scheme())));
         }

@@ -43,6 +43,7 @@ struct Table {
     #[serde(default)]
     insecure_skip_verify: bool,
     credentials: Option<KeeperEntry>,
+    token_server: Option<String>,
 }
 
 /// A mirror: its URL, or that and more.
@@ -68,6 +69,7 @@ struct MirrorTable {
     #[serde(default)]
     insecure_skip_verify: bool,
     credentials: Option<KeeperEntry>,
+    token_server: Option<String>,
 }
 
 #[derive(Deserialize, PartialEq, Eq)]
@@ -111,6 +113,7 @@ fn rule(path: &Path, prefix: String, table: Table) -> Result<Rule, String> {
         client,
         unverified: table.insecure_skip_verify,
         credentials: table.credentials.map(|entry| entry.keeper(directory)).transpose()?,
+        token_server: table.token_server.map(token_server).transpose()?,
     };
     let location = match (table.r#use, table.rewrite) {
         (Some(_), Some(_)) => return Err("use and rewrite: only one of them can say where the images are".into()),
@@ -154,6 +157,7 @@ fn mirror(directory: &Path, entry: MirrorEntry) -> Result<Mirror, String> {
             client_key: None,
             insecure_skip_verify: false,
             credentials: None,
+            token_server: None,
         },
     };
     let (scheme, location) = parse_url(&table.url)
@@ -173,6 +177,7 @@ fn mirror(directory: &Path, entry: MirrorEntry) -> Result<Mirror, String> {
         client: pair(directory, table.client_cert, table.client_key).map_err(of_mirror)?,
         unverified: table.insecure_skip_verify,
         credentials: table.credentials.map(|entry| entry.keeper(directory)).transpose().map_err(of_mirror)?,
+        token_server: table.token_server.map(token_server).transpose().map_err(of_mirror)?,
     };
     Ok(Mirror { location, connection, may, when: When::All })
 }
@@ -189,6 +194,12 @@ impl KeeperEntry {
     }
 }
 
+/// The host of a token server.
+fn token_server(host: String) -> Result<String, String> {
+    let good = is_location(&host) && !host.contains('/');
+    if good { Ok(host) } else { Err(format!("token-server: {host:?} must read HOST[:PORT]")) }
+}
+
 /// A certificate and its key, or neither.
 fn pair(directory: &Path, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<(PathBuf, PathBuf)>, String> {
     match (certificate, key) {
@@ -200,7 +211,7 @@ fn pair(directory: &Path, certificate: Option<PathBuf>, key: Option<PathBuf>) ->
 }
 
 /// The scheme of a URL, and what follows, if images can be there.
-fn parse_url(url: &str) -> Option<(Scheme, String)> {
+pub(super) fn parse_url(url: &str) -> Option<(Scheme, String)> {
     let (scheme, rest) = match url.strip_prefix("http://") {
         Some(rest) => (Scheme::Http, rest),
         None => (Scheme::Https, url.strip_prefix("https://")?),
@@ -233,6 +244,7 @@ mod tests {
             client-key = "k.pem"
             insecure-skip-verify = true
             credentials = { helper = "pass" }
+            token-server = "api.o.example"
             mirrors = ["http://m.example", { url = "https://n.example/hub/", capabilities = ["pull"], credentials = { file = "a.json" } }]
         "#;
         let rules = parse(text).unwrap();
@@ -243,6 +255,7 @@ mod tests {
         assert_eq!(rule.connection.client, Some(("/c.pem".into(), directory.join("k.pem"))));
         assert!(rule.connection.unverified);
         assert_eq!(rule.connection.credentials, Some(Keeper::Helper("pass".into())));
+        assert_eq!(rule.connection.token_server.as_deref(), Some("api.o.example"));
         let [first, second] = &rule.mirrors[..] else { panic!("{rule:?}") };
         assert_eq!((first.location.as_str(), first.connection.scheme), ("m.example", Some(Scheme::Http)));
         assert_eq!(first.may, Capabilities { pull: true, resolve: true, push: false });
@@ -269,6 +282,7 @@ mod tests {
             ("[\"docker.io\"]\nclient-key = \"x\"", "client-cert"),
             ("[\"docker.io\"]\ncredentials = { helper = \"../x\" }", "credentials"),
             ("[\"docker.io\"]\ncredentials = \"x\"", "credentials"),
+            ("[\"docker.io\"]\ntoken-server = \"https://h.x/token\"", "token-server"),
             ("[\"*.r.example\"]\nrewrite = \"h.x\"", "rewrite"),
             ("[\"https://r.example\"]", "https://r.example"),
             ("x", "x"),

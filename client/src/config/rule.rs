@@ -58,6 +58,8 @@ pub(super) struct Connection {
     /// Whoever answers is believed to be the host.
     pub(super) unverified: bool,
     pub(super) credentials: Option<Keeper>,
+    /// The host of a token server that may see them, wherever it is.
+    pub(super) token_server: Option<String>,
 }
 
 /// What a host speaks.
@@ -89,6 +91,7 @@ impl Connection {
             client: self.client.or_else(|| other.client.clone()),
             unverified: self.unverified || other.unverified,
             credentials: self.credentials.or_else(|| other.credentials.clone()),
+            token_server: self.token_server.or_else(|| other.token_server.clone()),
         }
     }
 }

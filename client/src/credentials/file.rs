@@ -198,6 +198,16 @@ pub(super) fn ask_helper(name: &str, registry: &str) -> Result<Option<Found>> {
     Helper::new(name)?.look_up(keys(registry)[0])
 }
 
+/// Has a helper keep credentials for a registry.
+pub(super) fn tell_helper(name: &str, registry: &str, credentials: &Credentials) -> Result<()> {
+    Helper::new(name)?.store(keys(registry)[0], credentials)
+}
+
+/// Has a helper forget them; `false` when there was nothing.
+pub(super) fn clear_helper(name: &str, registry: &str) -> Result<bool> {
+    Helper::new(name)?.erase(keys(registry)[0])
+}
+
 fn decode(auth: &Auth) -> Result<Option<Credentials>, ()> {
     if !auth.identitytoken.is_empty() {
         return Ok(Some(Credentials::IdentityToken(auth.identitytoken.clone())));

@@ -1,6 +1,6 @@
 //! Credential helpers: programs that keep secrets, by docker's protocol of `get`, `store` and `erase`.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,8 @@ impl Helper {
             }
             return Err(self.bad(format_args!("this credential helper failed to {verb} what is kept for {key} ({status})")));
         }
+        // One that answers without reading what it was asked has answered.
+        let written = written.or_else(|e| if e.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(e) });
         written.and(read).map_err(|e| self.bad(e))?;
         Ok(Some(answer))
     }

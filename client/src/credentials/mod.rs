@@ -79,10 +79,6 @@ pub fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
 pub fn look_up(registry: &str, repository: &str, keeper: Option<&Keeper>) -> Result<Option<Found>> {
     match keeper {
         Some(Keeper::Helper(name)) => file::ask_helper(name, registry),
-        Some(Keeper::File(path)) if !path.exists() => {
-            let why = "it is not there, and registries.toml names it for credentials".into();
-            Err(Error::Config { path: path.display().to_string(), why })
-        }
         Some(Keeper::File(path)) => CredentialsFile::new(path.clone()).look_up(registry, repository),
         None => {
             for file in files() {
@@ -104,9 +100,17 @@ pub struct Kept {
     pub in_the_clear: bool,
 }
 
-/// Keeps credentials for a registry where they will be found: in the file that has some for it already, else in
-/// `$REGISTRY_AUTH_FILE` or docker's.
-pub fn store(registry: &str, credentials: &Credentials) -> Result<Kept> {
+/// Keeps credentials for a registry where they will be found: with `keeper` if there is one, else in the file that has
+/// some for it already, else in `$REGISTRY_AUTH_FILE` or docker's.
+pub fn store(registry: &str, credentials: &Credentials, keeper: Option<&Keeper>) -> Result<Kept> {
+    match keeper {
+        Some(Keeper::Helper(name)) => {
+            file::tell_helper(name, registry, credentials)?;
+            return Ok(Kept { path: format!("docker-credential-{name}").into(), in_the_clear: false });
+        }
+        Some(Keeper::File(path)) => return keep(&CredentialsFile::new(path.clone()), registry, credentials),
+        None => {}
+    }
     for file in files() {
         if file.find(registry, "")?.is_some() {
             return keep(&file, registry, credentials);
@@ -123,9 +127,13 @@ fn keep(file: &CredentialsFile, registry: &str, credentials: &Credentials) -> Re
     Ok(Kept { path: Path::to_owned(file.path()), in_the_clear })
 }
 
-/// Forgets what is kept for a registry, wherever it is; `false` when there was nothing.
-pub fn forget(registry: &str) -> Result<bool> {
-    let mut found = false;
+/// Forgets what is kept for a registry, with `keeper` and wherever else it is; `false` when there was nothing.
+pub fn forget(registry: &str, keeper: Option<&Keeper>) -> Result<bool> {
+    let mut found = match keeper {
+        Some(Keeper::Helper(name)) => file::clear_helper(name, registry)?,
+        Some(Keeper::File(path)) if path.exists() => CredentialsFile::new(path.clone()).forget(registry)?,
+        _ => false,
+    };
     for file in files() {
         found |= file.forget(registry)?;
     }

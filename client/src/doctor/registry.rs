@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, SystemTime};
 
 use super::Check;
-use crate::config::{Registries, Scheme};
+use crate::config::{Place, Registries, Scheme};
 use crate::credentials;
 use crate::error::Result;
 use crate::registry::{Probe, log_in, probe};
@@ -61,7 +61,7 @@ pub fn registry(registries: &Registries, name: &str) -> Result<Vec<Check>> {
             return Ok(checks);
         }
     }
-    checks.push(login(registries, name));
+    checks.push(login(registries, name, &place));
     Ok(checks)
 }
 
@@ -129,12 +129,12 @@ fn of_answer(answer: &Probe) -> Vec<Check> {
 }
 
 /// Whether the credentials that are kept are taken.
-fn login(registries: &Registries, name: &str) -> Check {
+fn login(registries: &Registries, name: &str, place: &Place) -> Check {
     let again = format!("`rbox login {name}` replaces them");
-    match credentials::find(name, "") {
+    match credentials::look_up(place.image.registry(), "", place.credentials.as_ref()) {
         Ok(None) => Check::ok("login", "no credentials are kept; what is public needs none"),
-        Ok(Some(found)) => match log_in(registries, name, &found) {
-            Ok(()) => Check::ok("login", "the credentials that are kept are taken"),
+        Ok(Some(found)) => match log_in(registries, name, &found.credentials) {
+            Ok(()) => Check::ok("login", format!("the credentials of {} are taken", found.from)),
             Err(e @ crate::Error::Denied { .. }) => Check::fail("login", e.to_string(), again),
             Err(e) => Check::fail("login", e.to_string(), "see what the registry or its token server says"),
         },

@@ -9,9 +9,9 @@ use super::challenge::Challenge;
 use super::http::Pool;
 use super::scope::{Action, Scopes};
 use super::token::{Registry, Wanted};
-use crate::config::{Endpoint, Keeper};
+use crate::config::{Endpoint, Keeper, Place};
 use crate::credentials::{self, Credentials, Found};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A registry's authentication for one repository.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(super) struct Auth {
     endpoint: Endpoint,
     repository: String,
     keeper: Option<Keeper>,
+    token_server: Option<String>,
     credentials: OnceLock<Option<Found>>,
     demand: Mutex<Demand>,
 }
@@ -33,16 +34,23 @@ struct Demand {
 }
 
 impl Auth {
-    /// `registry` and `repository` are the names that credentials are kept under, by `keeper` if there is one.
-    pub(super) fn new(registry: &str, endpoint: Endpoint, repository: &str, keeper: Option<Keeper>) -> Self {
-        let (registry, repository) = (registry.into(), repository.into());
-        Self { registry, endpoint, repository, keeper, credentials: OnceLock::new(), demand: Mutex::default() }
+    /// For an image at a host.
+    pub(super) fn new(place: &Place, endpoint: Endpoint) -> Self {
+        Self {
+            registry: place.image.registry().into(),
+            endpoint,
+            repository: place.image.repository().as_str().into(),
+            keeper: place.credentials.clone(),
+            token_server: place.token_server.clone(),
+            credentials: OnceLock::new(),
+            demand: Mutex::default(),
+        }
     }
 
-    /// With these credentials, whatever is kept; for no repository.
-    pub(super) fn with_credentials(registry: &str, endpoint: Endpoint, credentials: Credentials) -> Self {
+    /// With these credentials, whatever is kept.
+    pub(super) fn with_credentials(place: &Place, endpoint: Endpoint, credentials: Credentials) -> Self {
         let credentials = OnceLock::from(Some(Found { credentials, from: "the command line".into() }));
-        Self { credentials, ..Self::new(registry, endpoint, "", None) }
+        Self { credentials, ..Self::new(place, endpoint) }
     }
 
     fn demand(&self) -> std::sync::MutexGuard<'_, Demand> {
@@ -58,7 +66,8 @@ impl Auth {
         };
         match challenge {
             Some(Challenge::Bearer { realm, service, .. }) => {
-                let token = self.registry(pool).token(&self.wanted(pool, realm, service, scopes)?)?;
+                let token = self.registry(pool).token(&self.wanted(pool, realm, service, scopes)?);
+                let token = token.map_err(|failure| self.explained(pool, failure, action))?;
                 Ok(Some(format!("Bearer {token}")))
             }
             Some(Challenge::Basic) => Ok(self.credentials()?.and_then(|found| found.credentials.basic())),
@@ -88,7 +97,7 @@ impl Auth {
     }
 
     fn registry<'a>(&'a self, pool: &'a Pool) -> Registry<'a> {
-        Registry { name: &self.registry, endpoint: &self.endpoint, pool }
+        Registry { name: &self.registry, endpoint: &self.endpoint, pool, token_server: self.token_server.as_deref() }
     }
 
     fn wanted(&self, pool: &Pool, realm: String, service: Option<String>, scopes: Scopes) -> Result<Wanted> {
@@ -105,22 +114,42 @@ impl Auth {
         Ok(self.credentials.get_or_init(|| found).clone())
     }
 
+    /// A token server's refusal, and what it is about.
+    fn explained(&self, pool: &Pool, mut failure: Error, action: Action<'_>) -> Error {
+        if let Error::Refused { answer, .. } = &mut failure {
+            answer.hint = self.explain(pool, answer.status, action).map(Into::into);
+        }
+        failure
+    }
+
     /// What a refusal is about: whose credentials were shown, for what, and what helps.
-    pub(super) fn explain(&self, status: u16, action: Action<'_>) -> Option<String> {
+    pub(super) fn explain(&self, pool: &Pool, status: u16, action: Action<'_>) -> Option<String> {
         let registry = &self.registry;
-        let demand = self.demand().challenge.clone();
-        let scope = match demand {
-            Some(Challenge::Bearer { .. }) => format!(" for {}", Scopes::of(action, &self.repository)),
-            _ => String::new(),
+        let (scope, stranger) = match self.demand().challenge.clone() {
+            Some(Challenge::Bearer { realm, .. }) => {
+                let is_stranger = self.registry(pool).trusts(&realm).is_ok_and(|trusted| !trusted);
+                let scopes = Scopes::of(action, &self.repository).to_string();
+                let scope = if scopes.is_empty() { scopes } else { format!(" for {scopes}") };
+                (scope, is_stranger.then_some(realm))
+            }
+            _ => (String::new(), None),
         };
-        let shown = self.credentials.get().and_then(Option::as_ref).map(|found| &found.from);
-        match (status, shown) {
-            (401, Some(from)) => {
+        // Nobody has looked for them if they were not to be shown.
+        let found =
+            if stranger.is_some() { self.credentials().ok().flatten() } else { self.credentials.get().cloned().flatten() };
+        match (status, found.map(|found| found.from), stranger) {
+            (401 | 403, Some(from), Some(realm)) => Some(format!(
+                "the credentials of {from} were not shown to its token server {realm}, which is of another domain: token-server = \"HOST\" \
+                 for {registry} in registries.toml allows that"
+            )),
+            (401, Some(from), None) => {
                 Some(format!("it does not take the credentials of {from}{scope}: `rbox login {registry}` replaces them"))
             }
-            (401, None) => Some(format!("it wants credentials{scope}, and there are none: `rbox login {registry}` keeps them")),
-            (403, Some(from)) => Some(format!("access is denied to the credentials of {from}{scope}")),
-            (403, None) if matches!(self.demand().challenge, Some(Challenge::Bearer { .. })) => {
+            (401, None, _) => {
+                Some(format!("it wants credentials{scope}, and there are none: `rbox login {registry}` keeps them"))
+            }
+            (403, Some(from), None) => Some(format!("access is denied to the credentials of {from}{scope}")),
+            (403, None, _) if !scope.is_empty() => {
                 Some(format!("access is denied without credentials{scope}: `rbox login {registry}` keeps some"))
             }
             _ => None,

@@ -60,7 +60,7 @@ impl Host {
         Ok(Self {
             base: format!("{}/v2/{repository}", endpoint.base()),
             pool,
-            auth: Auth::new(place.image.registry(), endpoint.clone(), repository, place.credentials.clone()),
+            auth: Auth::new(place, endpoint.clone()),
             may: place.may,
             name: repository.into(),
             endpoint,
@@ -124,14 +124,14 @@ impl Host {
             let mut answer = sent.map_err(|e| unreachable(&self.endpoint.host, &e))?;
             self.reached.store(true, Ordering::Relaxed);
             if answer.status() != 401 || challenged || !trusted {
-                answer.hint = if trusted { self.auth.explain(answer.status(), action) } else { None };
+                answer.hint = if trusted { self.auth.explain(&self.pool, answer.status(), action) } else { None };
                 return Ok(answer);
             }
             let challenges = answer.headers("www-authenticate");
             drop(answer);
             challenged = true;
             if !self.auth.answer(&self.pool, &challenges, action, authorization.as_deref())? {
-                let hint = self.auth.explain(401, action).map(Into::into);
+                let hint = self.auth.explain(&self.pool, 401, action).map(Into::into);
                 return Err(self.refused(&attempted(), error::Answer { hint, ..error::Answer::parse(401, b"") }));
             }
         }

@@ -82,6 +82,7 @@ fn redirect_policy() -> Policy {
 /// Clients not in use now.
 pub(super) struct Pool {
     plain: bool,
+    tls: Tls,
     certificates: Certificates,
     network: Network,
     headers: HeaderMap,
@@ -99,12 +100,14 @@ impl Pool {
     /// `plain`: no TLS will be spoken.
     pub(super) fn new(plain: bool, tls: &Tls, network: &Network, timing: Timing) -> Result<Self> {
         let (certificates, headers) = (Certificates::read(tls)?, header_map(&network.headers)?);
-        Ok(Self { plain, certificates, network: network.clone(), headers, timing, idle: Mutex::default() })
+        Ok(Self { plain, tls: tls.clone(), certificates, network: network.clone(), headers, timing, idle: Mutex::default() })
     }
 
-    /// One for another host.
-    pub(super) fn other(&self, plain: bool, tls: &Tls) -> Result<Self> {
-        Self::new(plain, tls, &self.network, self.timing)
+    /// One for another host. The authorities that count here count there, too, but it is shown and spared nothing.
+    pub(super) fn other(&self, plain: bool, host: &str) -> Result<Self> {
+        let mut tls = Tls::of_host(host)?;
+        tls.authorities.extend_from_slice(&self.tls.authorities);
+        Self::new(plain, &tls, &self.network, self.timing)
     }
 
     pub(super) fn timing(&self) -> &Timing {
@@ -176,7 +179,10 @@ fn of_proxy(proxy: &Proxy, e: &io::Error) -> io::Error {
         let how = "it wants a user name and a password: http://USER:PASSWORD@HOST:PORT gives them";
         (io::ErrorKind::InvalidInput, how.to_owned())
     } else if said.contains(PROXY_REFUSES) {
-        (e.kind(), "it refuses to connect there; what needs no proxy stands in NO_PROXY".to_owned())
+        (
+            e.kind(),
+            "it refuses to connect there, or does not take the password; what needs no proxy stands in NO_PROXY".to_owned(),
+        )
     } else {
         (e.kind(), said)
     };

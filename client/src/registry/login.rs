@@ -18,9 +18,10 @@ use crate::error::{Error, Result};
 ///
 /// [`Error::Denied`] when they are not taken.
 pub fn log_in(registries: &Registries, registry: &str, credentials: &Credentials) -> Result<()> {
-    let (endpoint, pool) = scheme::settle(&registries.registry(registry)?, &registries.network, Timing::from_environment())?;
+    let place = registries.registry(registry)?;
+    let (endpoint, pool) = scheme::settle(&place, &registries.network, Timing::from_environment())?;
     let (host, url) = (endpoint.host.clone(), format!("{}/v2/", endpoint.base()));
-    let auth = Auth::with_credentials(registry, endpoint, credentials.clone());
+    let auth = Auth::with_credentials(&place, endpoint, credentials.clone());
     let cancel = Cancel::default();
     let denied = || Error::Denied { host: host.clone() };
     let ask = |authorization: Option<String>| {

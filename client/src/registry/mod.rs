@@ -22,6 +22,7 @@ mod timing;
 mod tls;
 mod token;
 mod upload;
+mod verifier;
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::host::{broken_off, said_no, unreachable};
 use super::http::{Answer, Pool};
 use super::scope::Scopes;
-use crate::config::{Endpoint, Tls, is_loopback};
+use crate::config::{Endpoint, is_loopback};
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 
@@ -74,6 +74,8 @@ pub(super) struct Registry<'a> {
     pub(super) name: &'a str,
     pub(super) endpoint: &'a Endpoint,
     pub(super) pool: &'a Pool,
+    /// The token server that sees its credentials, as configured.
+    pub(super) token_server: Option<&'a str>,
 }
 
 impl Registry<'_> {
@@ -85,7 +87,8 @@ impl Registry<'_> {
     pub(super) fn trusts(&self, realm: &str) -> Result<bool> {
         let url = self.realm(realm)?;
         let host = url.host_str().unwrap_or_default();
-        Ok(self.is_own(host) || in_trust_domain(self.name, host))
+        let is_configured = self.token_server.is_some_and(|configured| configured == authority(&url));
+        Ok(is_configured || self.is_own(host) || in_trust_domain(self.name, host))
     }
 
     /// A token, one that was fetched before if it is still good.
@@ -133,9 +136,9 @@ impl Registry<'_> {
     fn fetch(&self, wanted: &Wanted) -> Result<TokenAnswer> {
         let url = self.realm(&wanted.realm)?;
         let host = authority(&url);
-        // Another host has certificates of its own, and those that are shown to the registry are not its business.
-        let other =
-            if host == self.endpoint.host { None } else { Some(self.pool.other(url.scheme() == "http", &Tls::of_host(&host)?)?) };
+        let plain = url.scheme() == "http";
+        let is_alike = self.is_own(url.host_str().unwrap_or_default()) && plain == self.endpoint.plain;
+        let other = if is_alike { None } else { Some(self.pool.other(plain, &host)?) };
         let pool = other.as_ref().unwrap_or(self.pool);
         let cancel = Cancel::default();
         let ask = |form: Option<&[(&str, &str)]>| {
@@ -266,7 +269,7 @@ fn in_trust_domain(registry: &str, realm_host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Network;
+    use crate::config::{Network, Tls};
     use crate::registry::timing::Timing;
 
     #[test]
@@ -290,13 +293,18 @@ mod tests {
         let pool = Pool::new(true, &Tls::default(), &Network::default(), Timing::from_environment()).unwrap();
         let trusts = |host: &str, plain: bool, realm: &str| {
             let endpoint = Endpoint { host: host.into(), plain };
-            Registry { name: host, endpoint: &endpoint, pool: &pool }.trusts(realm).map_err(|_| "refused")
+            Registry { name: host, endpoint: &endpoint, pool: &pool, token_server: Some("api.example:8443") }
+                .trusts(realm)
+                .map_err(|_| "refused")
         };
         for (host, plain, realm, expected) in [
             ("r.example", false, "https://r.example/token", Ok(true)),
             ("r.example:5000", false, "https://r.example:5001/token", Ok(true)),
             ("r.example", false, "https://auth.r.example/token", Ok(true)),
             ("r.example", false, "https://other.example/token", Ok(false)),
+            ("r.example", false, "https://api.example:8443/token", Ok(true)),
+            ("r.example", false, "https://api.example/token", Ok(false)),
+            ("r.example", false, "http://api.example:8443/token", Err("refused")),
             // An HTTPS registry never has its tokens fetched in the clear.
             ("r.example", false, "http://r.example/token", Err("refused")),
             ("127.0.0.1:5000", true, "http://127.0.0.1:5001/token", Ok(true)),

@@ -77,6 +77,7 @@ impl<'a> Transfer<'a> {
         let whole: Vec<u64> = plan.whole_chunks(position..position + kept as u64).collect();
         drop(plan);
         self.news.notify_all();
+        self.report(LayerEvent::Arrived(kept as u64));
         self.partial.note(&whole)?;
         Ok((kept, left_bytes))
     }

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use super::image::Image;
 
+/// How much of a request's body is remembered.
+const BODY_KEPT_BYTES: u64 = 4 << 10;
+
 /// An answer to one path.
 #[derive(Clone)]
 pub struct Answer {
@@ -16,11 +19,17 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Bytes of a body after which a connection is closed, that many times in all.
     pub cut: Option<(usize, u32)>,
+    /// What is answered from the second time on.
+    pub then: Option<Box<Self>>,
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), cut: None }
+        Self { status, headers: Vec::new(), body: body.into(), cut: None, then: None }
+    }
+
+    pub fn then(self, later: Self) -> Self {
+        Self { then: Some(Box::new(later)), ..self }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -35,6 +44,8 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub headers: HashMap<String, String>,
+    /// The beginning of its body.
+    pub body: String,
     /// Bytes of the body that were sent in answer.
     pub answered_bytes: usize,
 }
@@ -103,6 +114,9 @@ fn serve(state: &State, connection: TcpStream) {
             if let Some((_, times @ 1..)) = answers.get_mut(&key).and_then(|answer| answer.cut.as_mut()) {
                 *times -= 1;
             }
+            if let Some(later) = answer.as_ref().and_then(|answer| answer.then.clone()) {
+                answers.insert(key, *later);
+            }
             answer.unwrap_or_else(|| Answer::new(404, r#"{"errors":[{"code":"NOT_FOUND","message":"no answer was set"}]}"#))
         };
         let start = request.headers.get("range").filter(|_| answer.status == 200);
@@ -145,6 +159,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let length: u64 = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
-    Some(Request { method, path, headers, answered_bytes: 0 })
+    let mut body = Vec::new();
+    reader.take(length.min(BODY_KEPT_BYTES)).read_to_end(&mut body).ok()?;
+    std::io::copy(&mut reader.take(length.saturating_sub(BODY_KEPT_BYTES)), &mut std::io::sink()).ok()?;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Some(Request { method, path, headers, body, answered_bytes: 0 })
 }

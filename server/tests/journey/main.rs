@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod archives;
+mod authority;
 mod bad_network;
 #[path = "../common/mod.rs"]
 mod common;
+mod configured;
 mod courses;
 mod daily;
 mod debian_registry;
@@ -26,6 +28,7 @@ mod logs;
 mod networks;
 mod output;
 mod peers;
+mod proxies;
 mod pull;
 mod push;
 mod real;
@@ -35,6 +38,7 @@ mod remote_hostile;
 mod rootless;
 mod run;
 mod signatures;
+mod tokens;
 mod tools;
 mod tree;
 mod trust;

@@ -484,3 +484,39 @@ fn wait_for(condition: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn progress_is_told_in_the_form_asked_for() {
+    let (double, user, layout) = (Double::start(), User::new(), tempfile::tempdir().unwrap());
+    let image = Image::new(&[tar(&[("a", b"x")])]);
+    double.host("app", "1", &image);
+    let name = format!("{}/app:1", double.address);
+    let said = |program: &str, args: &[&str]| {
+        let output = user.output(program, args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert_eq!(said("rpull", &["--progress", "quiet", &name]), "");
+    user.succeed("rbox", &["rmi", &name]);
+    assert!(said("rpull", &["--progress=plain", &name]).contains("Pull complete"));
+    user.succeed("rbox", &["rmi", &name]);
+    let json = said("rpull", &["--progress=json", &name]);
+    let events: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let layer = &image.layers[0];
+    assert!(
+        events.iter().all(|event| event["layer"] == layer.digest().as_str() && event["total"] == layer.bytes.len()),
+        "{json}"
+    );
+    assert_eq!((&events[0]["event"], &events[events.len() - 1]["event"]), (&"started".into(), &"complete".into()));
+    assert_eq!(events[events.len() - 1]["bytes"], layer.bytes.len());
+    image.write_layout(layout.path(), "1");
+    let data = tempfile::tempdir().unwrap();
+    let rhub = Rhub::start(data.path());
+    let to = format!("{}/app:1", rhub.address);
+    let json = said("rpush", &["--progress=json", &format!("oci:{}:1", layout.path().display()), &to]);
+    assert!(
+        json.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|event| event["event"].is_string())),
+        "{json}"
+    );
+    assert!(user.fail("rpull", &["--progress=loud", &name]).contains("auto, plain, json, quiet"));
+}
