@@ -7,10 +7,14 @@
 //! the rest of the crate, and the runtime crate below, read bodies as plain [`std::io::Read`].
 //! **Invariant: a command that needs no registry opens no socket and starts no async runtime.**
 
+pub mod artifact;
 pub mod command;
 pub mod config;
 pub mod credentials;
+pub mod deletion;
+pub mod doctor;
 pub mod error;
+pub mod manifest_list;
 pub mod policy;
 pub mod progress;
 pub mod registry;
@@ -18,6 +22,7 @@ pub mod signature;
 pub mod sync;
 pub mod template;
 pub mod text;
+pub mod text_json;
 pub mod transfer;
 
 pub use error::{Error, Result};

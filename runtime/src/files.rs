@@ -66,6 +66,14 @@ pub(crate) fn read_replaced(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     }
 }
 
+/// A file that goes when it is closed.
+pub fn unnamed_file(dir: &Path) -> Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)
+        .attempt(|| format!("create a temporary file in {}", dir.display()))?
+        .into())
+}
+
 /// Opens (and creates) a lock file; never what a link leads to.
 pub fn open_lock(path: &Path) -> Result<File> {
     OpenOptions::new()

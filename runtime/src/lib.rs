@@ -6,6 +6,7 @@
 
 mod cgroup;
 pub mod container;
+pub mod difference;
 pub mod erofs;
 pub mod error;
 pub mod events;
@@ -19,6 +20,7 @@ pub mod name;
 pub mod network;
 pub mod origin;
 pub mod parallel;
+pub mod peek;
 pub mod progress;
 pub mod pull;
 pub mod save;

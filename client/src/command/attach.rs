@@ -6,6 +6,7 @@ use clap::{ArgAction, Args};
 use longshore_runtime::container::{AttachEnd, AttachOptions, Attaching, Config, Containers, DetachKeys};
 
 use super::Global;
+use super::attach_artifact::AttachArtifact;
 use crate::error::Result;
 
 /// The exit code where nobody reads the output any more: that of a command that SIGPIPE has ended.
@@ -15,6 +16,8 @@ const UNREAD: u8 = 128 + 13;
 ///
 /// The exit code is the container's own; 0 if the detach keys are typed, which leave it running. They are looked for
 /// where it has a terminal and this is one.
+///
+/// With --artifact-type files are attached to an image at its registry: a signature, an SBOM, a report.
 #[derive(Debug, Args)]
 pub(super) struct Attach {
     #[command(flatten)]
@@ -25,8 +28,10 @@ pub(super) struct Attach {
     /// Pass signals on to the container
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     sig_proxy: bool,
-    /// Its name or ID
+    /// Its name or ID; of an image NAME[:TAG|@DIGEST]
     container: String,
+    #[command(flatten)]
+    artifact: AttachArtifact,
 }
 
 /// How somebody is attached; `start` takes the same.
@@ -59,6 +64,9 @@ pub(super) fn attach(containers: &Containers, config: &Config, attaching: Attach
 
 impl Attach {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        if let Some(code) = self.artifact.execute(&self.container)? {
+            return Ok(code);
+        }
         let containers = global.containers()?;
         let container = containers.get(&self.container)?;
         let attaching = containers.prepare_attach(&container.config, self.how.options(!self.no_stdin, self.sig_proxy))?;

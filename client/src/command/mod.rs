@@ -3,11 +3,17 @@
 //! `rbox VERB` has them all; `rpull`, `rpush` and `rrun` are its three daily verbs by short names.
 
 mod attach;
+mod attach_artifact;
 mod boot;
+mod cat;
 mod check;
 mod copy;
 mod cp;
 mod create;
+mod delete;
+mod diff;
+mod digest;
+mod doctor;
 mod documents;
 mod events;
 mod exec;
@@ -30,6 +36,8 @@ mod load;
 mod login;
 mod logout;
 mod logs;
+mod manifest;
+mod manifest_inspect;
 mod mount_flags;
 mod network;
 mod network_flags;
@@ -41,6 +49,8 @@ mod ps;
 mod ps_filter;
 mod pull;
 mod push;
+mod rate_limit;
+mod referrers;
 mod rename;
 mod restart;
 mod rm;
@@ -53,6 +63,7 @@ mod stop;
 mod sync;
 mod system;
 mod tag;
+mod tags;
 mod top;
 mod update;
 mod verbs;
@@ -142,6 +153,8 @@ enum Verb {
     OfImage(verbs::OfImage),
     #[command(flatten)]
     OfContainer(verbs::OfContainer),
+    #[command(flatten)]
+    OfRegistry(verbs::OfRegistry),
     Ps(ps::Ps),
     Events(events::Events),
     Images(images::Images),
@@ -180,6 +193,7 @@ pub fn rbox() -> ExitCode {
     program("rbox", launches, |Rbox { global, verb }| match verb {
         Verb::OfImage(verb) => verb.execute(&global),
         Verb::OfContainer(verb) => verb.execute(&global),
+        Verb::OfRegistry(verb) => verb.execute(&global),
         Verb::Ps(verb) => verb.execute(&global),
         Verb::Events(verb) => verb.execute(&global),
         Verb::Images(verb) => verb.execute(&global),

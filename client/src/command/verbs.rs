@@ -8,8 +8,9 @@ use longshore_runtime::container::Containers;
 use super::inspect::Kind;
 use super::prune::{Prune, PruneImages};
 use super::{
-    Global, attach, cp, create, exec, history, images, inspect, kill, load, logs, pause, port, ps, pull, push, rename, restart,
-    rm, rmi, run, save, start, stats, stop, tag, top, update, wait,
+    Global, attach, cat, cp, create, delete, diff, digest, doctor, exec, history, images, inspect, kill, load, logs, manifest,
+    pause, port, ps, pull, push, rate_limit, referrers, rename, restart, rm, rmi, run, save, start, stats, stop, tag, tags, top,
+    update, wait,
 };
 use crate::error::Result;
 
@@ -24,6 +25,7 @@ pub(super) enum OfContainer {
     Logs(logs::Logs),
     Exec(exec::Exec),
     Cp(cp::Cp),
+    Diff(diff::Diff),
     Stop(stop::Stop),
     Kill(kill::Kill),
     Wait(wait::Wait),
@@ -50,6 +52,7 @@ impl OfContainer {
             Self::Logs(verb) => verb.execute(global),
             Self::Exec(verb) => verb.execute(global),
             Self::Cp(verb) => verb.execute(global),
+            Self::Diff(verb) => verb.execute(global),
             Self::Stop(verb) => verb.execute(global),
             Self::Kill(verb) => verb.execute(global),
             Self::Wait(verb) => verb.execute(global),
@@ -153,6 +156,37 @@ impl Image {
             ImageVerb::Inspect(verb) => verb.of(Kind::Image).execute(global),
             ImageVerb::Prune(verb) => verb.unused_images(global),
             ImageVerb::Other(verb) => verb.execute(global),
+        }
+    }
+}
+
+/// What looks at a registry, and changes what it has, without pulling.
+#[derive(Debug, Subcommand)]
+pub(super) enum OfRegistry {
+    Tags(tags::Tags),
+    Catalog(tags::Catalog),
+    Digest(digest::Digest),
+    Manifest(manifest::Manifest),
+    Cat(cat::Cat),
+    #[command(visible_alias = "discover")]
+    Referrers(referrers::Referrers),
+    Delete(delete::Delete),
+    RateLimit(rate_limit::RateLimit),
+    Doctor(doctor::Doctor),
+}
+
+impl OfRegistry {
+    pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
+        match self {
+            Self::Tags(verb) => verb.execute(),
+            Self::Catalog(verb) => verb.execute(),
+            Self::Digest(verb) => verb.execute(),
+            Self::Manifest(verb) => verb.execute(global),
+            Self::Cat(verb) => verb.execute(global),
+            Self::Referrers(verb) => verb.execute(),
+            Self::Delete(verb) => verb.execute(),
+            Self::RateLimit(verb) => verb.execute(),
+            Self::Doctor(verb) => verb.execute(global),
         }
     }
 }

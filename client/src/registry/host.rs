@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use longshore_runtime::parallel::Cancel;
 use reqwest::{Body, Client, RequestBuilder, Url};
 
+use super::allowance::Allowance;
 use super::auth::Auth;
 use super::http::{Answer, Pool};
 use super::retry::{Retry, asked_wait};
@@ -47,8 +48,16 @@ pub(super) struct Sending<'a> {
 impl Host {
     /// Opens a connection only where it has to be found out what the host speaks.
     pub(super) fn new(place: &Place, network: &Network, timing: Timing) -> Result<Self> {
+        Self::named(place, network, timing, place.image.repository().as_str())
+    }
+
+    /// The same for what is in no repository.
+    pub(super) fn whole(place: &Place, network: &Network, timing: Timing) -> Result<Self> {
+        Self::named(place, network, timing, "")
+    }
+
+    fn named(place: &Place, network: &Network, timing: Timing, repository: &str) -> Result<Self> {
         let (endpoint, pool) = scheme::settle(place, network, timing)?;
-        let repository = place.image.repository().as_str();
         Ok(Self {
             base: format!("{}/v2/{repository}", endpoint.base()),
             pool,
@@ -144,11 +153,15 @@ impl Host {
     }
 
     pub(super) fn refused(&self, attempted: &str, answer: error::Answer) -> Error {
-        Error::Refused { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), answer }
+        Error::Refused { host: self.endpoint.host.clone(), attempted: self.attempted(attempted), answer }
+    }
+
+    fn attempted(&self, what: &str) -> String {
+        if self.name.is_empty() { what.to_owned() } else { format!("{what} in {}", self.name) }
     }
 
     pub(super) fn broken(&self, attempted: &str, why: String) -> Error {
-        Error::Protocol { host: self.endpoint.host.clone(), attempted: format!("{attempted} in {}", self.name), why }
+        Error::Protocol { host: self.endpoint.host.clone(), attempted: self.attempted(attempted), why }
     }
 }
 
@@ -156,9 +169,16 @@ impl Host {
 pub(super) fn said_no(answer: &mut Answer<'_>) -> error::Answer {
     let status = answer.status();
     let retry_after = asked_wait(|name| answer.header(name).map(str::to_owned), SystemTime::now());
+    let allowance = Allowance::of(|name| answer.header(name).map(str::to_owned)).to_string();
+    let hint = answer.hint.take().map(Into::into);
     // Where its body breaks off, the status says enough.
     let body = answer.body(ERROR_LIMIT_BYTES).unwrap_or_default();
-    error::Answer { retry_after, hint: answer.hint.take().map(Into::into), ..error::Answer::parse(status, &body) }
+    let mut said = error::Answer { retry_after, hint, ..error::Answer::parse(status, &body) };
+    if matches!(status, 401 | 403 | 429) && !allowance.is_empty() {
+        let separator = if said.message.is_empty() { "" } else { "; " };
+        said.message = format!("{}{separator}{allowance}", said.message).into();
+    }
+    said
 }
 
 pub(super) fn unreachable(host: &str, e: &io::Error) -> Error {

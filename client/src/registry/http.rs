@@ -49,6 +49,7 @@ impl Client {
             .default_headers(pool.headers.clone())
             .redirect(redirect_policy())
             .referer(false)
+            .tls_info(true)
             .tcp_nodelay(true);
         let builder = if pool.network.proxies.is_empty() {
             builder.no_proxy()
@@ -241,6 +242,11 @@ impl Answer<'_> {
     /// A header's value, if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.response.as_ref()?.headers().get(name)?.to_str().ok()
+    }
+
+    /// The certificate the host has shown, in DER; `None` without TLS.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        self.response.as_ref()?.extensions().get::<reqwest::tls::TlsInfo>()?.peer_certificate()
     }
 
     /// All values of a header that are text.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_runtime::image::{Descriptor, media_type};
 use longshore_runtime::name::{Digest, MANIFEST_LIMIT_BYTES, Tag};
+use longshore_runtime::parallel::Cancel;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -20,6 +21,9 @@ const PAGE_TAGS: usize = 1000;
 
 /// Pages followed one after another.
 const PAGES_LIMIT: usize = 10_000;
+
+/// Pages in a row that bring nothing new. Some come empty where a registry leaves out what one may not see.
+const IDLE_PAGES_LIMIT: usize = 100;
 
 /// Tags of one repository, and referrers of one manifest, that are read.
 const ENTRIES_LIMIT: usize = 1_000_000;
@@ -42,6 +46,11 @@ pub struct Referrer {
 impl Repository {
     /// All tags, each once, in the registry's order.
     pub fn tags(&self) -> Result<Vec<Tag>> {
+        self.first_tags(usize::MAX)
+    }
+
+    /// The same, of the first of them.
+    pub fn first_tags(&self, limit: usize) -> Result<Vec<Tag>> {
         #[derive(Deserialize)]
         struct Page {
             #[serde(default)]
@@ -51,11 +60,12 @@ impl Repository {
         let host = self.registry();
         let (mut tags, mut seen) = (Vec::new(), BTreeSet::new());
         let first = format!("{}/tags/list?n={PAGE_TAGS}", host.base);
-        self.each_page(first, &attempted, |body| {
+        each_page(host, Action::Pull, first, &attempted, |body| {
             let page: Page = serde_json::from_slice(body)?;
             tags.extend(page.tags.into_iter().flatten().filter(|tag| seen.insert(tag.clone())));
-            Ok(tags.len())
+            Ok(if tags.len() >= limit { Read::Enough } else { Read::Entries(tags.len()) })
         })?;
+        tags.truncate(limit);
         Ok(tags)
     }
 
@@ -63,11 +73,11 @@ impl Repository {
     /// (distribution-spec, "Referrers Tag Schema").
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>> {
         let attempted = || format!("list what refers to {subject}");
-        let mut referrers = Vec::new();
+        let (mut referrers, mut seen) = (Vec::new(), BTreeSet::new());
         let first = format!("{}/referrers/{subject}", self.registry().base);
-        let listed = self.each_page(first, &attempted, |body| {
-            referrers.extend(parse_referrers(body)?);
-            Ok(referrers.len())
+        let listed = each_page(self.registry(), Action::Pull, first, &attempted, |body| {
+            referrers.extend(parse_referrers(body)?.into_iter().filter(|one| seen.insert(one.descriptor.digest.to_string())));
+            Ok(Read::Entries(referrers.len()))
         });
         match listed {
             Err(Error::Refused { answer, .. }) if answer.status == 404 => self.tagged_referrers(subject),
@@ -98,51 +108,52 @@ impl Repository {
             page_body(host, &mut answer, &attempted).map(Some)
         })
     }
+}
 
-    /// Takes a tag, or a manifest by its digest, away (end-9); `false` if the registry does not do that.
-    pub fn untag(&self, identifier: &str) -> Result<bool> {
-        let attempted = || format!("delete {identifier}");
-        let host = self.registry();
-        let url = format!("{}/manifests/{identifier}", host.base);
-        host.retrying(&self.cancel, || {
-            let mut answer = host.send(Action::Push, &self.cancel, attempted, |client| client.delete(&url))?;
-            if matches!(answer.status(), 400 | 405) {
-                return Ok(false);
-            }
-            // That it has gone already is fine.
-            host.expect(&mut answer, &[200, 202, 404], attempted).map(|()| true)
-        })
-    }
+/// How far a list is read.
+pub(super) enum Read {
+    /// So many entries have been read.
+    Entries(usize),
+    /// No more are wanted.
+    Enough,
+}
 
-    /// Reads a list from its first page to its last. `read` takes a page and says how many entries there are by now.
-    fn each_page(
-        &self,
-        first: String,
-        attempted: &dyn Fn() -> String,
-        mut read: impl FnMut(&[u8]) -> serde_json::Result<usize>,
-    ) -> Result<()> {
-        let host = self.registry();
-        let mut url = first;
-        for _ in 0..PAGES_LIMIT {
-            let (body, next) = host.retrying(&self.cancel, || {
-                let mut answer = host.send(Action::Pull, &self.cancel, attempted, |client| client.get(&url))?;
-                host.expect(&mut answer, &[200], attempted)?;
-                let next = next_page(host, &answer, attempted)?;
-                Ok((page_body(host, &mut answer, attempted)?, next))
-            })?;
-            let entries = read(&body).map_err(|e| host.broken(&attempted(), format!("it is not the JSON expected: {e}")))?;
-            match next {
-                None => return Ok(()),
-                Some(next) if entries <= ENTRIES_LIMIT => url = next,
-                Some(_) => break,
+/// Reads a list from its first page to its last. `read` takes a page and says how far it is by now.
+pub(super) fn each_page(
+    host: &Host,
+    action: Action<'_>,
+    first: String,
+    attempted: &dyn Fn() -> String,
+    mut read: impl FnMut(&[u8]) -> serde_json::Result<Read>,
+) -> Result<()> {
+    let cancel = Cancel::default();
+    let (mut url, mut known, mut idle) = (first, 0, 0);
+    for _ in 0..PAGES_LIMIT {
+        let (body, next) = host.retrying(&cancel, || {
+            let mut answer = host.send(action, &cancel, attempted, |client| client.get(&url))?;
+            host.expect(&mut answer, &[200], attempted)?;
+            let next = next_page(host, &answer, attempted)?;
+            Ok((page_body(host, &mut answer, attempted)?, next))
+        })?;
+        let so_far = read(&body).map_err(|e| host.broken(&attempted(), format!("it is not the JSON expected: {e}")))?;
+        match (next, so_far) {
+            (None, _) | (_, Read::Enough) => return Ok(()),
+            (Some(next), _) if next == url => return Err(host.broken(&attempted(), "a page of its list is its own next".into())),
+            (Some(next), Read::Entries(entries)) if entries <= ENTRIES_LIMIT => {
+                idle = if entries > known { 0 } else { idle + 1 };
+                (url, known) = (next, entries);
             }
+            _ => break,
         }
-        Err(host.broken(&attempted(), "it lists more than anybody has".into()))
+        if idle > IDLE_PAGES_LIMIT {
+            return Err(host.broken(&attempted(), "its list goes on and on without anything new".into()));
+        }
     }
+    Err(host.broken(&attempted(), "it lists more than anybody has".into()))
 }
 
 /// The tag under which what refers to a digest is listed where the registry keeps no list.
-pub(super) fn referrers_tag(subject: &Digest) -> String {
+pub fn referrers_tag(subject: &Digest) -> String {
     format!("{}-{}", subject.algorithm().as_str(), subject.hex().get(..64).unwrap_or_default())
 }
 

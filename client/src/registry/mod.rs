@@ -3,13 +3,18 @@
 //!
 //! Everything that may pass is tried again here, so that an error of this module is final.
 
+mod allowance;
 mod auth;
 mod blob;
+mod catalog;
+mod certificate;
 mod challenge;
 mod host;
 mod http;
 mod listing;
 mod login;
+mod look;
+mod probe;
 mod referrer;
 mod retry;
 mod scheme;
@@ -32,11 +37,14 @@ use longshore_runtime::parallel::Cancel;
 use longshore_runtime::source::{BlobReader, Referring, Resolved};
 use longshore_runtime::{RawManifest, Source};
 
+pub use self::allowance::Allowance;
 use self::blob::{Blob, Wanted};
+pub use self::catalog::catalog;
 use self::host::{Host, broken_off};
 use self::http::Answer;
-pub use self::listing::Referrer;
+pub use self::listing::{Referrer, referrers_tag};
 pub use self::login::log_in;
+pub use self::probe::{Probe, probe};
 use self::retry::transient;
 use self::scope::Action;
 use self::timing::Timing;
@@ -86,10 +94,11 @@ impl Repository {
         Ok(Self { hosts, trust: Mutex::default(), cancel: Cancel::default() })
     }
 
-    /// The same without its mirrors: what it has itself counts.
+    /// The same without mirrors, which have what they happen to have: what is pushed to counts.
     #[must_use]
     pub fn without_mirrors(mut self) -> Self {
-        self.hosts.drain(..self.hosts.len() - 1);
+        let at = self.hosts.iter().position(|host| host.may.push).unwrap_or(self.hosts.len() - 1);
+        self.hosts = vec![self.hosts.swap_remove(at)];
         self
     }
 
@@ -206,8 +215,8 @@ impl Repository {
         self.store_manifest(identifier, manifest).map(drop)
     }
 
-    /// The same. Whether the registry has seen what the manifest refers to, and lists it there.
-    fn store_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
+    /// The same. Whether the registry has seen what the manifest refers to, and lists it there (`OCI-Subject`).
+    pub(crate) fn store_manifest(&self, identifier: &str, manifest: &RawManifest) -> Result<bool> {
         let attempted = || format!("put manifest {identifier}");
         let host = self.pushed_to();
         let url = format!("{}/manifests/{identifier}", host.base);

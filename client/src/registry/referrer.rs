@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// Referrers of one manifest that are read whole.
 const REFERRERS_LIMIT: usize = 1000;
 
+/// How often a list that others write at the same time is written and looked at.
+const RACES_LIMIT: usize = 6;
+
 impl Repository {
     /// All that refers to a manifest: what the registry lists, and what cosign keeps under tags made of its digest.
     pub(super) fn referring(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Referring>> {
@@ -38,18 +41,22 @@ impl Repository {
     }
 
     /// Stores a manifest that refers to another, by its digest. Where the registry keeps no list of what refers to what,
-    /// it is put into the one that clients keep (distribution-spec, "Pushing Manifests with Subject"): two who do that at
-    /// once may lose one of theirs.
-    pub fn put_referrer(&self, manifest: &RawManifest, subject: &Digest) -> Result<()> {
+    /// it is put into the one that clients keep (distribution-spec, "Pushing Manifests with Subject"), under the tag that
+    /// is given back. Two who write that at once may lose one another's entry; who notices writes again.
+    pub fn put_referrer(&self, manifest: &RawManifest, subject: &Digest) -> Result<Option<String>> {
         if self.store_manifest(manifest.digest.as_str(), manifest)? {
-            return Ok(());
+            return Ok(None);
         }
-        let index = self.referrers_index(subject)?;
-        let listed = with_entry(index.as_deref(), entry(manifest));
-        let broken = |why| self.registry().broken(&format!("list what refers to {subject}"), why);
-        let Some(bytes) = listed.map_err(broken)? else { return Ok(()) };
-        let raw = RawManifest { media_type: media_type::OCI_INDEX.into(), digest: Digest::of(&bytes), bytes };
-        self.put_manifest(&referrers_tag(subject), &raw)
+        let tag = referrers_tag(subject);
+        for _ in 0..RACES_LIMIT {
+            let index = self.referrers_index(subject)?;
+            let broken = |why| self.registry().broken(&format!("list what refers to {subject}"), why);
+            let Some(bytes) = with_entry(index.as_deref(), entry(manifest)).map_err(broken)? else { return Ok(Some(tag)) };
+            let raw = RawManifest { media_type: media_type::OCI_INDEX.into(), digest: Digest::of(&bytes), bytes };
+            self.put_manifest(&tag, &raw)?;
+        }
+        let why = "others write its list of referrers at the same time; try again".into();
+        Err(longshore_runtime::Error::Busy { what: format!("tag {tag}"), why }.into())
     }
 }
 

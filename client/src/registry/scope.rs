@@ -12,6 +12,9 @@ pub(super) enum Action<'a> {
     Push,
     /// To push what is in another repository of the registry.
     Mount(&'a RepoName),
+    Delete,
+    /// To list the repositories of the whole registry.
+    Catalog,
     /// Nothing but to show who asks.
     LogIn,
 }
@@ -26,6 +29,8 @@ impl Scopes {
         let mut scopes = Self::default();
         match action {
             Action::Pull => scopes.grant(repository, &["pull"]),
+            Action::Delete => scopes.grant(repository, &["pull", "delete"]),
+            Action::Catalog => scopes.add("registry:catalog:*"),
             Action::Push => scopes.grant(repository, &["pull", "push"]),
             Action::Mount(from) => {
                 scopes.grant(repository, &["pull", "push"]);

@@ -143,7 +143,7 @@ impl Job<'_> {
             }
             let removed = self.to.resolve(&tag).map(|resolved| resolved.map(|resolved| resolved.digest)).and_then(|old| {
                 if !self.dry_run {
-                    self.to.remove(&tag, old.as_ref())?;
+                    self.to.remove(&tag)?;
                 }
                 Ok(old)
             });

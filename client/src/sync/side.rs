@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use longshore_runtime::layout::Layout;
-use longshore_runtime::name::{Digest, Reference, Tag};
+use longshore_runtime::name::{Reference, Tag};
 use longshore_runtime::origin::Origin;
 use longshore_runtime::source::Resolved;
 use longshore_runtime::{Error, RawManifest, Source};
 
 use crate::config::Registries;
 use crate::credentials::Credentials;
+use crate::deletion;
 use crate::error::{self, Result};
 use crate::registry::Repository;
 use crate::transfer::{Choice, Destination, InLayout, Neighbours, Remote, Root};
@@ -142,24 +143,9 @@ impl Side {
     }
 
     /// Takes a tag away, never a manifest that another tag has.
-    pub fn remove(&self, tag: &Tag, digest: Option<&Digest>) -> Result<()> {
+    pub fn remove(&self, tag: &Tag) -> Result<()> {
         match self {
-            Self::Registry(repository, reference) => {
-                if repository.untag(tag.as_str())? {
-                    return Ok(());
-                }
-                // It cannot take a tag away alone: its manifest goes, if nobody else has it.
-                let has_it = |other: &Tag| Ok(self.resolve(other)?.map(|resolved| resolved.digest).as_ref() == digest);
-                let others: Vec<Tag> = repository.tags()?.into_iter().filter(|other| other != tag).collect();
-                let shared = others.iter().map(has_it).collect::<Result<Vec<bool>>>()?.contains(&true);
-                match digest {
-                    Some(digest) if !shared && repository.untag(digest.as_str())? => Ok(()),
-                    _ => {
-                        let why = "the registry removes no tag alone, and another tag has the same manifest";
-                        Err(Error::invalid(format_args!("tag {} of {}", tag, reference.familiar_name()), why).into())
-                    }
-                }
-            }
+            Self::Registry(repository, reference) => deletion::delete(repository, &tagged(reference, tag)?, false).map(drop),
             Self::Layout(dir) => Ok(Layout::open(dir)?.unlist(tag.as_str())?),
         }
     }

@@ -46,7 +46,7 @@ impl Destination for Remote<'_> {
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let identifier = manifest.name().unwrap_or(manifest.raw.digest.as_str());
         match &manifest.subject {
-            Some(subject) => self.repository.put_referrer(&manifest.raw, subject),
+            Some(subject) => self.repository.put_referrer(&manifest.raw, subject).map(drop),
             None => self.repository.put_manifest(identifier, &manifest.raw),
         }
     }

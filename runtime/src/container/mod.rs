@@ -26,6 +26,7 @@
 
 mod attach;
 mod attached;
+mod changes;
 mod copy;
 mod ending;
 mod exec;

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
 use super::archive::{Archive, MAGIC_BYTES, is_compressed};
 use crate::error::{Attempt, Error, Result};
+use crate::files::unnamed_file;
 use crate::image::{CONFIG_LIMIT_BYTES, ImageConfig, media_type, parse_own};
 use crate::name::{Algorithm, Digest, Hasher, MANIFEST_LIMIT_BYTES, Reference};
 use crate::parallel::{self, Cancel};
@@ -188,14 +188,6 @@ fn compress(mut plain: impl Read, path: &str, diff_id: &Digest, scratch: &Path) 
     let Counted { file, hasher, written: bytes } = encoder.finish().attempt(attempted)?;
     let content = Content::File { file: Arc::new(file), bytes };
     Ok(Layer { media_type: media_type::OCI_LAYER_GZIP, digest: hasher.finish(), bytes, content })
-}
-
-/// A file that goes when it is closed.
-pub(crate) fn unnamed_file(dir: &Path) -> Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)
-        .attempt(|| format!("create a temporary file in {}", dir.display()))?
-        .into())
 }
 
 struct Counted {

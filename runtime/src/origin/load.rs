@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archive::{Archive, MAGIC_BYTES, is_compressed};
-use super::docker::{self, unnamed_file};
+use super::docker;
 use super::{Blobs, LAYOUT, Origin, Tagged, TaggedIndex, read_index};
 use crate::error::{Attempt, Result};
+use crate::files::unnamed_file;
 use crate::image::parse_own;
 use crate::name::{Algorithm, Reference};
 use crate::unpack;

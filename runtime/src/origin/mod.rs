@@ -18,7 +18,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use self::archive::Archive;
-pub(crate) use self::docker::unnamed_file;
 use self::docker::{Converted, SavedImage};
 pub use self::load::{Input, each_in_archive};
 pub use self::location::Location;

@@ -14,13 +14,13 @@ use super::target::{Found, Place, Target, check_path, components, split};
 use super::{Options, invalid_entry};
 
 /// The prefix of whiteouts (image-spec layer.md#whiteouts).
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 
 /// The prefix of aufs' own files, of which only the opaque marker has a meaning.
-const WHITEOUT_META: &[u8] = b".wh..wh.";
+pub(super) const WHITEOUT_META: &[u8] = b".wh..wh.";
 
 /// The opaque marker.
-const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
+pub(super) const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What names like `.wh.x` are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

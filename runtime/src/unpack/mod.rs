@@ -41,6 +41,7 @@ mod adopt;
 mod archive;
 mod directory;
 mod extract;
+mod find;
 mod header;
 mod image;
 mod metadata;
@@ -63,6 +64,7 @@ use crate::name::{Algorithm, Digest};
 use crate::userns::Mapping;
 
 pub use adopt::adopt_directory;
+pub(crate) use find::{Found, ImagePath, Reading, Remembered, Search};
 pub use image::PendingImage;
 pub(crate) use pack::Packer;
 pub(crate) use plain::{hand_over, inflate, merge, merge_stream, unpack_tree};
@@ -257,6 +259,18 @@ fn read<T>(
     options: &Options,
     write: impl FnOnce(&mut Drainer) -> Result<T>,
 ) -> Result<(T, Streams)> {
+    let (written, streams) = read_some(compressed, algorithm, diff_algorithm, options, write)?;
+    Ok((written, streams.ok_or_else(|| Error::invalid("layer", "reading it ended early"))?))
+}
+
+/// The same where `write` need not take all of it; the digests are those of a stream read to its end.
+fn read_some<T>(
+    compressed: impl Read + Send,
+    algorithm: Algorithm,
+    diff_algorithm: Algorithm,
+    options: &Options,
+    write: impl FnOnce(&mut Drainer) -> Result<T>,
+) -> Result<(T, Option<Streams>)> {
     let (filler, mut drainer) = pipe::new();
     std::thread::scope(|scope| {
         let limits = &options.limits;
@@ -267,9 +281,7 @@ fn read<T>(
         let written = write(&mut drainer);
         drop(drainer); // a writer that gave up ends the reading thread
         let streams = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let written = written?;
-        let streams = streams.ok_or_else(|| Error::invalid("layer", "reading it ended early"))?;
-        Ok((written, streams))
+        Ok((written?, streams))
     })
 }
 

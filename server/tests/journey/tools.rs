@@ -111,6 +111,7 @@ impl User {
             "layers",
             "leases",
             "lock",
+            "manifests",
             "names",
             "networks",
             "oci-layout",
