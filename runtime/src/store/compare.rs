@@ -24,10 +24,10 @@ const READ_BYTES: usize = 128 << 10;
 pub(super) fn difference(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> rustix::io::Result<Option<PathBuf>> {
     // A descriptor that only names a directory cannot be read.
     let [one, other] = [open(one, c".", OFlags::DIRECTORY)?, open(other, c".", OFlags::DIRECTORY)?];
-    if !alike(one.as_fd(), other.as_fd(), c".")? {
-        return Ok(Some(PathBuf::new()));
+    match directories(one.as_fd(), other.as_fd(), Path::new(""), 0)? {
+        None => Ok((!alike(one.as_fd(), other.as_fd(), c".")?).then(PathBuf::new)),
+        found => Ok(found),
     }
-    directories(one.as_fd(), other.as_fd(), Path::new(""), 0)
 }
 
 fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -43,21 +43,22 @@ fn directories(one: BorrowedFd<'_>, other: BorrowedFd<'_>, path: &Path, depth: u
     }
     for name in &names {
         let path = below(path, name);
-        if !alike(one, other, name)? {
-            return Ok(Some(path));
-        }
-        let kind = FileType::from_raw_mode(rustix::fs::statat(one, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
-        let found = match kind {
-            FileType::Directory if depth < DEPTH_LIMIT => {
+        let kind = |directory| {
+            Ok::<_, Errno>(FileType::from_raw_mode(rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
+        };
+        let found = match (kind(one)?, kind(other)?) {
+            // What differs in a directory says more than that its time does.
+            (FileType::Directory, FileType::Directory) if depth < DEPTH_LIMIT => {
                 let [one, other] = [open(one, name, OFlags::DIRECTORY)?, open(other, name, OFlags::DIRECTORY)?];
                 directories(one.as_fd(), other.as_fd(), &path, depth + 1)?
             }
-            FileType::RegularFile => {
+            (FileType::RegularFile, FileType::RegularFile) if alike(one, other, name)? => {
                 let [one, other] = [open(one, name, OFlags::empty())?, open(other, name, OFlags::empty())?];
-                (!same_bytes(one.into(), other.into())?).then_some(path)
+                (!same_bytes(one.into(), other.into())?).then(|| path.clone())
             }
             _ => None,
         };
+        let found = if found.is_none() && !alike(one, other, name)? { Some(path) } else { found };
         if found.is_some() {
             return Ok(found);
         }
