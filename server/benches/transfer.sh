@@ -1,22 +1,25 @@
 #!/bin/bash
-# How long pulls take: of one large layer and of many small ones, over the loopback, and over a way of 100 ms with 20 MB/s
-# for each connection.
+# How long pulls take: of one large layer, of many small ones and of a real image, over the loopback, and over a way of 100 ms
+# with 20 MB/s for each connection; and what a pull costs of what is here already.
 #
-#     transfer.sh [DIRECTORY ...]
+#     transfer.sh [WHO ...]
 #
-# Each DIRECTORY holds an `rpull` and an `rbox`, which are measured in turn; the release build when none is given.
+# Each WHO is a directory that holds an `rbox`, for its `pull`; `copy`, for `rbox copy` into a layout; `skopeo`, which does that, too; or
+# `podman`, which pulls. They are measured in turn; the release build and all of these when nothing is given. Pulls unpack.
 #
 # ROUNDS   how often each is measured; 3 when not set
 # LAYER    MiB of the large layer; 1024 when not set
 # COUNT    the small layers, of 4 MiB each; 60 when not set
+# IMAGE    an OCI layout with a real image, DIR[:TAG]; that of the tests when it is there and this is not set
 # RHUB     the registry; the release build when not set
 #
-# Gives seconds, the median, and the most memory the pull took, in MiB. Everything is in one temporary directory. Needs Debian's
+# Gives seconds and CPU seconds, the medians, and the most memory it took, in MiB. Everything is in one temporary directory. Needs Debian's
 # python3 and time; nothing else should run on the machine meanwhile.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 release=$(echo "$top"/target/*-linux-*/release)
-bins=("${@:-$release}")
+who=("$@")
+[ $# -gt 0 ] || who=("$release" copy skopeo podman)
 rounds=${ROUNDS:-3} layer=${LAYER:-1024} count=${COUNT:-60} rhub=${RHUB:-$release/rhub}
 work=$(mktemp -d)
 pids=()
@@ -81,27 +84,56 @@ cargo build -q --release --manifest-path "$top/Cargo.toml" -p longshore-server -
 start "$work/slow.out" "$release/examples/slow_network" 127.0.0.1:5941 100 20
 slow=$(cat "$work/slow.out")
 export LONGSHORE_ROOT=$work/store
-for image in large many; do
-    "${bins[0]}/rbox" push -q "oci:$work/$image" "127.0.0.1:5941/$image:1" > "$work/push.out"
+images=(large many)
+for image in "${images[@]}"; do
+    "$release/rbox" push -q "oci:$work/$image" "127.0.0.1:5941/$image:1" > "$work/push.out"
     rm -rf "${work:?}/$image"
 done
+real=${IMAGE:-$(ls -d "$top"/target/*-linux-*/tmp/fixtures/mysql-*/ 2> /dev/null | tail -1)}
+if [ -n "$real" ]; then
+    "$release/rbox" push -q "oci:${real%/}" 127.0.0.1:5941/real:1 > "$work/push.out"
+    images+=(real)
+fi
 
-for address in 127.0.0.1:5941 "$slow"; do
-    for image in large many; do
-        : > "$work/times"
-        for round in $(seq "$rounds"); do
-            for bin in "${bins[@]}"; do
-                rm -rf "$LONGSHORE_ROOT"
-                /usr/bin/time -o "$work/time" -f '%e %M' "$bin/rbox" pull -q "$address/$image:1" > "$work/pull.out"
-                echo "$bin $(cat "$work/time")" >> "$work/times"
-            done
-        done
-        for bin in "${bins[@]}"; do
-            seconds=$(grep "^$bin " "$work/times" | cut -d' ' -f2 | sort -n | sed -n "$(((rounds + 1) / 2))p")
-            memory=$(grep "^$bin " "$work/times" | cut -d' ' -f3 | sort -n | tail -1)
-            way=loopback
-            [ "$address" = "$slow" ] && way='100 ms, 20 MB/s'
-            printf '%-16s %-6s %7.2f s %5d MiB  %s\n' "$way" "$image" "$seconds" $((memory / 1024)) "$bin"
+podman=(podman --root "$work/podman" --runroot "$work/podman-run")
+
+forget() { # WHO: has nothing of what it fetched
+    rm -rf "${work:?}/store" "$work/layout"
+    [ "$1" != podman ] || "${podman[@]}" rmi -af > "$work/out" 2>&1
+}
+fetch() { # WHO NAME
+    local time=(/usr/bin/time -o "$work/time" -f '%e %U %S %M')
+    case $1 in
+        copy) "${time[@]}" "$release/rbox" copy -q "docker://$2" "oci:$work/layout:1" ;;
+        skopeo) "${time[@]}" skopeo copy -q --insecure-policy --src-tls-verify=false "docker://$2" "oci:$work/layout:1" ;;
+        podman) "${time[@]}" "${podman[@]}" pull -q --tls-verify=false "$2" ;;
+        *) "${time[@]}" "$1/rbox" pull -q "$2" ;;
+    esac > "$work/out"
+}
+median() { # WHO FIELD
+    grep "^$1 " "$work/times" | cut -d' ' -f"$2" | sort -n | sed -n "$(((rounds + 1) / 2))p"
+}
+measure() { # WHAT NAME AGAIN WHO...: AGAIN is empty to fetch it anew each time
+    local what=$1 name=$2 again=$3 one
+    shift 3
+    : > "$work/times"
+    for _ in $(seq "$rounds"); do
+        for one in "$@"; do
+            forget "$one"
+            [ -z "$again" ] || fetch "$one" "$name"
+            fetch "$one" "$name"
+            echo "$one $(awk '{ print $1, $2 + $3, $4 }' "$work/time")" >> "$work/times"
         done
     done
+    for one in "$@"; do
+        memory=$(grep "^$one " "$work/times" | cut -d' ' -f4 | sort -n | tail -1)
+        printf '%-32s %7.2f s %7.2f s CPU %5d MiB  %s\n' "$what" "$(median "$one" 2)" "$(median "$one" 3)" $((memory / 1024)) "$one"
+    done
+}
+for image in "${images[@]}"; do
+    measure "loopback, $image" "127.0.0.1:5941/$image:1" "" "${who[@]}"
+done
+measure "loopback, ${images[-1]}, again" "127.0.0.1:5941/${images[-1]}:1" again "${who[@]}"
+for image in "${images[@]}"; do
+    measure "100 ms, 20 MB/s, $image" "$slow/$image:1" "" "${who[@]}"
 done
