@@ -7,6 +7,9 @@
 //! the rest of the crate, and the runtime crate below, read bodies as plain [`std::io::Read`].
 //! **Invariant: a command that needs no registry opens no socket and starts no async runtime.**
 
+// They panic when standard error is closed: see `stderr`.
+#![warn(clippy::print_stderr)]
+
 pub mod command;
 pub mod config;
 pub mod credentials;
@@ -15,6 +18,7 @@ pub mod policy;
 pub mod progress;
 pub mod registry;
 pub mod signature;
+mod stderr;
 pub mod template;
 pub mod text;
 pub mod transfer;

@@ -12,6 +12,7 @@ use super::Global;
 use super::format::{List, ListFormat};
 use super::images_filter::{Filter, is_named, wanted, wanted_name};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text;
 
 /// List images in the local store
@@ -79,7 +80,7 @@ impl Images {
             match image {
                 Ok(image) if wanted(&filters, &image) => rows.extend(self.rows(&store, &image, &filters)),
                 Ok(_) => {}
-                Err(e) => eprintln!("rbox: skipped a damaged image: {}", text::printable(&e.to_string())),
+                Err(e) => say(format_args!("rbox: skipped a damaged image: {}", text::printable(&e.to_string()))),
             }
         }
         // Newest first, as docker lists them; RFC 3339 sorts as text.

@@ -13,6 +13,7 @@ use crate::config::Registries;
 use crate::credentials::{self, Credentials};
 use crate::error::Result;
 use crate::registry;
+use crate::stderr::{say, say_part};
 
 /// The longest password, in bytes; access tokens are some thousand.
 const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
@@ -56,7 +57,7 @@ impl Login {
             return Ok(ExitCode::SUCCESS);
         }
         if self.password.is_some() {
-            eprintln!("WARNING! A password on the command line can be seen by others. Use --password-stdin.");
+            say("WARNING! A password on the command line can be seen by others. Use --password-stdin.");
         }
         let user = self.username.map_or_else(|| ask("Username: ", false), Ok)?;
         let password = match self.password {
@@ -71,7 +72,7 @@ impl Login {
         registry::log_in(&registries, &self.registry, &credentials)?;
         let kept = credentials::store(&self.registry, &credentials)?;
         if kept.in_the_clear {
-            eprintln!("WARNING! Your credentials are stored unencrypted in '{}'.", kept.path.display());
+            say(format_args!("WARNING! Your credentials are stored unencrypted in '{}'.", kept.path.display()));
         }
         print(|out| writeln!(out, "Login Succeeded"))?;
         Ok(ExitCode::SUCCESS)
@@ -80,11 +81,11 @@ impl Login {
     /// Whether what is kept already still does.
     fn known(&self, registries: &Registries) -> Result<bool> {
         let Some(credentials) = credentials::find(&self.registry, "")? else { return Ok(false) };
-        eprintln!("Authenticating with existing credentials...");
+        say("Authenticating with existing credentials...");
         match registry::log_in(registries, &self.registry, &credentials) {
             Ok(()) => print(|out| writeln!(out, "Login Succeeded")).map(|()| true),
             Err(crate::Error::Denied { .. }) => {
-                eprintln!("The existing credentials are not taken any more.");
+                say("The existing credentials are not taken any more.");
                 Ok(false)
             }
             Err(other) => Err(other),
@@ -119,7 +120,7 @@ fn ask(question: &str, secret: bool) -> Result<String> {
         let why = "there is no terminal: a login takes --username and --password-stdin, a key COSIGN_PASSWORD";
         return Err(Error::invalid(attempted(), why).into());
     }
-    eprint!("{question}");
+    say_part(question);
     let shown = tcgetattr(&stdin).map_err(|e| Error::io(attempted(), e))?;
     if secret {
         let mut hidden = shown.clone();
@@ -130,7 +131,7 @@ fn ask(question: &str, secret: bool) -> Result<String> {
     let read = stdin.lock().take(PASSWORD_LIMIT_BYTES).read_line(&mut line);
     if secret {
         tcsetattr(&stdin, OptionalActions::Flush, &shown).map_err(|e| Error::io(attempted(), e))?;
-        eprintln!();
+        say("");
     }
     read.map_err(|e| Error::io(attempted(), e))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

@@ -18,6 +18,7 @@ use super::label::{self, Wanted};
 use super::ps::ID_DIGITS;
 use super::{Global, Own, for_each, print};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::{self, printable};
 
 /// Networks of containers
@@ -289,7 +290,7 @@ fn made(networks: &Networks) -> Result<Vec<Definition>> {
     for network in networks.list()? {
         match network {
             Ok(network) => list.push(network),
-            Err(e) => eprintln!("rbox: skipped a damaged network: {}", printable(&e.to_string())),
+            Err(e) => say(format_args!("rbox: skipped a damaged network: {}", printable(&e.to_string()))),
         }
     }
     Ok(list)

@@ -17,6 +17,7 @@ use longshore_runtime::{Error, Store, unpack};
 use super::attach::{self, How};
 use super::{Global, Own, print};
 use crate::error::Result;
+use crate::stderr::say;
 
 /// Run a command in a new container
 ///
@@ -225,7 +226,7 @@ impl Run {
             containers.start(&config.id, rootless, true)?;
             let code = attach::attach(&containers, &config, attaching)?;
             if containers.look_up(&config.id)?.is_some_and(|container| container.status.oom_killed) {
-                eprintln!("warning: out of memory: the kernel killed a process of the container");
+                say("warning: out of memory: the kernel killed a process of the container");
             }
             return Ok(code);
         }
@@ -262,7 +263,7 @@ impl Run {
             return Err(Error::NotFound { what: format!("image {}", reference.familiar()), hint }.into());
         }
         if !self.quiet && matches!(self.pull, PullPolicy::Missing) {
-            eprintln!("Unable to find image {:?} locally", reference.familiar());
+            say(format_args!("Unable to find image {:?} locally", reference.familiar()));
         }
         self.fetch.pull(store, unpack, &reference, self.quiet)?;
         let image = store.find_leased(name, lease)?;

@@ -14,6 +14,7 @@ use super::label::{self, Wanted};
 use super::prune::confirmed;
 use super::{Global, for_each, print};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::{self, printable};
 
 /// Manage volumes
@@ -197,7 +198,7 @@ impl Ls {
         for volume in volumes.list()? {
             match volume {
                 Ok(info) => rows.extend(wanted(&self.filter, &info, &in_use).then_some(info)),
-                Err(e) => eprintln!("rbox: skipped a damaged volume: {}", printable(&e.to_string())),
+                Err(e) => say(format_args!("rbox: skipped a damaged volume: {}", printable(&e.to_string()))),
             }
         }
         let default = if self.quiet { "{{.Name}}" } else { "table {{.Driver}}\t{{.Name}}" };
