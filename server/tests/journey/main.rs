@@ -5,6 +5,7 @@
 
 mod archives;
 mod bad_network;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod courses;
