@@ -14,6 +14,7 @@ pub mod command;
 pub mod config;
 pub mod credentials;
 pub mod error;
+mod json;
 pub mod policy;
 pub mod progress;
 pub mod registry;

@@ -24,7 +24,8 @@ pub fn is_printable(text: &str) -> bool {
     text.chars().all(is_harmless)
 }
 
-fn is_harmless(c: char) -> bool {
+/// Whether a terminal shows it and does nothing else.
+pub(crate) fn is_harmless(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
