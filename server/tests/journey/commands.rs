@@ -1,6 +1,10 @@
 //! What commands exit with and say, whatever becomes of what they say.
 
 use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+use longshore_runtime::lifecycle::rfc3339;
+use serde_json::Value;
 
 use super::tools::{User, stderr};
 
@@ -43,4 +47,59 @@ fn a_closed_standard_error_leaves_nothing_half_done() {
         let output = user.command("rbox", &["volume", "ls", "-q"]).stderr(closed()).output().unwrap();
         assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"last\n"[..]));
     }
+}
+
+#[test]
+fn what_is_there_is_inspected_whatever_is_not() {
+    let user = User::new();
+    user.succeed("rbox", &["volume", "create", "here"]);
+    for verb in [&["inspect"][..], &["volume", "inspect"]] {
+        let output = user.output("rbox", &[verb, &["nowhere", "here"]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((shown.as_array().unwrap().len(), shown[0]["Name"].as_str()), (1, Some("here")));
+        assert!(stderr(&output).contains("nowhere"), "{}", stderr(&output));
+        let output = user.output("rbox", &[verb, &["-f", "{{.Name}}", "nowhere", "here"]].concat());
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b"here\n"[..]));
+        assert_eq!(user.output("rbox", &[verb, &["nowhere"]].concat()).stdout, b"[]\n");
+    }
+}
+
+#[test]
+fn what_a_label_says_is_json_and_reaches_no_terminal() {
+    let user = User::new();
+    let hostile = "\u{9b}31m\u{7f}\u{202e}";
+    user.succeed("rbox", &["volume", "create", "--label", &format!("a={hostile}"), "data"]);
+    for (args, path) in [
+        (&["inspect", "data"][..], "/0/Labels/a"),
+        (&["inspect", "-f", "json", "data"], "/0/Labels/a"),
+        (&["inspect", "-f", "{{json .Labels}}", "data"], "/a"),
+        (&["volume", "ls", "--format", "json"], "/Labels"),
+        (&["volume", "ls", "--format", "{{json .}}"], "/Labels"),
+    ] {
+        let text = user.succeed("rbox", args);
+        assert!(text.chars().all(|c| c == '\n' || c.is_ascii_graphic() || c == ' '), "{args:?}: {text:?}");
+        let shown: Value = serde_json::from_str(&text).unwrap();
+        assert!(shown.pointer(path).unwrap().as_str().unwrap().ends_with(hostile), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_time_without_a_zone_is_one_of_this_machine_s() {
+    let user = User::new();
+    user.succeed("rbox", &["volume", "create", "data"]);
+    // A zone five hours ahead of UTC, as POSIX writes it.
+    let local = |minutes_ago: u64| {
+        let time = SystemTime::now() + Duration::from_secs(5 * 3600) - Duration::from_secs(minutes_ago * 60);
+        rfc3339(time)[..19].to_owned()
+    };
+    let count = |args: &[&str]| {
+        let mut command = user.command("rbox", &[&["events", "--format", "json"], args].concat());
+        let output = command.env("TZ", "HERE-05").output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout.iter().filter(|byte| **byte == b'\n').count()
+    };
+    assert_eq!(count(&["--since", &local(10), "--until", "0s"]), 1);
+    assert_eq!(count(&["--until", &local(10)]), 0);
+    assert_eq!(count(&["--since", &local(10)[..16], "--until", "0s"]), 1, "without seconds");
 }

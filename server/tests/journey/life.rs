@@ -472,8 +472,8 @@ fn limits_and_policies_are_changed_while_it_runs() {
     assert!(row["MemUsage"].as_str().unwrap().ends_with(" / 64MiB"), "{row}");
     let host = &ready.inspect("grows")["HostConfig"];
     assert_eq!(
-        (host["Memory"].as_u64(), host["CpuQuota"].as_u64(), host["PidsLimit"].as_u64()),
-        (Some(64 << 20), Some(50_000), Some(50))
+        (host["Memory"].as_u64(), host["NanoCpus"].as_u64(), host["PidsLimit"].as_u64()),
+        (Some(64 << 20), Some(500_000_000), Some(50))
     );
     assert_eq!(host["RestartPolicy"]["Name"], "on-failure");
     // Its monitor has the new policy, too, and the next start the new limits.
