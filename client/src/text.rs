@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn times_that_are_given_need_neither_a_zone_nor_all_of_the_clock() {
-        let at = |text| parse_rfc3339(text).unwrap();
+        let at = |text: &str| parse_rfc3339(text).unwrap();
         for (given, utc) in [
             ("2026-01-31Z", "2026-01-31T00:00:00Z"),
             ("2026-01-31T12Z", "2026-01-31T12:00:00Z"),
@@ -313,13 +313,14 @@ mod tests {
             assert_eq!(parse_local(given), Some(at(utc)), "{given}");
         }
         let zone = local_zone();
+        let local = |whole: &str| at(&format!("{whole}{zone}"));
         for (given, whole) in [
             ("2026-01-31", "2026-01-31T00:00:00"),
             ("2026-01-31T12", "2026-01-31T12:00:00"),
             ("2026-01-31T12:30", "2026-01-31T12:30:00"),
             ("2026-01-31T12:30:15.5", "2026-01-31T12:30:15.5"),
         ] {
-            assert_eq!(parse_local(given), Some(at(&format!("{whole}{zone}"))), "{given}");
+            assert_eq!(parse_local(given), Some(local(whole)), "{given}");
         }
         for bad in
             ["", "2026-1-31", "2026-13-01", "2026-01-32", "2026-01-31T24:00", "2026-01-31 12:00", "2026-01-31T1", "+026-01-31"]
