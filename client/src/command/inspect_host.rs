@@ -8,7 +8,7 @@ use longshore_runtime::spec::{NamespaceMode, masked_paths, read_only_paths};
 use longshore_runtime::volume::Volume;
 use serde_json::{Map, Value, json};
 
-use super::inspect_network;
+use super::{inspect_network, security};
 
 /// docker's keys.
 pub(super) fn describe(config: &Config) -> Value {
@@ -53,7 +53,7 @@ fn asked_for(config: &Config) -> Value {
         "CapAdd": options.added_capabilities,
         "CapDrop": options.dropped_capabilities,
         "GroupAdd": options.added_groups,
-        "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
+        "SecurityOpt": security::described(options),
         "MaskedPaths": hidden(masked_paths()),
         "ReadonlyPaths": hidden(read_only_paths()),
     })

@@ -44,6 +44,7 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod security;
 mod start;
 mod stats;
 mod stop;

@@ -15,6 +15,7 @@ use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
 
 use super::attach::{self, How};
+use super::security::SecurityOption;
 use super::{Global, Own, print};
 use crate::error::Result;
 use crate::stderr::say;
@@ -98,8 +99,9 @@ pub(super) struct Run {
     /// Make the container's root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// no-new-privileges: setuid programs and file capabilities have no effect
-    #[arg(long, value_enum, value_name = "OPTION")]
+    /// no-new-privileges: setuid programs and file capabilities have no effect; seccomp=unconfined: all system calls;
+    /// seccomp=FILE: those of a profile
+    #[arg(long, value_name = "OPTION", value_parser = SecurityOption::parse)]
     security_opt: Vec<SecurityOption>,
     #[command(flatten)]
     limits: super::limits::LimitFlags,
@@ -121,12 +123,6 @@ pub(super) struct Run {
     /// The image, and what to run in it instead of what it says itself
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image_and_command: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SecurityOption {
-    #[value(alias = "no-new-privileges:true", alias = "no-new-privileges=true")]
-    NoNewPrivileges,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -183,11 +179,11 @@ impl Run {
             domainname: self.domainname,
             annotations: self.annotations.into_iter().collect(),
             tty: self.tty,
-            no_new_privileges: self.security_opt.contains(&SecurityOption::NoNewPrivileges),
             read_only: self.read_only,
             rootless,
             ..RunOptions::default()
         };
+        self.security_opt.into_iter().for_each(|option| option.apply(&mut options));
         self.limits.apply(&mut options)?;
         self.mounts.apply(&store, &mut options)?;
         self.network.apply(&mut options, &store)?;
