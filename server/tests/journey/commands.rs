@@ -103,3 +103,10 @@ fn a_time_without_a_zone_is_one_of_this_machine_s() {
     assert_eq!(count(&["--until", &local(10)]), 0);
     assert_eq!(count(&["--since", &local(10)[..16], "--until", "0s"]), 1, "without seconds");
 }
+
+#[test]
+fn a_network_that_is_not_there_is_removed_by_force() {
+    let user = User::new();
+    assert!(user.fail("rbox", &["network", "rm", "nowhere"]).contains("nowhere"));
+    assert_eq!(user.succeed("rbox", &["network", "rm", "--force", "nowhere"]), "nowhere\n");
+}
