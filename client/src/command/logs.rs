@@ -19,7 +19,7 @@ pub(super) struct Logs {
     /// Wait for more, until the container ends
     #[arg(short, long)]
     follow: bool,
-    /// Only entries since this time (2026-01-31T12:00:00Z), or for so long (1h30m)
+    /// Only entries since this time (2026-01-31, 2026-01-31T12:00, 2026-01-31T12:00:00Z), or for so long (1h30m)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<SystemTime>,
     /// Only entries before this time, or older than so long
