@@ -306,14 +306,16 @@ impl Volumes {
 /// [`Error::Invalid`] for any that docker's driver would hand to mount(2) otherwise.
 pub(super) fn device(options: &BTreeMap<String, String>) -> Result<Option<PathBuf>> {
     let refused = |why: String| Err(Error::invalid("options of a volume", why));
+    // What follows depends on it.
+    match options.get("type").map_or("none", String::as_str) {
+        "none" | "bind" | "" => {}
+        "tmpfs" => return refused("type=tmpfs: a container gets a file system in memory by --tmpfs".into()),
+        kind => return refused(format!("type={kind}: mount it on this machine, and make that directory the volume")),
+    }
     let (mut device, mut binds) = (None, false);
     for (name, value) in options {
         match (name.as_str(), value.as_str()) {
-            ("type", "none" | "bind" | "") => {}
-            ("type", "tmpfs") => return refused("type=tmpfs: a container gets a file system in memory by --tmpfs".into()),
-            ("type", kind) => {
-                return refused(format!("type={kind}: mount it on this machine, and make that directory the volume"));
-            }
+            ("type", _) => {}
             ("o", "bind" | "rbind") => binds = true,
             ("o", words) => return refused(format!("o={words}: it is o=bind, and nothing beside that")),
             ("device", path) if path.starts_with('/') => device = Some(PathBuf::from(path)),
