@@ -166,7 +166,7 @@ impl Volume {
 
 impl Create {
     fn execute(self, global: &Global) -> Result<ExitCode> {
-        let (labels, options) = (self.labels.into_iter().collect(), self.options.into_iter().collect());
+        let (labels, options) = (self.labels.into_iter().collect(), &self.options.into_iter().collect());
         let made = Volumes::of(&global.store()?).create(self.name.as_deref(), labels, options)?;
         print(|out| writeln!(out, "{}", made.name))?;
         Ok(ExitCode::SUCCESS)

@@ -131,9 +131,9 @@ impl Volumes {
         &self,
         name: Option<&str>,
         mut labels: BTreeMap<String, String>,
-        options: BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
     ) -> Result<Info> {
-        device(&options)?;
+        device(options)?;
         let name = match name {
             Some(name) => {
                 check_name(name)?;
@@ -147,7 +147,7 @@ impl Volumes {
         let lease = self.store.lease()?;
         self.make(&name, labels, options.clone(), &lease)?;
         let made = self.get(&name)?;
-        if !options.is_empty() && made.options != options {
+        if !options.is_empty() && made.options != *options {
             return Err(Error::invalid(format!("volume {name}"), "it is there already, with other options"));
         }
         Ok(made)
@@ -394,18 +394,18 @@ mod tests {
         let volumes = Volumes::of(&Store::open(root.path()).unwrap());
         assert!(volumes.list().unwrap().is_empty());
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-        let made = volumes.create(Some("data"), labels, BTreeMap::new()).unwrap();
-        assert_eq!(volumes.create(Some("data"), BTreeMap::new(), BTreeMap::new()).unwrap(), made, "it stays as it is");
-        let unnamed = volumes.create(None, BTreeMap::new(), BTreeMap::new()).unwrap();
+        let made = volumes.create(Some("data"), labels, &BTreeMap::new()).unwrap();
+        assert_eq!(volumes.create(Some("data"), BTreeMap::new(), &BTreeMap::new()).unwrap(), made, "it stays as it is");
+        let unnamed = volumes.create(None, BTreeMap::new(), &BTreeMap::new()).unwrap();
         assert!(unnamed.is_anonymous() && !made.is_anonymous());
         let longest = "v".repeat(255);
-        volumes.create(Some(&longest), BTreeMap::new(), BTreeMap::new()).unwrap();
+        volumes.create(Some(&longest), BTreeMap::new(), &BTreeMap::new()).unwrap();
         volumes.remove(&longest).unwrap();
         std::fs::write(volumes.data_path("data").join("x"), vec![0; 10_000]).unwrap();
         assert!(volumes.disk_bytes("data") >= 10_000);
         assert_eq!(volumes.list().unwrap().len(), 2);
         for bad in ["", ".", "..", "../x", "a/b", "x"] {
-            assert!(volumes.create(Some(bad), BTreeMap::new(), BTreeMap::new()).is_err(), "{bad}");
+            assert!(volumes.create(Some(bad), BTreeMap::new(), &BTreeMap::new()).is_err(), "{bad}");
             assert!(matches!(volumes.remove(bad), Err(Error::NotFound { .. })), "{bad}");
         }
         let bytes = volumes.disk_bytes(&unnamed.name);
@@ -420,7 +420,7 @@ mod tests {
         let volumes = Volumes::of(&Store::open(root.path()).unwrap());
         let create = |name: &str, options: &[(&str, &str)]| {
             let options = options.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-            volumes.create(Some(name), BTreeMap::new(), options)
+            volumes.create(Some(name), BTreeMap::new(), &options)
         };
         let bound = [("type", "none"), ("o", "bind"), ("device", "/srv")];
         let made = create("bound", &bound).unwrap();
@@ -448,7 +448,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
         let volumes = Volumes::of(&store);
-        volumes.create(Some("data"), BTreeMap::new(), BTreeMap::new()).unwrap();
+        volumes.create(Some("data"), BTreeMap::new(), &BTreeMap::new()).unwrap();
         let container = root.path().join("containers/0123456789abcdef");
         std::fs::create_dir_all(&container).unwrap();
         std::fs::write(container.join("claims"), claim("data")).unwrap();

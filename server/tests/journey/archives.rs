@@ -95,10 +95,11 @@ fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
             move || std::fs::read(pipe).unwrap()
         });
         assert!(save(&path(to)).status.success());
+        // Before it is waited for who reads from it: nobody would ever write to another.
+        let kind = Path::new(&pipe).symlink_metadata().unwrap().file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind) && Path::new(&path("to-pipe")).is_symlink());
         assert_eq!(read.join().unwrap(), whole);
     }
-    let is_pipe = |name| std::os::unix::fs::FileTypeExt::is_fifo(&Path::new(name).symlink_metadata().unwrap().file_type());
-    assert!(is_pipe(&pipe));
 
     // A device; here it can be replaced, as a real one can be by root.
     std::os::unix::fs::symlink("/dev/null", path("null")).unwrap();
