@@ -7,6 +7,9 @@
 //! the rest of the crate, and the runtime crate below, read bodies as plain [`std::io::Read`].
 //! **Invariant: a command that needs no registry opens no socket and starts no async runtime.**
 
+// They panic when standard error is closed: see `stderr`.
+#![warn(clippy::print_stderr)]
+
 pub mod artifact;
 pub mod command;
 pub mod config;
@@ -14,11 +17,13 @@ pub mod credentials;
 pub mod deletion;
 pub mod doctor;
 pub mod error;
+mod json;
 pub mod manifest_list;
 pub mod policy;
 pub mod progress;
 pub mod registry;
 pub mod signature;
+mod stderr;
 pub mod sync;
 pub mod template;
 pub mod text;

@@ -24,7 +24,8 @@ pub fn is_printable(text: &str) -> bool {
     text.chars().all(is_harmless)
 }
 
-fn is_harmless(c: char) -> bool {
+/// Whether a terminal shows it and does nothing else.
+pub(crate) fn is_harmless(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -93,32 +94,61 @@ pub fn date(time: &str) -> String {
     }
 }
 
+/// By the bounds of docker's own `HumanDuration`.
 fn rough(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match seconds {
-        0 => "Less than a second".into(),
-        1 => "1 second".into(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".into(),
-        120..3600 => format!("{minutes} minutes"),
-        3600..7200 => "About an hour".into(),
-        7200..172_800 => format!("{hours} hours"),
-        172_800..1_209_600 => format!("{days} days"),
-        1_209_600..5_184_000 => format!("{} weeks", days / 7),
-        5_184_000..63_072_000 => format!("{} months", days / 30),
-        _ => format!("{} years", days / 365),
+    // Half an hour more makes it the next one.
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match (seconds, minutes, hours) {
+        (0, ..) => "Less than a second".into(),
+        (1, ..) => "1 second".into(),
+        (..60, ..) => format!("{seconds} seconds"),
+        (_, 1, _) => "About a minute".into(),
+        (_, ..60, _) => format!("{minutes} minutes"),
+        (.., 1) => "About an hour".into(),
+        (.., ..48) => format!("{hours} hours"),
+        (.., ..336) => format!("{} days", hours / 24),
+        (.., ..1440) => format!("{} weeks", hours / 24 / 7),
+        (.., ..17_520) => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", seconds / 3600 / 24 / 365),
     }
+}
+
+/// A time that is given, as docker reads it: without a zone in this machine's, with or without seconds, minutes or hours.
+pub(crate) fn parse_local(text: &str) -> Option<SystemTime> {
+    let (day, rest) = text.split_at_checked(10)?;
+    let (clock, zone) = rest.split_at(rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len()));
+    let clock = match clock.len() {
+        0 => "T00:00:00".to_owned(),
+        3 => format!("{clock}:00:00"),
+        6 => format!("{clock}:00"),
+        _ => clock.to_owned(),
+    };
+    parse_rfc3339(&if zone.is_empty() { format!("{day}{clock}{}", local_zone()) } else { format!("{day}{clock}{zone}") })
+}
+
+/// How far the clocks of this machine are from UTC now, `+02:00`.
+fn local_zone() -> String {
+    let offset_s = longshore_runtime::clock::local_offset_s();
+    let (sign, minutes) = (if offset_s < 0 { '-' } else { '+' }, offset_s.abs() / 60);
+    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
 /// Reads `2024-05-06T07:08:09[.fraction](Z|+hh:mm)`.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
-    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    // A sign would be read as part of a number.
+    let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |range: std::ops::Range<usize>| text.get(range).filter(digits)?.parse::<i64>().ok();
     let punctuation = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
     if !text.is_ascii() || !punctuation.iter().all(|&(at, c)| text.as_bytes().get(at) == Some(&c)) {
         return None;
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    // A leap second is one.
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
     let rest = text.get(19..)?;
     let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     let fraction = rest[..rest.len() - zone.len()].trim_start_matches('.');
@@ -136,7 +166,7 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     // Days since 1970 in the proleptic Gregorian calendar, years counted from March.
     let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day - 1 - 719_468;
-    let seconds = days * 86400 + number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)? - offset;
+    let seconds = days * 86400 + hour * 3600 + minute * 60 + second - offset;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
 }
 
@@ -241,6 +271,61 @@ mod tests {
         ];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn durations_read_as_dockers() {
+        const HOUR: u64 = 3600;
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (HOUR, "About an hour"),
+            (HOUR + 1799, "About an hour"),
+            (HOUR + 1800, "2 hours"),
+            (47 * HOUR + 1799, "47 hours"),
+            (47 * HOUR + 1800, "2 days"),
+            (14 * 24 * HOUR - 1801, "13 days"),
+            (14 * 24 * HOUR, "2 weeks"),
+            (60 * 24 * HOUR - 1801, "8 weeks"),
+            (60 * 24 * HOUR, "2 months"),
+            (730 * 24 * HOUR - 1801, "24 months"),
+            (730 * 24 * HOUR, "2 years"),
+        ] {
+            assert_eq!(rough(Duration::from_secs(seconds)), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn times_that_are_given_need_neither_a_zone_nor_all_of_the_clock() {
+        let at = |text: &str| parse_rfc3339(text).unwrap();
+        for (given, utc) in [
+            ("2026-01-31Z", "2026-01-31T00:00:00Z"),
+            ("2026-01-31T12Z", "2026-01-31T12:00:00Z"),
+            ("2026-01-31T12:30+02:00", "2026-01-31T10:30:00Z"),
+            ("2026-01-31T12:30:15.5-01:00", "2026-01-31T13:30:15.5Z"),
+        ] {
+            assert_eq!(parse_local(given), Some(at(utc)), "{given}");
+        }
+        let zone = local_zone();
+        let local = |whole: &str| at(&format!("{whole}{zone}"));
+        for (given, whole) in [
+            ("2026-01-31", "2026-01-31T00:00:00"),
+            ("2026-01-31T12", "2026-01-31T12:00:00"),
+            ("2026-01-31T12:30", "2026-01-31T12:30:00"),
+            ("2026-01-31T12:30:15.5", "2026-01-31T12:30:15.5"),
+        ] {
+            assert_eq!(parse_local(given), Some(local(whole)), "{given}");
+        }
+        for bad in
+            ["", "2026-1-31", "2026-13-01", "2026-01-32", "2026-01-31T24:00", "2026-01-31 12:00", "2026-01-31T1", "+026-01-31"]
+        {
+            assert_eq!(parse_local(bad), None, "{bad}");
         }
     }
 

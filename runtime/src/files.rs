@@ -28,13 +28,18 @@ pub fn write_atomically(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()>
         file.write_all(bytes)?;
         file.sync_data()?;
         std::fs::rename(scratch, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory_of(path))?.sync_all()
     })();
     if written.is_err() {
         // That it may be gone already is fine.
         let _ = std::fs::remove_file(scratch);
     }
     written.attempt(|| format!("write {}", path.display()))
+}
+
+/// Where a file is; a mere name is in the working directory.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What is read at first: most files are shorter.

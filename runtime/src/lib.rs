@@ -5,6 +5,7 @@
 //! through [`Source`], which the client crate implements. **Invariant: `unsafe` only in `sys`.**
 
 mod cgroup;
+pub mod clock;
 pub mod container;
 pub mod difference;
 pub mod erofs;

@@ -42,6 +42,15 @@ fn owned(result: c_long) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// How far local time is ahead of UTC at a time, in seconds since 1970; 0 where nobody can tell.
+pub(crate) fn local_offset_s(time_s: i64) -> i64 {
+    // SAFETY: all of its fields are numbers, and a pointer that may be null.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both point to what lives until the call has returned. It reads `TZ`, which nobody here changes.
+    let known = unsafe { !libc::localtime_r(&time_s, &mut local).is_null() };
+    if known { local.tm_gmtoff } else { 0 }
+}
+
 /// Ends this process at once: no destructors, no flushing, no exit handlers.
 pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: `_exit` takes any code and never returns.

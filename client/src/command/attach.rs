@@ -8,6 +8,7 @@ use longshore_runtime::container::{AttachEnd, AttachOptions, Attaching, Config, 
 use super::Global;
 use super::attach_artifact::AttachArtifact;
 use crate::error::Result;
+use crate::stderr::say;
 
 /// The exit code where nobody reads the output any more: that of a command that SIGPIPE has ended.
 const UNREAD: u8 = 128 + 13;
@@ -55,7 +56,7 @@ pub(super) fn attach(containers: &Containers, config: &Config, attaching: Attach
     Ok(match containers.attach(config, attaching)? {
         AttachEnd::Exited(code) => ExitCode::from(code),
         AttachEnd::Detached => {
-            eprintln!("read escape sequence");
+            say("read escape sequence");
             ExitCode::SUCCESS
         }
         AttachEnd::Unread => ExitCode::from(UNREAD),

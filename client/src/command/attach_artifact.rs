@@ -11,6 +11,7 @@ use crate::artifact::{self, Artifact, Attachment, is_media_type};
 use crate::config::Registries;
 use crate::error::Result;
 use crate::registry::Repository;
+use crate::stderr::say;
 
 /// What is attached to an image; without `artifact_type` nothing is.
 #[derive(Debug, Args)]
@@ -45,7 +46,7 @@ impl AttachArtifact {
         let artifact = Artifact { artifact_type, files: &self.files, annotations: &self.annotation };
         let attached = artifact::attach(&Repository::new(&Registries::load()?, &image)?.without_mirrors(), &image, &artifact)?;
         if let Some(tag) = &attached.listed_under {
-            eprintln!("rbox: the registry lists no referrers; this one is listed under the tag {tag}");
+            say(format_args!("rbox: the registry lists no referrers; this one is listed under the tag {tag}"));
         }
         print(|out| {
             writeln!(out, "Attached to {}@{}", image.familiar_name(), attached.subject)?;

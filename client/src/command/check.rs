@@ -20,6 +20,7 @@ use crate::config::Registries;
 use crate::error::Result;
 use crate::progress::{PULL, reporter};
 use crate::registry::Repository;
+use crate::stderr::{say, say_part};
 use crate::text::{self, printable};
 
 /// Look whether images and layers are whole, and for what nothing needs
@@ -43,11 +44,11 @@ impl Check {
         let shows = std::io::stderr().is_terminal();
         let problems = store.check(how, &mut |what| {
             if shows {
-                eprint!("\r\x1b[Kchecking {what}");
+                say_part(format_args!("\r\x1b[Kchecking {what}"));
             }
         })?;
         if shows {
-            eprint!("\r\x1b[K");
+            say_part("\r\x1b[K");
         }
         for problem in &problems {
             print(|out| writeln!(out, "{}", printable(&line(problem))))?;
@@ -87,7 +88,7 @@ fn repair(store: &Store, unpack: &unpack::Options, problems: &[Problem]) -> Resu
     let mut images: BTreeMap<&Digest, Option<&Reference>> = BTreeMap::new();
     for (at, Problem { remedy, .. }) in problems.iter().enumerate() {
         if let Err(error) = store.take_out(remedy, &|id| containers.rest(id)) {
-            eprintln!("rbox: {}", printable(&error.to_string()));
+            say(format_args!("rbox: {}", printable(&error.to_string())));
             refused.insert(at);
             continue;
         }
@@ -103,7 +104,7 @@ fn repair(store: &Store, unpack: &unpack::Options, problems: &[Problem]) -> Resu
     for (digest, name) in images {
         let image = called(name, digest);
         if let Err(error) = bring(store, unpack, &registries, name, digest) {
-            eprintln!("rbox: image {}: {}", printable(&image), printable(&error.to_string()));
+            say(format_args!("rbox: image {}: {}", printable(&image), printable(&error.to_string())));
             failed.insert(digest);
         }
     }

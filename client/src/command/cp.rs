@@ -8,6 +8,7 @@ use longshore_runtime::container::{CopyOptions, Files, Side, copy};
 
 use super::Global;
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text;
 
 /// Copy files between a container and this machine
@@ -79,7 +80,7 @@ impl Cp {
         let options = CopyOptions { archive: self.archive, follow_link: self.follow_link };
         let bytes = copy(&from.side(&files), &to.side(&files), options)?;
         if !self.quiet && to != Named::Stream {
-            eprintln!("Successfully copied {} to {}", text::size(bytes), text::printable(&self.target));
+            say(format_args!("Successfully copied {} to {}", text::size(bytes), text::printable(&self.target)));
         }
         Ok(ExitCode::SUCCESS)
     }

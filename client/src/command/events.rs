@@ -22,7 +22,7 @@ use crate::text::printable;
 /// These are the types container, image, network and volume. Without --until it goes on until it is interrupted. The store keeps the last ones, about 2 MB of them.
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Also those since this time (2026-01-31T12:00:00Z), or for so long (1h30m)
+    /// Also those since this time (2026-01-31, 2026-01-31T12:00, 2026-01-31T12:00:00Z), or for so long (1h30m)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<SystemTime>,
     /// Only those before this time

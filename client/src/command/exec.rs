@@ -1,11 +1,13 @@
 //! `rbox exec`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use longshore_runtime::container::ExecCommand;
 
 use super::Global;
+use super::limits::read_assignments;
 use crate::error::Result;
 
 /// Run a command in a running container
@@ -20,9 +22,15 @@ pub(super) struct Exec {
     /// Set an environment variable, NAME=VALUE, or NAME for the value it has here
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Environment variables from a file, NAME=VALUE a line
+    #[arg(long = "env-file", value_name = "FILE")]
+    env_files: Vec<PathBuf>,
     /// Let the command read standard input
     #[arg(short, long)]
     interactive: bool,
+    /// Give the command all capabilities
+    #[arg(long)]
+    privileged: bool,
     /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
@@ -48,11 +56,18 @@ impl Exec {
             Ok(value) => Some(format!("{variable}={value}")),
             Err(_) => None,
         };
+        let mut env = Vec::new();
+        for file in &self.env_files {
+            env.extend(read_assignments(file, "variable")?);
+        }
+        // Of those with one name the last counts.
+        env.extend(self.env);
         let command = ExecCommand {
             args: self.command,
-            env: self.env.into_iter().filter_map(value).collect(),
+            env: env.into_iter().filter_map(value).collect(),
             workdir: self.workdir,
             user: self.user,
+            privileged: self.privileged,
             stdin: self.interactive,
             tty: self.tty && !self.detach,
             detach: self.detach,

@@ -7,10 +7,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::print;
 use crate::error::{Error, Result};
+use crate::json;
+use crate::stderr::say;
 use crate::template::{Fields, METHOD, Template, to_json};
 use crate::text::{self, printable};
 
@@ -148,7 +150,7 @@ fn line(format: &Format, row: &Value) -> Result<String> {
 /// Headings and rows in columns.
 fn table(template: &Template, headings: &[(&str, &str)], rows: impl IntoIterator<Item = Value>) -> Result<String> {
     let mut heading: Map<String, Value> = headings.iter().map(|&(name, heading)| (name.to_owned(), heading.into())).collect();
-    heading.insert(METHOD.into(), json!("LABEL"));
+    heading.insert(METHOD.into(), "LABEL".into());
     // As with docker: what cannot be applied to headings has none.
     let mut text = template.render(&heading.into(), Fields::Headings).unwrap_or_default() + "\n";
     for mut row in rows {
@@ -177,22 +179,28 @@ fn failed(template: &str, why: String) -> Error {
 const OPTIONAL: [&str; 6] = ["Health", "Healthcheck", "SizeRootFs", "SizeRw", "StopTimeout", "Variant"];
 
 impl DocumentFormat {
-    /// Prints what `describe` makes of each name, all of it or nothing.
+    /// Prints what `describe` makes of each name, whatever becomes of the others; as docker does.
     pub(super) fn print(&self, names: &[String], describe: impl FnMut(&String) -> Result<Value>) -> Result<ExitCode> {
-        let described: Vec<Value> = names.iter().map(describe).collect::<Result<_>>()?;
+        let (mut described, mut failures) = (Vec::new(), Vec::new());
+        for result in names.iter().map(describe) {
+            match result {
+                Ok(document) => described.push(document),
+                Err(failure) => failures.push(failure),
+            }
+        }
         let text = match &self.format {
             Some(format @ Format::Template(_)) => {
                 described.iter().map(|one| Ok(line(format, one)? + "\n")).collect::<Result<String>>()?
             }
             format => {
                 let all = Value::Array(described.into_iter().map(without_absent).collect());
-                let pretty =
-                    if matches!(format, Some(Format::Json)) { Ok(all.to_string()) } else { serde_json::to_string_pretty(&all) };
-                pretty.unwrap_or_else(|_| all.to_string()) + "\n"
+                let text = if matches!(format, Some(Format::Json)) { json::compact(&all) } else { json::pretty(&all) };
+                text + "\n"
             }
         };
         print(|out| out.write_all(text.as_bytes()))?;
-        Ok(ExitCode::SUCCESS)
+        failures.iter().for_each(|failure| say(format_args!("rbox: {}", printable(&failure.to_string()))));
+        Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -208,6 +216,8 @@ fn without_absent(document: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const LIST: List<'_> = List { headings: &[("ID", "CONTAINER ID"), ("Names", "NAMES")], default: "table {{.ID}}\t{{.Names}}" };

@@ -1,5 +1,6 @@
 //! `rbox images`
 
+use std::cmp::Reverse;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use super::Global;
 use super::format::{List, ListFormat};
 use super::images_filter::{Filter, is_named, wanted, wanted_name};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text;
 
 /// List images in the local store
@@ -79,11 +81,11 @@ impl Images {
             match image {
                 Ok(image) if wanted(&filters, &image) => rows.extend(self.rows(&store, &image, &filters)),
                 Ok(_) => {}
-                Err(e) => eprintln!("rbox: skipped a damaged image: {}", text::printable(&e.to_string())),
+                Err(e) => say(format_args!("rbox: skipped a damaged image: {}", text::printable(&e.to_string()))),
             }
         }
-        // Newest first, as docker lists them; RFC 3339 sorts as text.
-        rows.sort_by(|a, b| b.created.cmp(&a.created));
+        // Newest first, as docker lists them. Not by their texts: these may be of several zones.
+        rows.sort_by_cached_key(|row| Reverse(row.created.as_deref().and_then(text::parse_rfc3339)));
         if self.quiet {
             rows.dedup_by(|a, b| a.id == b.id);
         }

@@ -19,10 +19,12 @@ pub(super) enum Filter {
     Label(Wanted),
     /// A pattern of names.
     Reference(String),
-    /// Made before this one was: an image, then that time.
+    /// Made before this image was.
     Before(String),
+    /// Made after this image was.
     Since(String),
     Until(SystemTime),
+    After(SystemTime),
 }
 
 impl Filter {
@@ -45,25 +47,30 @@ impl Filter {
 
     /// With the times of the images that it names.
     pub(super) fn resolved(self, store: &Store) -> Result<Self> {
-        let created = |name: &str| Ok::<_, Error>(store.get(name)?.config.created.unwrap_or_default());
+        let created = |name: &str| Ok::<_, Error>(time(&store.get(name)?).unwrap_or(SystemTime::UNIX_EPOCH));
         Ok(match self {
-            Self::Before(name) => Self::Before(created(&name)?),
-            Self::Since(name) => Self::Since(created(&name)?),
+            Self::Before(name) => Self::Until(created(&name)?),
+            Self::Since(name) => Self::After(created(&name)?),
             other => other,
         })
     }
 
     fn fits(&self, image: &Image) -> bool {
-        let created = image.config.created.as_deref();
         match self {
             Self::Dangling(dangling) => image.names.is_empty() == *dangling,
             Self::Label(wanted) => wanted.fits(|name| image.config.config.labels.get(name).map(String::as_str)),
             Self::Reference(pattern) => image.names.iter().any(|name| is_named(name, pattern)),
-            Self::Before(time) => created.is_some_and(|created| created < time.as_str()),
-            Self::Since(time) => created.is_some_and(|created| created > time.as_str()),
-            Self::Until(time) => created.and_then(parse_rfc3339).is_some_and(|created| created < *time),
+            Self::Until(until) => time(image).is_some_and(|created| created < *until),
+            Self::After(after) => time(image).is_some_and(|created| created > *after),
+            // They have become times.
+            Self::Before(_) | Self::Since(_) => false,
         }
     }
+}
+
+/// When it was made, if it says so.
+fn time(image: &Image) -> Option<SystemTime> {
+    image.config.created.as_deref().and_then(parse_rfc3339)
 }
 
 /// Whether an image fits all that is asked of it.

@@ -8,7 +8,7 @@ use longshore_runtime::spec::{NamespaceMode, masked_paths, read_only_paths};
 use longshore_runtime::volume::Volume;
 use serde_json::{Map, Value, json};
 
-use super::inspect_network;
+use super::{inspect_network, security};
 
 /// docker's keys.
 pub(super) fn describe(config: &Config) -> Value {
@@ -53,7 +53,7 @@ fn asked_for(config: &Config) -> Value {
         "CapAdd": options.added_capabilities,
         "CapDrop": options.dropped_capabilities,
         "GroupAdd": options.added_groups,
-        "SecurityOpt": if options.no_new_privileges { vec!["no-new-privileges"] } else { Vec::new() },
+        "SecurityOpt": security::described(options),
         "MaskedPaths": hidden(masked_paths()),
         "ReadonlyPaths": hidden(read_only_paths()),
     })
@@ -73,6 +73,7 @@ fn limits(config: &Config) -> Value {
         "MemoryReservation": limits.memory_reservation_bytes.unwrap_or(0),
         "MemorySwappiness": limits.memory_swappiness,
         "OomKillDisable": limits.disable_oom_killer.unwrap_or(false),
+        "NanoCpus": limits.nano_cpus.unwrap_or(0),
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
         "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
@@ -104,7 +105,6 @@ fn nothing_here() -> Value {
         "DeviceRequests": null,
         "Isolation": "",
         "Links": null,
-        "NanoCpus": 0,
         "Runtime": "roci",
         "UsernsMode": "",
         "VolumeDriver": "",

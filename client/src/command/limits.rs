@@ -8,9 +8,6 @@ use longshore_runtime::spec::{Limits, RunOptions, Ulimit, parse_size};
 
 use crate::error::Result;
 
-/// The length of the periods in which `--cpus` counts, in microseconds: docker's.
-const CPU_PERIOD_US: u64 = 100_000;
-
 /// The longest file of variables.
 const ENV_FILE_LIMIT_BYTES: u64 = 1 << 20;
 
@@ -22,7 +19,7 @@ pub(super) struct ResourceFlags {
     #[arg(short, long, value_name = "SIZE", value_parser = bytes)]
     memory: Option<i64>,
     /// Memory and swap together; -1 for no limit
-    #[arg(long, value_name = "SIZE", value_parser = bytes_or_none, requires = "memory")]
+    #[arg(long, value_name = "SIZE", value_parser = bytes_or_none)]
     memory_swap: Option<i64>,
     /// Memory that is left to it when there is little
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
@@ -53,19 +50,25 @@ pub(super) struct ResourceFlags {
     blkio_weight: Option<u16>,
 }
 
+/// With docker 0 is said by nobody.
+fn given(number: Option<i64>) -> Option<i64> {
+    number.filter(|number| *number != 0)
+}
+
 impl ResourceFlags {
     /// The same as limits; with nothing said of swap docker's default for it.
     pub(super) fn limits(self) -> Limits {
         Limits {
-            memory_bytes: self.memory,
-            memory_swap_bytes: self.memory_swap,
-            memory_reservation_bytes: self.memory_reservation,
-            cpu_quota_us: self.cpu_quota.or(self.cpus),
-            cpu_period_us: self.cpu_period.or(self.cpus.map(|_| CPU_PERIOD_US)),
+            memory_bytes: given(self.memory),
+            memory_swap_bytes: given(self.memory_swap),
+            memory_reservation_bytes: given(self.memory_reservation),
+            nano_cpus: given(self.cpus),
+            cpu_quota_us: self.cpu_quota,
+            cpu_period_us: self.cpu_period,
             cpu_shares: self.cpu_shares,
             cpuset_cpus: self.cpuset_cpus,
             cpuset_mems: self.cpuset_mems,
-            pids: self.pids_limit,
+            pids: self.pids_limit.map(|limit| if limit == 0 { -1 } else { limit }),
             blkio_weight: self.blkio_weight,
             ..Limits::default()
         }
@@ -119,6 +122,9 @@ impl LimitFlags {
         }
         options.env.splice(0..0, env);
         options.limits = self.resources.limits();
+        if options.limits.memory_swap_bytes.is_some_and(|bytes| bytes > 0) && options.limits.memory_bytes.is_none() {
+            return Err(Error::invalid("--memory-swap", "it is memory and swap together: give --memory, too").into());
+        }
         options.limits.memory_swappiness = self.memory_swappiness;
         options.limits.disable_oom_killer = self.oom_kill_disable.then_some(true);
         options.ulimits = self.ulimits;
@@ -133,22 +139,21 @@ impl LimitFlags {
 }
 
 fn bytes(text: &str) -> std::result::Result<i64, String> {
-    let bytes = parse_size(text).and_then(|bytes| i64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| "a number of bytes above 0, with k, m or g behind it".into())
+    let bytes = parse_size(text).and_then(|bytes| i64::try_from(bytes).ok());
+    bytes.ok_or_else(|| "a number of bytes, with k, m or g behind it".into())
 }
 
 fn bytes_or_none(text: &str) -> std::result::Result<i64, String> {
     if text == "-1" { Ok(-1) } else { bytes(text) }
 }
 
-/// Microseconds of a period.
+/// Billionths of a processor.
 fn processors(text: &str) -> std::result::Result<i64, String> {
     /// More than any machine has.
     const LIMIT: f64 = 65_536.0;
-    let number = text.parse::<f64>().ok().filter(|number| *number >= 0.01 && *number <= LIMIT);
+    let number = text.parse::<f64>().ok().filter(|number| *number == 0.0 || (0.01..=LIMIT).contains(number));
     #[expect(clippy::cast_possible_truncation, reason = "it is below the limit")]
-    #[expect(clippy::cast_precision_loss, reason = "it is a small number")]
-    number.map(|number| (number * CPU_PERIOD_US as f64) as i64).ok_or_else(|| "a number of processors, 0.01 at least".into())
+    number.map(|number| (number * 1e9).round() as i64).ok_or_else(|| "a number of processors, 0.01 at least".into())
 }
 
 /// The lines of a file that are neither comments nor empty: `NAME=VALUE` or `NAME`, each a `what`.
@@ -173,12 +178,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processors_are_a_part_of_a_period() {
-        assert_eq!((processors("1.5"), processors("0.01"), processors("2")), (Ok(150_000), Ok(1000), Ok(200_000)));
-        for bad in ["0", "-1", "x", "", "NaN", "inf", "1e9"] {
+    fn processors_are_counted_in_billionths_and_0_is_no_limit() {
+        assert_eq!((processors("1.5"), processors("0.29"), processors("0")), (Ok(1_500_000_000), Ok(290_000_000), Ok(0)));
+        for bad in ["0.001", "-1", "x", "", "NaN", "inf", "1e9"] {
             assert!(processors(bad).is_err(), "{bad:?}");
         }
-        assert!(bytes("0").is_err() && bytes("-5").is_err() && bytes_or_none("-1") == Ok(-1) && bytes_or_none("-2").is_err());
+        assert!(bytes("0") == Ok(0) && bytes("-5").is_err() && bytes_or_none("-1") == Ok(-1) && bytes_or_none("-2").is_err());
     }
 
     #[test]

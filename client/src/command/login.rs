@@ -13,6 +13,7 @@ use crate::config::{Place, Registries};
 use crate::credentials::{self, Credentials};
 use crate::error::Result;
 use crate::registry;
+use crate::stderr::{say, say_part};
 
 /// The longest password, in bytes; access tokens are some thousand.
 const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
@@ -57,7 +58,7 @@ impl Login {
             return Ok(ExitCode::SUCCESS);
         }
         if self.password.is_some() {
-            eprintln!("WARNING! A password on the command line can be seen by others. Use --password-stdin.");
+            say("WARNING! A password on the command line can be seen by others. Use --password-stdin.");
         }
         let user = self.username.map_or_else(|| ask("Username: ", false), Ok)?;
         let password = match self.password {
@@ -73,7 +74,7 @@ impl Login {
         // Under the name by which pulls will look for them.
         let kept = credentials::store(place.image.registry(), &credentials, place.credentials.as_ref())?;
         if kept.in_the_clear {
-            eprintln!("WARNING! Your credentials are stored unencrypted in '{}'.", kept.path.display());
+            say(format_args!("WARNING! Your credentials are stored unencrypted in '{}'.", kept.path.display()));
         }
         print(|out| writeln!(out, "Login Succeeded"))?;
         Ok(ExitCode::SUCCESS)
@@ -83,11 +84,11 @@ impl Login {
     fn known(&self, registries: &Registries, place: &Place) -> Result<bool> {
         let found = credentials::look_up(place.image.registry(), "", place.credentials.as_ref())?;
         let Some(credentials) = found.map(|found| found.credentials) else { return Ok(false) };
-        eprintln!("Authenticating with existing credentials...");
+        say("Authenticating with existing credentials...");
         match registry::log_in(registries, &self.registry, &credentials) {
             Ok(()) => print(|out| writeln!(out, "Login Succeeded")).map(|()| true),
             Err(crate::Error::Denied { .. }) => {
-                eprintln!("The existing credentials are not taken any more.");
+                say("The existing credentials are not taken any more.");
                 Ok(false)
             }
             Err(other) => Err(other),
@@ -122,7 +123,7 @@ fn ask(question: &str, secret: bool) -> Result<String> {
         let why = "there is no terminal: a login takes --username and --password-stdin, a key COSIGN_PASSWORD";
         return Err(Error::invalid(attempted(), why).into());
     }
-    eprint!("{question}");
+    say_part(question);
     let shown = tcgetattr(&stdin).map_err(|e| Error::io(attempted(), e))?;
     if secret {
         let mut hidden = shown.clone();
@@ -133,7 +134,7 @@ fn ask(question: &str, secret: bool) -> Result<String> {
     let read = stdin.lock().take(PASSWORD_LIMIT_BYTES).read_line(&mut line);
     if secret {
         tcsetattr(&stdin, OptionalActions::Flush, &shown).map_err(|e| Error::io(attempted(), e))?;
-        eprintln!();
+        say("");
     }
     read.map_err(|e| Error::io(attempted(), e))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

@@ -11,7 +11,7 @@ use longshore_runtime::container::LogQuery;
 use super::Global;
 use super::label::joined;
 use crate::error::Result;
-use crate::text::{parse_rfc3339, printable};
+use crate::text::{parse_local, printable};
 
 /// Show a detached container's output
 #[derive(Debug, Args)]
@@ -19,7 +19,7 @@ pub(super) struct Logs {
     /// Wait for more, until the container ends
     #[arg(short, long)]
     follow: bool,
-    /// Only entries since this time (2026-01-31T12:00:00Z), or for so long (1h30m)
+    /// Only entries since this time (2026-01-31, 2026-01-31T12:00, 2026-01-31T12:00:00Z), or for so long (1h30m)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<SystemTime>,
     /// Only entries before this time, or older than so long
@@ -50,13 +50,15 @@ fn parse_tail(text: &str) -> std::result::Result<Tail, String> {
     }
 }
 
-/// A point in time: RFC 3339, seconds since 1970, or how long ago, in Go's way.
+/// A point in time: a date with or without a time and a zone, seconds since 1970, or how long ago, in Go's way.
 pub(super) fn parse_time(text: &str) -> std::result::Result<SystemTime, String> {
     let seconds = |text: &str| text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let time = parse_rfc3339(text)
+    let time = parse_local(text)
         .or_else(|| SystemTime::UNIX_EPOCH.checked_add(seconds(text)?))
         .or_else(|| SystemTime::now().checked_sub(parse_duration(text)?));
-    time.ok_or_else(|| "a time as 2026-01-31T12:00:00Z, seconds since 1970, or how long ago as 1h30m".into())
+    time.ok_or_else(|| {
+        "a time as 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00:00Z, seconds since 1970, or how long ago as 1h30m".into()
+    })
 }
 
 /// `1h30m`, `2.5s`, `100ms`.
@@ -71,7 +73,9 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
             "h" => 3600.0,
             "m" => 60.0,
             "s" => 1.0,
-            "ms" => 0.001,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
             _ => return None,
         };
         sum = sum.checked_add(Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?)?;

@@ -57,6 +57,7 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod security;
 mod start;
 mod stats;
 mod stop;
@@ -70,6 +71,7 @@ mod verbs;
 mod volume;
 mod wait;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +82,7 @@ use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::{Store, unpack};
 
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::printable;
 
 /// What every verb takes.
@@ -120,7 +123,7 @@ fn for_each<T>(list: impl IntoIterator<Item = T>, mut each: impl FnMut(T) -> Res
         match each(item) {
             Ok(line) => print(|out| writeln!(out, "{line}"))?,
             Err(e) => {
-                eprintln!("rbox: {}", printable(&e.to_string()));
+                say(format_args!("rbox: {}", printable(&e.to_string())));
                 code = ExitCode::FAILURE;
             }
         }
@@ -189,8 +192,7 @@ pub fn rbox() -> ExitCode {
     if let Some(code) = container::enter_monitor() {
         return ExitCode::from(code);
     }
-    let launches = std::env::args_os().any(|word| word == "run" || word == "create" || word == "exec");
-    program("rbox", launches, |Rbox { global, verb }| match verb {
+    program("rbox", None, |Rbox { global, verb }| match verb {
         Verb::OfImage(verb) => verb.execute(&global),
         Verb::OfContainer(verb) => verb.execute(&global),
         Verb::OfRegistry(verb) => verb.execute(&global),
@@ -216,12 +218,12 @@ pub fn rbox() -> ExitCode {
 
 /// `rpull`, which is `rbox pull`
 pub fn rpull() -> ExitCode {
-    program("rpull", false, |Short::<pull::Pull> { global, verb }| verb.execute(&global))
+    program("rpull", Some("pull"), |Short::<pull::Pull> { global, verb }| verb.execute(&global))
 }
 
 /// `rpush`, which is `rbox push`
 pub fn rpush() -> ExitCode {
-    program("rpush", false, |Short::<push::Push> { global, verb }| verb.execute(&global))
+    program("rpush", Some("push"), |Short::<push::Push> { global, verb }| verb.execute(&global))
 }
 
 /// `rrun`, which is `rbox run`
@@ -229,12 +231,14 @@ pub fn rrun() -> ExitCode {
     if let Some(code) = container::enter_monitor() {
         return ExitCode::from(code);
     }
-    program("rrun", true, |Short::<run::Run> { global, verb }| verb.execute(&global))
+    program("rrun", Some("run"), |Short::<run::Run> { global, verb }| verb.execute(&global))
 }
 
-/// The one place where a command line becomes a verb, and an error a message and an exit code. Where
-/// containers are launched, 1 and 2 would be taken for the container's own.
-fn program<P: Parser>(name: &'static str, launches: bool, execute: impl FnOnce(P) -> Result<ExitCode>) -> ExitCode {
+/// The one place where a command line becomes a verb, and an error a message and an exit code. `verb` is the one that
+/// the program is another name of.
+fn program<P: Parser>(name: &'static str, verb: Option<&str>, execute: impl FnOnce(P) -> Result<ExitCode>) -> ExitCode {
+    let words = std::env::args_os().skip(1);
+    let launches = verb.map_or_else(|| launches(words), |verb| LAUNCHING.contains(&verb));
     let parsed = P::command().name(name).try_get_matches().and_then(|matches| P::from_arg_matches(&matches));
     let parsed = match parsed {
         Ok(parsed) => parsed,
@@ -245,12 +249,31 @@ fn program<P: Parser>(name: &'static str, launches: bool, execute: impl FnOnce(P
         }
     };
     let code = execute(parsed).unwrap_or_else(|e| {
-        // Nothing is left to do if standard error is closed.
-        let _ = writeln!(io::stderr(), "{name}: {}", printable(&e.to_string()));
+        say(format_args!("{name}: {}", printable(&e.to_string())));
         ExitCode::from(e.exit_code(launches))
     });
     userns::leave();
     code
+}
+
+/// The verbs whose failures must not be taken for the container's own 1 and 2.
+const LAUNCHING: [&str; 3] = ["create", "exec", "run"];
+
+/// Whether the verb of a command line, which may be wrong otherwise, is one of these: the first word that is no option,
+/// or the one behind `container`.
+fn launches(words: impl IntoIterator<Item = OsString>) -> bool {
+    let mut words = words.into_iter();
+    let mut verb = || loop {
+        let word = words.next()?;
+        if word == "--root" {
+            words.next();
+        } else if !word.as_encoded_bytes().starts_with(b"-") {
+            return Some(word);
+        }
+    };
+    let first = verb();
+    let verb = if first.as_ref().is_some_and(|word| word == "container") { verb() } else { first };
+    verb.is_some_and(|verb| LAUNCHING.iter().any(|launching| verb == *launching))
 }
 
 /// Prints to standard output; a reader that closed its end early has what it wanted.
@@ -261,5 +284,25 @@ fn print(write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> io::
             Err(longshore_runtime::Error::io("write to standard output", e).into())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_is_what_the_verb_says_and_no_word_behind_it() {
+        let launches = |line: &str| launches(line.split(' ').map(OsString::from));
+        for line in
+            ["run", "run --bad", "--root run create x", "container exec -it", "--root=x container --root y run", "--bad exec"]
+        {
+            assert!(launches(line), "{line}");
+        }
+        for line in
+            ["", "ps run", "volume create a", "network create", "container ls run", "--root run ps", "image run", "rm exec"]
+        {
+            assert!(!launches(line), "{line}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::label::{self, Wanted};
 use super::ps::ID_DIGITS;
 use super::{Global, Own, for_each, print};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::{self, printable};
 
 /// Networks of containers
@@ -34,7 +35,7 @@ enum Verb {
     Ls(Ls),
     Inspect(Inspect),
     #[command(visible_alias = "remove")]
-    Rm(Names),
+    Rm(Rm),
     Connect(Connect),
     Disconnect(Disconnect),
     /// Remove all networks that no container uses or was made for
@@ -95,6 +96,16 @@ struct Ls {
     /// Print only IDs
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// Remove networks no container uses
+#[derive(Debug, Args)]
+struct Rm {
+    /// One that is not there is no error
+    #[arg(short, long)]
+    force: bool,
+    #[command(flatten)]
+    names: Names,
 }
 
 #[derive(Debug, Args)]
@@ -236,10 +247,13 @@ impl Network {
                 let networks = Networks::new(&global.store()?);
                 format.print(&names.networks, |name| Ok(describe(&networks, &networks.get(name)?)))
             }
-            Verb::Rm(names) => {
+            Verb::Rm(Rm { force, names }) => {
                 let networks = Networks::new(&global.own_store()?.store);
                 for_each(names.networks, |name| {
-                    networks.remove(&networks.get(&name)?)?;
+                    match networks.get(&name).and_then(|network| networks.remove(&network)) {
+                        Err(Error::NotFound { .. }) if force => {}
+                        other => other?,
+                    }
                     Ok(name)
                 })
             }
@@ -289,7 +303,7 @@ fn made(networks: &Networks) -> Result<Vec<Definition>> {
     for network in networks.list()? {
         match network {
             Ok(network) => list.push(network),
-            Err(e) => eprintln!("rbox: skipped a damaged network: {}", printable(&e.to_string())),
+            Err(e) => say(format_args!("rbox: skipped a damaged network: {}", printable(&e.to_string()))),
         }
     }
     Ok(list)

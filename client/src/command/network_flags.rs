@@ -9,6 +9,7 @@ use longshore_runtime::spec::{Network, RunOptions};
 use longshore_runtime::{Error, Store};
 
 use crate::error::Result;
+use crate::stderr::say;
 
 /// Which network a container has if no flag says so.
 const VARIABLE: &str = "LONGSHORE_NETWORK";
@@ -132,10 +133,10 @@ impl NetworkFlags {
             let hint = "published ports need it; `apt install` it".into();
             return Err(Error::NotFound { what: format!("package {package}"), hint }.into());
         }
-        eprintln!(
+        say(format_args!(
             "warning: the container has no network: that needs the package {package} (apt install {package}); with --network \
              none nothing is said"
-        );
+        ));
         Ok(Network::None)
     }
 }

@@ -18,6 +18,7 @@ use super::logs::parse_time;
 use super::network::remove_unused;
 use super::{Global, print};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::{self, printable};
 
 #[derive(Debug, Args)]
@@ -215,7 +216,7 @@ impl Prune {
                 }
                 // Somebody has removed it, or started it.
                 Err(longshore_runtime::Error::NotFound { .. } | longshore_runtime::Error::Busy { .. }) => {}
-                Err(error) => eprintln!("rbox: {}", printable(&error.to_string())),
+                Err(error) => say(format_args!("rbox: {}", printable(&error.to_string()))),
             }
         }
         Ok(Reclaimed::titled("Deleted Containers:", reclaimed.lines, reclaimed.bytes))
@@ -243,7 +244,7 @@ impl Prune {
                     reclaimed.lines.extend(removed.deleted.iter().map(|id| format!("deleted: {id}")));
                     reclaimed.bytes += before.saturating_sub(bytes(store));
                 }
-                Err(error) => eprintln!("rbox: {}", printable(&error.to_string())),
+                Err(error) => say(format_args!("rbox: {}", printable(&error.to_string()))),
             }
         }
         Ok(Reclaimed::titled("Deleted Images:", reclaimed.lines, reclaimed.bytes))

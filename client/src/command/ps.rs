@@ -14,6 +14,7 @@ use super::label::joined;
 use super::ps_filter::{Filter, wanted};
 use super::{Global, port};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::{self, printable};
 
 /// List containers
@@ -93,7 +94,7 @@ impl Ps {
                     container,
                 }),
                 Ok(_) => {}
-                Err(e) => eprintln!("rbox: skipped a damaged container: {}", printable(&e.to_string())),
+                Err(e) => say(format_args!("rbox: skipped a damaged container: {}", printable(&e.to_string()))),
             }
         }
         rows.retain(|row| wanted(&filters, row));

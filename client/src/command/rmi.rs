@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{Global, print};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::printable;
 
 /// Remove images
@@ -34,7 +35,7 @@ impl Rmi {
                 })?,
                 // The others are removed all the same, as docker does.
                 Err(e) => {
-                    eprintln!("rbox: {}", printable(&e.to_string()));
+                    say(format_args!("rbox: {}", printable(&e.to_string())));
                     code = ExitCode::FAILURE;
                 }
             }

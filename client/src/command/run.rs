@@ -14,9 +14,11 @@ use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, unpack};
 
 use super::attach::{self, How};
+use super::security::SecurityOption;
 use super::{Global, Own, print};
 use crate::config;
 use crate::error::Result;
+use crate::stderr::say;
 
 /// Run a command in a new container
 ///
@@ -97,8 +99,9 @@ pub(super) struct Run {
     /// Make the container's root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// no-new-privileges: setuid programs and file capabilities have no effect
-    #[arg(long, value_enum, value_name = "OPTION")]
+    /// no-new-privileges: setuid programs and file capabilities have no effect; seccomp=unconfined: all system calls;
+    /// seccomp=FILE: those of a profile
+    #[arg(long, value_name = "OPTION", value_parser = SecurityOption::parse)]
     security_opt: Vec<SecurityOption>,
     #[command(flatten)]
     limits: super::limits::LimitFlags,
@@ -120,12 +123,6 @@ pub(super) struct Run {
     /// The image, and what to run in it instead of what it says itself
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image_and_command: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SecurityOption {
-    #[value(alias = "no-new-privileges:true", alias = "no-new-privileges=true")]
-    NoNewPrivileges,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -182,11 +179,11 @@ impl Run {
             domainname: self.domainname,
             annotations: self.annotations.into_iter().collect(),
             tty: self.tty,
-            no_new_privileges: self.security_opt.contains(&SecurityOption::NoNewPrivileges),
             read_only: self.read_only,
             rootless,
             ..RunOptions::default()
         };
+        self.security_opt.into_iter().for_each(|option| option.apply(&mut options));
         self.limits.apply(&mut options)?;
         self.mounts.apply(&store, &mut options)?;
         self.network.apply(&mut options, &store)?;
@@ -225,7 +222,7 @@ impl Run {
             containers.start(&config.id, rootless, true)?;
             let code = attach::attach(&containers, &config, attaching)?;
             if containers.look_up(&config.id)?.is_some_and(|container| container.status.oom_killed) {
-                eprintln!("warning: out of memory: the kernel killed a process of the container");
+                say("warning: out of memory: the kernel killed a process of the container");
             }
             return Ok(code);
         }
@@ -269,7 +266,7 @@ impl Run {
             return Err(Error::NotFound { what: format!("image {}", reference.familiar()), hint }.into());
         }
         if !self.quiet && matches!(self.pull, PullPolicy::Missing) {
-            eprintln!("Unable to find image {:?} locally", reference.familiar());
+            say(format_args!("Unable to find image {:?} locally", reference.familiar()));
         }
         self.fetch.pull(store, unpack, &reference, self.quiet)?;
         let image = store.find_leased(name, lease)?;

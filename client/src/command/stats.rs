@@ -14,6 +14,7 @@ use super::Global;
 use super::format::{List, ListFormat};
 use super::ps::ID_DIGITS;
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::{self, printable};
 
 /// Between two looks.
@@ -89,7 +90,7 @@ impl Stats {
                     // It does not run, or not any more.
                     Err(Error::Busy { .. } | Error::NotFound { .. }) => None,
                     Err(e) => {
-                        eprintln!("rbox: {}: {}", container.config.name, printable(&e.to_string()));
+                        say(format_args!("rbox: {}: {}", container.config.name, printable(&e.to_string())));
                         None
                     }
                 };

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use longshore_runtime::container::{Containers, Stop as Stopping};
+use longshore_runtime::lifecycle::Signal;
 
 use super::{Global, for_each};
 use crate::error::Result;
@@ -24,6 +25,9 @@ pub(super) struct Stop {
 /// How containers are stopped; `restart` takes the same.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct How {
+    /// The signal that asks it, in place of its own
+    #[arg(short, long, value_name = "SIGNAL")]
+    signal: Option<Signal>,
     /// Seconds to wait before it is killed, -1 for as long as it takes [default: the container's own, else 10]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true)]
     time: Option<i64>,
@@ -32,7 +36,7 @@ pub(super) struct How {
 impl How {
     /// Asks all to stop; each waits for its end when it is asked for what came of it.
     pub(super) fn begin<'a>(self, containers: &'a Containers, names: &[String]) -> Vec<Result<Option<Stopping<'a>>>> {
-        let begin = |name: &String| Ok(containers.begin_stop(&containers.get(name)?, self.time)?);
+        let begin = |name: &String| Ok(containers.begin_stop(&containers.get(name)?, self.signal, self.time)?);
         names.iter().map(begin).collect()
     }
 }

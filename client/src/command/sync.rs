@@ -13,6 +13,7 @@ use super::explicit_credentials::BothCredentials;
 use super::print;
 use crate::error::Result;
 use crate::progress::{COPY, reporter};
+use crate::stderr::say;
 use crate::sync::{self, Address, Change, Filter, Glob, Pattern, Side};
 use crate::text::printable;
 use crate::transfer::Choice;
@@ -99,7 +100,7 @@ impl Sync {
         };
         let unchanged = job.run(&mut |tag, change| {
             if let Change::Failed(e) = &change {
-                eprintln!("rbox: {tag}: {}", printable(&e.to_string()));
+                say(format_args!("rbox: {tag}: {}", printable(&e.to_string())));
                 code = ExitCode::FAILURE;
             }
             format.print(tag, &change)

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::format::{List, ListFormat};
 use super::{Global, Own, print};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text;
 
 /// Manage what Longshore keeps on this machine
@@ -94,7 +95,7 @@ impl Convert {
             return Ok(ExitCode::SUCCESS);
         }
         for diff_id in &done.in_use {
-            eprintln!("rbox: layer {diff_id} is in use and stays as it is");
+            say(format_args!("rbox: layer {diff_id} is in use and stays as it is"));
         }
         Ok(ExitCode::FAILURE)
     }

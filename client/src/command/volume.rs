@@ -14,6 +14,7 @@ use super::label::{self, Wanted};
 use super::prune::confirmed;
 use super::{Global, for_each, print};
 use crate::error::Result;
+use crate::stderr::say;
 use crate::text::{self, printable};
 
 /// Manage volumes
@@ -45,6 +46,9 @@ struct Create {
     /// Say something about it
     #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label::parse)]
     labels: Vec<(String, String)>,
+    /// Where its files are, if not in the store: type=none, o=bind and device=DIR, a directory of this machine
+    #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = label::parse)]
+    options: Vec<(String, String)>,
     /// What it is called
     #[arg(value_name = "VOLUME")]
     name: Option<String>,
@@ -162,7 +166,8 @@ impl Volume {
 
 impl Create {
     fn execute(self, global: &Global) -> Result<ExitCode> {
-        let made = Volumes::of(&global.store()?).create(self.name.as_deref(), self.labels.into_iter().collect())?;
+        let (labels, options) = (self.labels.into_iter().collect(), &self.options.into_iter().collect());
+        let made = Volumes::of(&global.store()?).create(self.name.as_deref(), labels, options)?;
         print(|out| writeln!(out, "{}", made.name))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -183,7 +188,7 @@ pub(super) fn describe(volumes: &Volumes, info: &Info) -> Value {
         "Labels": if info.labels.is_empty() { Value::Null } else { json!(info.labels) },
         "Mountpoint": volumes.data_path(&info.name),
         "Name": info.name,
-        "Options": null,
+        "Options": if info.options.is_empty() { Value::Null } else { json!(info.options) },
         "Scope": "local",
     })
 }
@@ -197,7 +202,7 @@ impl Ls {
         for volume in volumes.list()? {
             match volume {
                 Ok(info) => rows.extend(wanted(&self.filter, &info, &in_use).then_some(info)),
-                Err(e) => eprintln!("rbox: skipped a damaged volume: {}", printable(&e.to_string())),
+                Err(e) => say(format_args!("rbox: skipped a damaged volume: {}", printable(&e.to_string()))),
             }
         }
         let default = if self.quiet { "{{.Name}}" } else { "table {{.Driver}}\t{{.Name}}" };
@@ -279,7 +284,7 @@ mod tests {
     #[test]
     fn filters_fit_as_dockers() {
         let labels = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())]);
-        let info = Info { name: "data-1".into(), created: String::new(), labels };
+        let info = Info { name: "data-1".into(), created: String::new(), labels, options: BTreeMap::new() };
         let in_use = BTreeSet::from(["data-1".to_owned()]);
         let fits = |filters: &[&str]| {
             let filters: Vec<Filter> = filters.iter().map(|text| Filter::parse(text).unwrap()).collect();

@@ -116,11 +116,11 @@ impl CredentialsFile {
         let _lock = self.lock()?;
         let bytes = self.read()?;
         let keys = keys(registry);
+        let mut document: Map<String, Value> = self.parse(&bytes)?;
         if let Some((helper, key)) = self.parse::<Content>(&bytes)?.helper(&keys)? {
             helper.store(key, credentials)?;
-            return Ok(false);
+            return self.empty(&mut document, &keys).map(|()| false);
         }
-        let mut document: Map<String, Value> = self.parse(&bytes)?;
         let auths = document.entry("auths").or_insert_with(|| json!({}));
         let auths = auths.as_object_mut().ok_or_else(|| self.bad("its \"auths\" is no object"))?;
         keys.iter().flat_map(|key| spellings(key)).for_each(|key| drop(auths.remove(&key)));
@@ -130,6 +130,20 @@ impl CredentialsFile {
         };
         auths.insert(keys[0].to_owned(), entry);
         self.write(&document).map(|()| true)
+    }
+
+    /// Takes secrets out of a file whose helper has newer ones: they would be found first, and lie there in the clear. An
+    /// entry with nothing in it stays, as docker leaves it.
+    fn empty(&self, document: &mut Map<String, Value>, keys: &[&str]) -> Result<()> {
+        let Some(auths) = document.get_mut("auths").and_then(Value::as_object_mut) else { return Ok(()) };
+        let mut changed = false;
+        for key in keys.iter().flat_map(|key| spellings(key)) {
+            if let Some(entry) = auths.get_mut(&key).filter(|entry| **entry != json!({})) {
+                *entry = json!({});
+                changed = true;
+            }
+        }
+        if changed { self.write(document) } else { Ok(()) }
     }
 
     /// Forgets what is kept for a registry; `false` when there was nothing.
@@ -151,7 +165,7 @@ impl CredentialsFile {
 
     /// Held while the file is read and written, so that two who log in at once are both logged in.
     fn lock(&self) -> Result<File> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let directory = files::directory_of(&self.path);
         files::make_private_dir(directory)?;
         let lock = File::open(directory).map_err(|e| self.bad(e))?;
         files::try_lock(&lock, FlockOperation::LockExclusive)?;
@@ -309,6 +323,17 @@ mod tests {
         let (_directory, file) = file(r#"{"credsStore":"that-is-not-installed"}"#);
         assert!(file.store("reg.example", &basic("u", "p")).is_err());
         assert!(!String::from_utf8(file.read().unwrap()).unwrap().contains("auths"));
+    }
+
+    #[test]
+    fn what_a_helper_keeps_is_nowhere_else_in_the_clear() {
+        let json = r#"{"auths":{"https://r.example/":{"auth":"b2xkOm9sZA=="},"o.example":{"auth":"dTpw"}}}"#;
+        let (_directory, file) = file(json);
+        let mut document: Map<String, Value> = serde_json::from_slice(&file.read().unwrap()).unwrap();
+        file.empty(&mut document, &keys("r.example")).unwrap();
+        let left: Value = serde_json::from_slice(&file.read().unwrap()).unwrap();
+        assert_eq!(left, json!({"auths": {"https://r.example/": {}, "o.example": {"auth": "dTpw"}}}));
+        assert_eq!(file.find("r.example", "a").unwrap(), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use longshore_runtime::image::Descriptor;
 use longshore_runtime::name::Digest;
@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 
 /// A connection that brings less than this while it may be silent is as good as silent.
 const FLOOR_BYTES: u64 = 4 << 10;
+
+/// Bytes read at a time of what is here already.
+const SKIP_BYTES: usize = 64 << 10;
 
 /// Which bytes are wanted.
 pub(super) enum Wanted {
@@ -43,10 +46,39 @@ pub(super) struct Blob<'a> {
     answer_left_bytes: Option<u64>,
     /// Its ranges are not what was asked for: it is asked for all.
     without_range: bool,
-    /// Bytes that have come since the last failure.
+    /// Bytes that have come since the last failure, but for those of a connection that brought next to nothing.
     moved_bytes: u64,
-    /// Since when, and from how many moved bytes on, the present window counts.
-    window: (Instant, u64),
+    window: Window,
+}
+
+/// What a connection has brought since it was last looked at, and how long that was waited for. What the reader does
+/// meanwhile does not count.
+#[derive(Debug, Default)]
+struct Window {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Window {
+    /// Reads from an answer; `None` of one that brings next to nothing.
+    fn read(&mut self, answer: &mut Answer<'_>, buffer: &mut [u8], stall: Duration) -> io::Result<Option<usize>> {
+        if self.waited >= stall {
+            if self.bytes < FLOOR_BYTES {
+                return Ok(None);
+            }
+            *self = Self::default();
+        }
+        let began = Instant::now();
+        let n = answer.read(buffer)?;
+        self.waited += began.elapsed();
+        self.bytes += n as u64;
+        Ok(Some(n))
+    }
+
+    fn too_slow(&self) -> io::Error {
+        let why = format!("{} bytes came in {:.1} seconds", self.bytes, self.waited.as_secs_f32());
+        io::Error::new(io::ErrorKind::TimedOut, why)
+    }
 }
 
 impl<'a> Blob<'a> {
@@ -68,7 +100,7 @@ impl<'a> Blob<'a> {
             answer_left_bytes: None,
             without_range: false,
             moved_bytes: 0,
-            window: (Instant::now(), 0),
+            window: Window::default(),
         };
         opened.skip_down();
         while !opened.range.is_empty() {
@@ -140,30 +172,45 @@ impl<'a> Blob<'a> {
             if self.exact {
                 return Ok(false);
             }
-            // It does not do ranges and sends all of it: skip what is here already.
-            let skipped = io::copy(&mut (&mut answer).take(start), &mut io::sink());
-            let skipped = skipped.map_err(|e| broken_off(&host.endpoint.host, &e))?;
-            if skipped < start {
-                return Err(broken_off(&host.endpoint.host, &ended_early(start - skipped)));
-            }
+            // It does not do ranges and sends all of it.
+            self.skip(&mut answer, start)?;
         }
         let length = answer.header("content-length").and_then(|length| length.parse::<u64>().ok());
         let skipped_bytes = if answer.status() == 206 { 0 } else { start };
         self.answer_left_bytes = length.map(|length| length.saturating_sub(skipped_bytes));
-        self.window = (Instant::now(), self.moved_bytes);
+        self.window = Window::default();
         self.answer = Some(answer);
         Ok(true)
+    }
+
+    /// Reads what is here already.
+    fn skip(&self, answer: &mut Answer<'_>, bytes: u64) -> Result<()> {
+        let broken = |e| broken_off(&self.host().endpoint.host, &e);
+        let (mut window, mut buffer, mut left_bytes) = (Window::default(), vec![0; SKIP_BYTES], bytes);
+        while left_bytes > 0 {
+            let wanted = buffer.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
+            match window.read(answer, &mut buffer[..wanted], self.host().pool.timing().stall).map_err(broken)? {
+                None => return Err(broken(window.too_slow())),
+                Some(0) => return Err(broken(ended_early(left_bytes))),
+                Some(n) => left_bytes -= n as u64,
+            }
+        }
+        Ok(())
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.answer.is_none() && !self.connect()? {
             return Err(self.host().broken(&self.attempted(), "it served a range before, and does not now".into()));
         }
-        let host = &self.host().endpoint.host;
+        let (host, stall) = (&self.host().endpoint.host, self.host().pool.timing().stall);
         let left_bytes = self.range.end - self.range.start;
         let wanted = buffer.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
         let Some(answer) = &mut self.answer else { return Ok(0) };
-        let n = answer.read(&mut buffer[..wanted]).map_err(|e| broken_off(host, &e))?;
+        let read = self.window.read(answer, &mut buffer[..wanted], stall).map_err(|e| broken_off(host, &e))?;
+        let Some(n) = read else {
+            self.moved_bytes -= self.window.bytes;
+            return Err(broken_off(host, &self.window.too_slow()));
+        };
         if n == 0 {
             return Err(broken_off(host, &ended_early(left_bytes)));
         }
@@ -176,18 +223,8 @@ impl<'a> Blob<'a> {
                 let _ = answer.read(&mut [0]);
             }
             self.answer = None;
-        } else if self.window.0.elapsed() >= self.host().pool.timing().stall {
-            self.check_floor();
         }
         Ok(n)
-    }
-
-    /// Leaves a connection that brings next to nothing.
-    fn check_floor(&mut self) {
-        if self.moved_bytes - self.window.1 < FLOOR_BYTES {
-            self.answer = None;
-        }
-        self.window = (Instant::now(), self.moved_bytes);
     }
 
     /// After a failure: the next host, or a wait and the same again, or the end.

@@ -6,6 +6,7 @@ use super::http::Pool;
 use super::timing::Timing;
 use crate::config::{Endpoint, Network, Place, Scheme};
 use crate::error::Result;
+use crate::stderr::say;
 
 /// Where the requests for a place go, and what they go by.
 pub(super) fn settle(place: &Place, network: &Network, timing: Timing) -> Result<(Endpoint, Pool)> {
@@ -20,10 +21,10 @@ pub(super) fn settle(place: &Place, network: &Network, timing: Timing) -> Result
         Scheme::Either => !answers(&by(false)?) && answers(&by(true)?),
     };
     if place.tls.unverified && !plain {
-        eprintln!(
+        say(format_args!(
             "WARNING! The certificate of {} is not verified, as configured: others may read and change what passes.",
             place.host
-        );
+        ));
     }
     by(plain)
 }

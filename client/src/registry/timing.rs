@@ -12,6 +12,8 @@ pub(super) struct Timing {
     pub(super) connect: Duration,
     /// Silence in the middle of a body that is received.
     pub(super) stall: Duration,
+    /// From the first byte of a small body, a manifest's, to its last.
+    pub(super) small_body: Duration,
     /// From a request to its answer.
     pub(super) answer: Duration,
     /// Until more of an upload is taken, and from its last byte to its answer: buffers on a slow way hold
@@ -30,6 +32,7 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            small_body: Duration::from_secs(120),
             answer: Duration::from_secs(60),
             finish: Duration::from_secs(300),
             backoff: Duration::from_millis(250),
@@ -50,7 +53,7 @@ impl Timing {
         let settings = text.split(',').filter_map(|setting| setting.split_once('='));
         for (name, value) in settings.filter_map(|(name, value)| Some((name, Duration::from_millis(value.parse().ok()?)))) {
             match name {
-                "stall" => (timing.stall, timing.answer, timing.finish) = (value, value, value),
+                "stall" => (timing.stall, timing.answer, timing.finish, timing.small_body) = (value, value, value, value * 4),
                 "backoff" => (timing.backoff, timing.backoff_limit) = (value, value * 16),
                 _ => {}
             }

@@ -128,6 +128,15 @@ impl PrivateKey {
         Ok((encode(SEALED[1], &sealed), encode("PUBLIC KEY", &public)))
     }
 
+    /// The key by which others verify what this one signs.
+    pub fn public(&self) -> PublicKey {
+        let (algorithm, key): (&'static dyn VerificationAlgorithm, _) = match &self.0 {
+            Pair::Ecdsa(pair) => (&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref()),
+            Pair::Ed25519(pair) => (&ED25519, pair.public_key().as_ref()),
+        };
+        PublicKey { algorithm, key: key.to_owned() }
+    }
+
     /// Signs a message.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         let signature = match &self.0 {

@@ -1,6 +1,7 @@
 //! Signatures in a repository, where cosign keeps them: an image of digest `sha256:HEX` has them in the layers of what is
 //! tagged `sha256-HEX.sig`.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use longshore_runtime::image::{Descriptor, media_type};
@@ -35,10 +36,10 @@ const DOCUMENT_LIMIT_BYTES: u64 = 64 << 10;
 pub fn approve(repository: &Repository, rule: &Rule, image: &Reference, digests: [&Digest; 2]) -> Result<()> {
     let Rule::SignedBy { keys, named } = rule else { return Ok(()) };
     let name = named.then(|| image.name());
-    let mut reasons = Vec::new();
+    let (mut reasons, mut documents) = (Vec::new(), BTreeMap::new());
     let [resolved, own] = digests;
     for digest in std::iter::once(resolved).chain(Some(own).filter(|own| *own != resolved)) {
-        for signed in fetch(repository, image, digest)? {
+        for signed in fetch(repository, image, digest, &mut documents)? {
             match signed.check(name.as_deref(), digest, keys) {
                 Ok(()) => return Ok(()),
                 Err(why) => reasons.push(why),
@@ -57,7 +58,8 @@ pub fn approve(repository: &Repository, rule: &Rule, image: &Reference, digests:
     Err(Error::Policy { image: image.familiar(), why })
 }
 
-/// Signs that an image of that digest, which is in the repository, has this name. What signatures it has stay.
+/// Signs that an image of that digest, which is in the repository, has this name. What signatures it has stay; one by the
+/// same key is enough.
 pub fn sign(repository: &Repository, image: &Reference, digest: &Digest, key: &PrivateKey) -> Result<()> {
     let signed = Signed::new(&image.name(), digest, key)?;
     let document = Digest::of(&signed.document);
@@ -69,8 +71,16 @@ pub fn sign(repository: &Repository, image: &Reference, digest: &Digest, key: &P
     });
     let config = config.to_string().into_bytes();
     let place = place(image, digest)?;
-    let existing = find(repository, &place)?;
+    // No mirror's, which may be behind: what is added to that replaces what the registry has.
+    let existing = found(repository.get_own_manifest(&place), &place)?;
     let mut layers: Vec<Value> = existing.as_ref().map(layers).unwrap_or_default();
+    let is_ours = |layer: &Value| {
+        let signature = layer["annotations"][SIGNATURE].as_str().and_then(super::from_base64);
+        layer["digest"] == document.as_str() && signature.is_some_and(|one| key.public().verifies(&signed.document, &one))
+    };
+    if layers.iter().any(is_ours) {
+        return Ok(());
+    }
     if layers.len() >= SIGNATURES_LIMIT {
         let why = format!("it has {SIGNATURES_LIMIT} signatures already, and no more are looked at");
         return Err(Error::Policy { image: image.familiar(), why });
@@ -114,8 +124,8 @@ fn place(image: &Reference, digest: &Digest) -> Result<Reference> {
 }
 
 /// What is under that tag; `None` if nothing is.
-fn find(repository: &Repository, place: &Reference) -> Result<Option<Value>> {
-    let raw = match repository.get_manifest(place) {
+fn found(asked: Result<RawManifest>, place: &Reference) -> Result<Option<Value>> {
+    let raw = match asked {
         Err(Error::Refused { answer, .. }) if answer.status == 404 => return Ok(None),
         other => other?,
     };
@@ -127,11 +137,17 @@ fn layers(manifest: &Value) -> Vec<Value> {
     manifest["layers"].as_array().cloned().unwrap_or_default()
 }
 
-/// The signatures an image has, none of them verified. What is no signature, or of no sensible size, is left out.
-fn fetch(repository: &Repository, image: &Reference, digest: &Digest) -> Result<Vec<Signed>> {
+/// The signatures an image has, none of them verified. What is no signature, or of no sensible size, is left out. Several
+/// keys sign the same document, which is fetched once: `documents` are those that are here.
+fn fetch(
+    repository: &Repository,
+    image: &Reference,
+    digest: &Digest,
+    documents: &mut BTreeMap<Digest, Vec<u8>>,
+) -> Result<Vec<Signed>> {
     let place = place(image, digest)?;
-    let Some(manifest) = find(repository, &place)? else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
+    let Some(manifest) = found(repository.get_manifest(&place), &place)? else { return Ok(Vec::new()) };
+    let mut signatures = Vec::new();
     for layer in layers(&manifest).into_iter().take(SIGNATURES_LIMIT) {
         let signature = layer["annotations"][SIGNATURE].as_str().and_then(super::from_base64);
         let descriptor = serde_json::from_value::<Descriptor>(layer);
@@ -139,13 +155,16 @@ fn fetch(repository: &Repository, image: &Reference, digest: &Digest) -> Result<
         if descriptor.media_type != DOCUMENT || descriptor.size > DOCUMENT_LIMIT_BYTES {
             continue;
         }
-        let cancel = Cancel::default();
-        let mut document = Vec::new();
-        let blob = repository.blob(&place, &descriptor, 0, &cancel)?;
-        blob.take(descriptor.size)
-            .read_to_end(&mut document)
-            .map_err(|e| longshore_runtime::Error::io(format_args!("fetch a signature of {image}"), e))?;
-        found.push(Signed { document, signature });
+        if !documents.contains_key(&descriptor.digest) {
+            let cancel = Cancel::default();
+            let mut document = Vec::new();
+            let blob = repository.blob(&place, &descriptor, 0, &cancel)?;
+            blob.take(descriptor.size)
+                .read_to_end(&mut document)
+                .map_err(|e| longshore_runtime::Error::io(format_args!("fetch a signature of {image}"), e))?;
+            documents.insert(descriptor.digest.clone(), document);
+        }
+        signatures.extend(documents.get(&descriptor.digest).map(|document| Signed { document: document.clone(), signature }));
     }
-    Ok(found)
+    Ok(signatures)
 }

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::evaluate::{METHOD, Value};
 use super::{OUTPUT_LIMIT_BYTES, STEPS_LIMIT, print};
+use crate::json;
 
 macro_rules! functions {
     ($($variant:ident $name:literal),* $(,)?) => {
@@ -248,9 +249,9 @@ pub(crate) fn to_json(value: &Json) -> String {
     match value {
         Json::Object(map) if map.get(METHOD).is_some_and(Json::is_object) => {
             let fields = map.iter().filter(|(name, _)| *name != METHOD);
-            Json::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string()
+            json::compact(&Json::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect()))
         }
-        other => other.to_string(),
+        other => json::compact(other),
     }
 }
 

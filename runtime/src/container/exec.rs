@@ -12,7 +12,7 @@ use crate::error::{Attempt, Result};
 use crate::files;
 use crate::launch::{Exit, reap};
 use crate::lifecycle::ExecOptions;
-use crate::spec::resolve_user;
+use crate::spec::{all_capabilities, resolve_user};
 use crate::sys;
 
 /// A command, and what about it is other than the container's own.
@@ -26,6 +26,8 @@ pub struct ExecCommand {
     pub workdir: Option<String>,
     /// `user`, `uid`, `user:group`, ...
     pub user: Option<String>,
+    /// It has all capabilities.
+    pub privileged: bool,
     /// It reads the caller's standard input, else nothing.
     pub stdin: bool,
     /// A terminal of its own.
@@ -50,6 +52,7 @@ impl Containers {
             cwd: command.workdir.map(Into::into),
             tty: command.tty,
             detach: command.detach,
+            capabilities: if command.privileged { all_capabilities()? } else { Vec::new() },
             ..ExecOptions::default()
         };
         if let Some(text) = &command.user {

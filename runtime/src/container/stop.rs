@@ -129,15 +129,15 @@ impl Containers {
         }
     }
 
-    /// Asks a container to stop: by its own signal, which is what was chosen when it was made, what its image
+    /// Asks a container to stop: by `signal`, else by its own, which is what was chosen when it was made, what its image
     /// says, or SIGTERM. `None` if it does not run. `grace_s` is how many seconds it has, a negative number for
     /// as long as it takes; without it as many as were chosen when it was made, or 10.
-    pub fn begin_stop(&self, container: &Container, grace_s: Option<i64>) -> Result<Option<Stop<'_>>> {
+    pub fn begin_stop(&self, container: &Container, signal: Option<Signal>, grace_s: Option<i64>) -> Result<Option<Stop<'_>>> {
         self.networks().repair();
         let Some(container) = self.hold(container)? else { return Ok(None) };
         let Some(waiter) = self.waiter(&container)? else { return Ok(None) };
         let config = &container.config;
-        let signal = stop_signal(config);
+        let signal = signal.unwrap_or_else(|| stop_signal(config));
         let grace_s = grace_s.or(config.stop_timeout_s.map(i64::from));
         let grace = grace_s.map_or(Some(GRACE), |seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
         let pidfd = self.runtime.first_process(&config.id)?;

@@ -21,6 +21,15 @@ impl Containers {
             let why = "it goes when it ends (--rm): it cannot be started again";
             return Err(Error::invalid(format!("restart policy of container {}", container.config.name), why));
         }
+        let kept = limits.clone().over(container.config.options.limits.clone());
+        let both = kept.memory_swap_bytes.filter(|bytes| *bytes > 0);
+        if both.is_some_and(|both| kept.memory_bytes.is_none_or(|memory| memory > both)) {
+            let why = "it is memory and swap together: it needs a limit of memory, and cannot be below that";
+            return Err(Error::invalid(format!("swap of container {}", container.config.name), why));
+        }
+        // The kernel counts swap by itself: what both together leave for it depends on the limit of memory.
+        let limits =
+            &Limits { memory_bytes: limits.memory_bytes.or(limits.memory_swap_bytes.and(kept.memory_bytes)), ..limits.clone() };
         if container.status.phase == Phase::Running && *limits != Limits::default() {
             self.privileged("change limits", &mut || self.runtime.update(id, limits.resources()))?;
         }

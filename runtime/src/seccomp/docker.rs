@@ -67,9 +67,9 @@ impl Rule {
 }
 
 #[cfg(target_arch = "x86_64")]
-const NATIVE: &str = "amd64";
+pub(super) const NATIVE: &str = "amd64";
 #[cfg(target_arch = "aarch64")]
-const NATIVE: &str = "arm64";
+pub(super) const NATIVE: &str = "arm64";
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURES: [Arch; 3] = [Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32];
@@ -94,7 +94,7 @@ pub(crate) fn default_profile(bounding: &Capabilities) -> Result<LinuxSeccomp> {
 }
 
 /// Major and minor version; 0.0 if the kernel calls itself something unusual.
-fn running_kernel() -> (u32, u32) {
+pub(super) fn running_kernel() -> (u32, u32) {
     let name = rustix::system::uname();
     let release = name.release().to_str().unwrap_or("");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());

@@ -8,6 +8,7 @@ mod bpf;
 mod cache;
 mod docker;
 mod notify;
+mod profile;
 mod syscalls;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::sys::{self, BpfInstruction};
 pub(crate) use cache::compile_cached;
 pub(crate) use docker::default_profile;
 pub(crate) use notify::{Connection, Listener, send};
+pub(crate) use profile::{check, own_profile};
 
 /// The kernel's limit on the instructions of one filter (`BPF_MAXINSNS`).
 const INSTRUCTIONS_LIMIT: usize = 4096;

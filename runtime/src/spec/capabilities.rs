@@ -121,7 +121,7 @@ pub(super) fn default_set() -> Capabilities {
 pub(super) fn chosen(added: &[String], dropped: &[String]) -> Result<Capabilities> {
     let all = |list: &[String]| list.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
     let mut set = match (all(added), all(dropped)) {
-        (true, _) => CAPABILITY_NAMES.iter().map(|name| parse_capability(name)).collect::<Result<_>>()?,
+        (true, _) => all_capabilities()?.into_iter().collect(),
         (false, true) => Capabilities::new(),
         (false, false) => default_set(),
     };
@@ -132,6 +132,11 @@ pub(super) fn chosen(added: &[String], dropped: &[String]) -> Result<Capabilitie
     set.extend(named(added)?);
     set.retain(|capability| !dropped.contains(capability));
     Ok(set)
+}
+
+/// Those a privileged container has.
+pub(crate) fn all_capabilities() -> Result<Vec<Capability>> {
+    CAPABILITY_NAMES.iter().map(|name| parse_capability(name)).collect()
 }
 
 /// A capability by its name, with `CAP_` before it or not, in any case.

@@ -12,7 +12,7 @@ use oci_spec::runtime::{
 use rustix::fs::{major, minor};
 use serde::{Deserialize, Serialize};
 
-use super::{RunOptions, build_error};
+use super::{RunOptions, Seccomp, build_error};
 use crate::error::{Attempt, Error, Result};
 
 /// Where `--init` shows this program in the container.
@@ -125,7 +125,11 @@ impl Isolation {
             }
             self.add_devices(linux, options)?;
             if self.privileged {
-                linux.set_seccomp(None).set_masked_paths(None).set_readonly_paths(None);
+                linux.set_masked_paths(None).set_readonly_paths(None);
+                // Who gives a profile means it.
+                if !matches!(options.seccomp, Seccomp::Profile(_)) {
+                    linux.set_seccomp(None);
+                }
             }
         }
         if self.uts != NamespaceMode::Own {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// The length of the periods in which a number of CPUs counts, in microseconds: docker's.
+const PERIOD_US: u64 = 100_000;
+
 /// Limits given one by one; what is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -19,6 +22,8 @@ pub struct Limits {
     pub cpu_period_us: Option<u64>,
     /// CPU time in a period, in microseconds; -1 for no limit.
     pub cpu_quota_us: Option<i64>,
+    /// CPUs that may be kept busy, in billionths: a quota, said otherwise.
+    pub nano_cpus: Option<i64>,
     /// CPU time that may be saved up for a burst, in microseconds.
     pub cpu_burst_us: Option<u64>,
     /// Relative weight of CPU time.
@@ -62,10 +67,18 @@ impl Limits {
     /// These where they are given, else `others`.
     #[must_use]
     pub fn over(self, others: Self) -> Self {
+        // Whichever of the two was said last counts.
+        let is_quota = self.cpu_period_us.is_some() || self.cpu_quota_us.is_some();
+        let (nano_cpus, period, quota) = match self.nano_cpus {
+            None if is_quota => (None, others.cpu_period_us, others.cpu_quota_us),
+            None => (others.nano_cpus, others.cpu_period_us, others.cpu_quota_us),
+            own => (own, None, None),
+        };
         Self {
+            nano_cpus,
             blkio_weight: self.blkio_weight.or(others.blkio_weight),
-            cpu_period_us: self.cpu_period_us.or(others.cpu_period_us),
-            cpu_quota_us: self.cpu_quota_us.or(others.cpu_quota_us),
+            cpu_period_us: self.cpu_period_us.or(period),
+            cpu_quota_us: self.cpu_quota_us.or(quota),
             cpu_burst_us: self.cpu_burst_us.or(others.cpu_burst_us),
             cpu_shares: self.cpu_shares.or(others.cpu_shares),
             cpu_rt_period_us: self.cpu_rt_period_us.or(others.cpu_rt_period_us),
@@ -86,7 +99,10 @@ impl Limits {
     #[must_use]
     pub fn resources(&self) -> LinuxResources {
         let mut cpu = LinuxCpu::default();
-        cpu.set_period(self.cpu_period_us).set_quota(self.cpu_quota_us).set_burst(self.cpu_burst_us).set_shares(self.cpu_shares);
+        let period = self.cpu_period_us.or(self.nano_cpus.map(|_| PERIOD_US));
+        // A billionth of a CPU for a period.
+        let quota = self.cpu_quota_us.or(self.nano_cpus.map(|cpus| cpus / (1_000_000_000 / PERIOD_US.cast_signed())));
+        cpu.set_period(period).set_quota(quota).set_burst(self.cpu_burst_us).set_shares(self.cpu_shares);
         cpu.set_realtime_period(self.cpu_rt_period_us).set_realtime_runtime(self.cpu_rt_runtime_us).set_idle(self.cpu_idle);
         cpu.set_cpus(self.cpuset_cpus.clone()).set_mems(self.cpuset_mems.clone());
         let mut memory = LinuxMemory::default();

@@ -10,6 +10,7 @@ mod isolation;
 mod limits;
 mod mounts;
 mod parse;
+mod seccomp;
 mod user;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,11 +27,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::image::ContainerConfig;
 use crate::network::NetworkOptions;
-use crate::seccomp;
 use crate::userns::Mapping;
 use crate::volume::{Tmpfs, Volume};
 use user::ResolvedUser;
 
+pub(crate) use capabilities::all_capabilities;
 pub use capabilities::parse_capability;
 pub(crate) use capabilities::{CAPABILITY_NAMES, capability_number};
 pub use files::ETC_FILES;
@@ -41,6 +42,7 @@ pub use limits::{Limits, Ulimit, parse_size};
 pub use mounts::{masked_paths, read_only_paths};
 pub(crate) use parse::parse_process;
 pub use parse::parse_spec;
+pub use seccomp::Seccomp;
 pub(crate) use user::home;
 
 /// Where commands are looked up if nothing says otherwise.
@@ -112,6 +114,9 @@ pub struct RunOptions {
     pub tty: bool,
     /// Nothing can gain privileges: setuid programs and file capabilities have no effect.
     pub no_new_privileges: bool,
+    /// Which system calls it may make.
+    #[serde(default)]
+    pub seccomp: Seccomp,
     /// The root filesystem cannot be written.
     pub read_only: bool,
     /// What it may use.
@@ -382,15 +387,16 @@ fn linux(options: &RunOptions, capabilities: &Capabilities) -> Result<Linux> {
         let joined = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path.clone());
         namespaces.push(joined.build().map_err(|error| build_error(&error))?);
     }
-    LinuxBuilder::default()
+    let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .resources(resources)
         .sysctl(sysctl)
-        .seccomp(seccomp::default_profile(capabilities)?)
         .masked_paths(masked_paths())
         .readonly_paths(read_only_paths())
         .build()
-        .map_err(|error| build_error(&error))
+        .map_err(|error| build_error(&error))?;
+    linux.set_seccomp(options.seccomp.rules(capabilities)?);
+    Ok(linux)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Dir, FlockOperation, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::mount::{Propagation, Source, Volume};
-use super::store::Volumes;
+use super::store::{Volumes, device};
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::launch::{InRoot, file_type, remove_tree};
@@ -40,6 +40,11 @@ impl Volumes {
                 }
                 Source::Volume { volume: name, .. } => self.directory(name),
             };
+            if let Some(device) = self.device(volume)? {
+                check_propagation(&device, volume.propagation)?;
+                volume.source = Source::Host(device);
+                continue;
+            }
             fill(&path, volume, mounting).map_err(|error| named(volume, error))?;
             volume.source = Source::Host(path.join("_data"));
         }
@@ -47,15 +52,33 @@ impl Volumes {
     }
 }
 
+impl Volumes {
+    /// Where a volume's files are if they are not the store's: nothing of the image's is put there.
+    fn device(&self, volume: &Volume) -> Result<Option<PathBuf>> {
+        let name = volume.volume().unwrap_or_default();
+        let device = device(&self.get(name).map_err(|error| named(volume, error))?.options)?;
+        if let Some(path) = device.as_ref().filter(|path| !path.is_dir()) {
+            let why = format!("it is {}, which is no directory of this machine", path.display());
+            return Err(Error::invalid(format!("volume {name}"), why));
+        }
+        Ok(device)
+    }
+}
+
 /// A volume that has gone is told by its name.
 fn named(volume: &Volume, error: Error) -> Error {
     let name = volume.volume().unwrap_or_default();
     match error {
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Error::NotFound {
-            what: format!("volume {name:?}"),
-            hint: format!("it was removed; `rbox volume create {name}` makes an empty one"),
-        },
+        Error::NotFound { .. } => gone(name),
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => gone(name),
         other => other,
+    }
+}
+
+fn gone(name: &str) -> Error {
+    Error::NotFound {
+        what: format!("volume {name:?}"),
+        hint: format!("it was removed; `rbox volume create {name}` makes an empty one"),
     }
 }
 

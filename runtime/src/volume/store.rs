@@ -45,6 +45,8 @@ pub struct Info {
     pub created: String,
     /// What was said about it.
     pub labels: BTreeMap<String, String>,
+    /// What it was made with: where its files are, if not here.
+    pub options: BTreeMap<String, String>,
 }
 
 impl Info {
@@ -61,6 +63,8 @@ struct Record {
     created: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
 }
 
 /// Whether a volume can be called that: docker's rule.
@@ -121,8 +125,15 @@ impl Volumes {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] when it cannot be called that.
-    pub fn create(&self, name: Option<&str>, mut labels: BTreeMap<String, String>) -> Result<Info> {
+    /// [`Error::Name`] when it cannot be called that, [`Error::Invalid`] for options that mean nothing here, or are not
+    /// those of the one that is there.
+    pub fn create(
+        &self,
+        name: Option<&str>,
+        mut labels: BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Info> {
+        device(options)?;
         let name = match name {
             Some(name) => {
                 check_name(name)?;
@@ -134,8 +145,12 @@ impl Volumes {
             }
         };
         let lease = self.store.lease()?;
-        self.make(&name, labels, &lease)?;
-        self.get(&name)
+        self.make(&name, labels, options.clone(), &lease)?;
+        let made = self.get(&name)?;
+        if !options.is_empty() && made.options != *options {
+            return Err(Error::invalid(format!("volume {name}"), "it is there already, with other options"));
+        }
+        Ok(made)
     }
 
     /// Makes those of `wanted` that are not there, as far as they are volumes. Nobody removes them as long as the
@@ -154,16 +169,16 @@ impl Volumes {
             if volume.is_anonymous() {
                 labels.insert(ANONYMOUS.into(), String::new());
             }
-            self.make(name, labels, lease)?;
+            self.make(name, labels, BTreeMap::new(), lease)?;
         }
         Ok(())
     }
 
-    fn make(&self, name: &str, labels: BTreeMap<String, String>, lease: &Lease) -> Result<()> {
+    fn make(&self, name: &str, labels: BTreeMap<String, String>, options: BTreeMap<String, String>, lease: &Lease) -> Result<()> {
         files::make_private_dir(&self.store.root().join("volumes"))?;
         let dir = lease.scratch().join("new-volumes").join(name);
         make_data(&dir)?;
-        let record = Record { created: rfc3339(SystemTime::now()), labels };
+        let record = Record { created: rfc3339(SystemTime::now()), labels, options };
         let attempted = || format!("make volume {name}");
         let text = serde_json::to_vec(&record).map_err(std::io::Error::from).attempt(attempted)?;
         std::fs::write(dir.join("volume.json"), text).attempt(attempted)?;
@@ -195,7 +210,7 @@ impl Volumes {
             other => other?,
         };
         let record: Record = serde_json::from_slice(&bytes).map_err(|error| Error::invalid(path.display(), error))?;
-        Ok(Info { name: name.to_owned(), created: record.created, labels: record.labels })
+        Ok(Info { name: name.to_owned(), created: record.created, labels: record.labels, options: record.options })
     }
 
     /// All volumes, by name. One whose file is damaged is reported and does not hide the others.
@@ -284,6 +299,37 @@ impl Volumes {
     }
 }
 
+/// The directory of this machine that a volume's options say it is.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] for any that docker's driver would hand to mount(2) otherwise.
+pub(super) fn device(options: &BTreeMap<String, String>) -> Result<Option<PathBuf>> {
+    let refused = |why: String| Err(Error::invalid("options of a volume", why));
+    // What follows depends on it.
+    match options.get("type").map_or("none", String::as_str) {
+        "none" | "bind" | "" => {}
+        "tmpfs" => return refused("type=tmpfs: a container gets a file system in memory by --tmpfs".into()),
+        kind => return refused(format!("type={kind}: mount it on this machine, and make that directory the volume")),
+    }
+    let (mut device, mut binds) = (None, false);
+    for (name, value) in options {
+        match (name.as_str(), value.as_str()) {
+            ("type", _) => {}
+            ("o", "bind" | "rbind") => binds = true,
+            ("o", words) => return refused(format!("o={words}: it is o=bind, and nothing beside that")),
+            ("device", path) if path.starts_with('/') => device = Some(PathBuf::from(path)),
+            ("device", path) => return refused(format!("device={path}: it must be an absolute path")),
+            (name, _) => return refused(format!("{name}: there are type=none, o=bind and device=DIR")),
+        }
+    }
+    match (device, binds) {
+        (None, true) => refused("o=bind needs device=DIR".into()),
+        (Some(_), false) => refused("device=DIR needs o=bind".into()),
+        (device, _) => Ok(device),
+    }
+}
+
 /// Makes a volume's directory and in it that of its data, which any container's users may look into.
 pub(super) fn make_data(dir: &Path) -> Result<()> {
     files::make_private_dir(dir)?;
@@ -348,18 +394,18 @@ mod tests {
         let volumes = Volumes::of(&Store::open(root.path()).unwrap());
         assert!(volumes.list().unwrap().is_empty());
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-        let made = volumes.create(Some("data"), labels).unwrap();
-        assert_eq!(volumes.create(Some("data"), BTreeMap::new()).unwrap(), made, "it stays as it is");
-        let unnamed = volumes.create(None, BTreeMap::new()).unwrap();
+        let made = volumes.create(Some("data"), labels, &BTreeMap::new()).unwrap();
+        assert_eq!(volumes.create(Some("data"), BTreeMap::new(), &BTreeMap::new()).unwrap(), made, "it stays as it is");
+        let unnamed = volumes.create(None, BTreeMap::new(), &BTreeMap::new()).unwrap();
         assert!(unnamed.is_anonymous() && !made.is_anonymous());
         let longest = "v".repeat(255);
-        volumes.create(Some(&longest), BTreeMap::new()).unwrap();
+        volumes.create(Some(&longest), BTreeMap::new(), &BTreeMap::new()).unwrap();
         volumes.remove(&longest).unwrap();
         std::fs::write(volumes.data_path("data").join("x"), vec![0; 10_000]).unwrap();
         assert!(volumes.disk_bytes("data") >= 10_000);
         assert_eq!(volumes.list().unwrap().len(), 2);
         for bad in ["", ".", "..", "../x", "a/b", "x"] {
-            assert!(volumes.create(Some(bad), BTreeMap::new()).is_err(), "{bad}");
+            assert!(volumes.create(Some(bad), BTreeMap::new(), &BTreeMap::new()).is_err(), "{bad}");
             assert!(matches!(volumes.remove(bad), Err(Error::NotFound { .. })), "{bad}");
         }
         let bytes = volumes.disk_bytes(&unnamed.name);
@@ -369,11 +415,40 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_may_be_a_directory_elsewhere_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::of(&Store::open(root.path()).unwrap());
+        let create = |name: &str, options: &[(&str, &str)]| {
+            let options = options.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+            volumes.create(Some(name), BTreeMap::new(), &options)
+        };
+        let bound = [("type", "none"), ("o", "bind"), ("device", "/srv")];
+        let made = create("bound", &bound).unwrap();
+        assert_eq!(device(&made.options).unwrap(), Some(PathBuf::from("/srv")));
+        assert_eq!(create("bound", &bound).unwrap(), made);
+        assert_eq!(create("bound", &[]).unwrap(), made);
+        assert!(create("bound", &[("o", "bind"), ("device", "/other")]).is_err(), "it is another");
+        for (bad, word) in [
+            (&[("type", "nfs"), ("o", "addr=1.2.3.4"), ("device", ":/x")][..], "nfs"),
+            (&[("type", "tmpfs"), ("device", "tmpfs")], "--tmpfs"),
+            (&[("o", "bind,ro"), ("device", "/srv")], "ro"),
+            (&[("o", "bind"), ("device", "srv")], "absolute"),
+            (&[("o", "bind")], "device"),
+            (&[("device", "/srv")], "o=bind"),
+            (&[("size", "1g")], "size"),
+        ] {
+            let said = create("bad", bad).unwrap_err().to_string();
+            assert!(said.contains(word), "{bad:?}: {said}");
+            assert!(volumes.get("bad").is_err());
+        }
+    }
+
+    #[test]
     fn a_volume_somebody_claims_is_not_removed() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
         let volumes = Volumes::of(&store);
-        volumes.create(Some("data"), BTreeMap::new()).unwrap();
+        volumes.create(Some("data"), BTreeMap::new(), &BTreeMap::new()).unwrap();
         let container = root.path().join("containers/0123456789abcdef");
         std::fs::create_dir_all(&container).unwrap();
         std::fs::write(container.join("claims"), claim("data")).unwrap();

@@ -1,10 +1,13 @@
 //! Pulls over a network that is against them: what is fetched is what was there, and little of it twice.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore_runtime::name::Digest;
@@ -183,6 +186,51 @@ fn who_says_how_long_to_wait_is_waited_for_and_who_says_no_is_not_asked_again() 
     let said = scene.user.fail("rpull", &[&format!("{}/app:absent", scene.proxy.address)]);
     assert!(said.contains("there is no such tag"), "{said}");
     assert_eq!(scene.proxy.passed().len(), passed.len() + 2, "404 is an answer");
+}
+
+/// A mirror of which blobs come a byte at a time, for ever; from the fifth on as they should, so that a test ends. Gives
+/// its address, and how many were asked for.
+fn dripping(image: &Image) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicUsize::new(0)));
+    let (count, blobs) = (Arc::clone(&asked), image.blobs().cloned().collect::<Vec<_>>());
+    let serve = move |mut stream: TcpStream| {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let head: Vec<String> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let Some(blob) = blobs.iter().find(|blob| head.first().is_some_and(|line| line.contains(blob.digest().as_str()))) else {
+            return stream.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        };
+        let is_slow = count.fetch_add(1, Ordering::Relaxed) < 4;
+        stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", blob.bytes.len()).as_bytes())?;
+        for byte in &blob.bytes {
+            stream.write_all(&[*byte])?;
+            if is_slow {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let serve = serve.clone();
+            // Who goes away has had enough.
+            std::thread::spawn(move || drop(serve(stream.unwrap())));
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_mirror_that_drips_is_left_for_the_registry() {
+    let scene = Scene::new(layers(1, 40_000), Weather::default());
+    let (mirror, asked) = dripping(&scene.image);
+    let config = scene.user.home().join("registries.toml");
+    std::fs::write(&config, format!("[\"{}\"]\nmirrors = [\"http://{mirror}\"]\n", scene.proxy.address)).unwrap();
+    let output = scene.command().env("LONGSHORE_REGISTRIES", &config).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    scene.whole();
+    // The layer and the configuration, once each.
+    assert!((1..=2).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
 }
 
 /// A large layer, by a network that gives each connection little.

@@ -249,6 +249,13 @@ fn exec_joins_a_container_as_its_user_or_another() {
         "uid=1000(app) gid=1000(app) groups=1000(app)\n/\n2\n"
     );
     assert_eq!(exec(&["-u", "app", "-e", "HOME=/own"], "echo $HOME"), "/own\n");
+    let file = ready.user.home().join("env");
+    std::fs::write(&file, "# two\nFROM_FILE=1\nBOTH=file\n").unwrap();
+    let from_file = ["--env-file", file.to_str().unwrap(), "-e", "BOTH=flag"];
+    assert_eq!(exec(&from_file, "echo $FROM_FILE $BOTH"), "1 flag\n");
+    let effective = "grep CapEff /proc/self/status | cut -f2";
+    assert_eq!(exec(&["--privileged"], effective), ready.sh(&["--privileged"], effective));
+    assert_ne!(exec(&["--privileged"], effective), exec(&[], effective));
     assert_eq!(ready.user.output("rbox", &["exec", &id, "sh", "-c", "exit 9"]).status.code(), Some(9));
     assert_eq!(ready.user.output("rbox", &["exec", &id, "no-such-command"]).status.code(), Some(127));
     // Without -i it reads nothing.

@@ -99,6 +99,42 @@ fn devices_are_given_one_by_one() {
 }
 
 #[test]
+fn system_calls_are_those_of_the_profile_that_is_asked_for() {
+    let Some(ready) = Ready::new() else { return };
+    let profile = ready.user.home().join("profile.json");
+    // As docker's own are: for whom may do something, a rule more.
+    let rules = r#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[{"architecture":"SCMP_ARCH_OF_TOMORROW"}],"syscalls":[
+        {"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":95,"excludes":{"caps":["CAP_SYS_ADMIN"]}}]}"#;
+    std::fs::write(&profile, rules).unwrap();
+    let own = format!("seccomp={}", profile.display());
+    let unshare = "unshare -u true 2>/dev/null; echo $?";
+    let mkdir = "mkdir /x 2>/dev/null; echo $?";
+    let admin = ["--cap-add", "SYS_ADMIN"];
+    for (options, script, expected) in [
+        (&["--security-opt", "seccomp=unconfined"][..], "grep ^Seccomp: /proc/self/status", "Seccomp:\t0\n"),
+        (&["--security-opt", "seccomp=builtin"], "grep ^Seccomp: /proc/self/status", "Seccomp:\t2\n"),
+        (&[], unshare, "1\n"),
+        (&[&["--security-opt", "seccomp=unconfined"], &admin[..]].concat(), unshare, "0\n"),
+        (&["--security-opt", &own], mkdir, "1\n"),
+        (&[&["--security-opt", &*own], &admin[..]].concat(), mkdir, "0\n"),
+        (&["--privileged", "--security-opt", &own], "grep ^Seccomp: /proc/self/status", "Seccomp:\t2\n"),
+        (&["--security-opt", "apparmor=unconfined", "--security-opt", "label=disable"], "echo up", "up\n"),
+    ] {
+        assert_eq!(ready.sh(options, script), expected, "{options:?}");
+    }
+    // A start anew has them again, whatever has become of the file.
+    ready.rbox(&["create", "--name", "kept", "--security-opt", &own, &ready.image, "mkdir", "/x"]);
+    std::fs::remove_file(&profile).unwrap();
+    assert!(!ready.user.output("rbox", &["start", "-a", "kept"]).status.success());
+    assert_eq!(ready.inspect("kept")["HostConfig"]["SecurityOpt"][0], format!("seccomp={rules}"));
+    ready.rbox(&["rm", "kept"]);
+    for (option, word) in [(&*own, "profile.json"), ("apparmor=mine", "AppArmor"), ("systempaths=unconfined", "seccomp=FILE")] {
+        let output = ready.run(&["--rm", "--security-opt", option], &["true"]);
+        assert!(output.status.code() == Some(125) && stderr(&output).contains(word), "{option}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn namespaces_are_the_host_s_or_another_container_s() {
     let Some(ready) = Ready::new() else { return };
     let before = Mounts::now(&ready.user);

@@ -460,6 +460,25 @@ fn labels_are_kept_filtered_and_shown() {
 }
 
 #[test]
+fn a_container_is_stopped_by_the_signal_that_is_given() {
+    let Some(ready) = Ready::new() else { return };
+    let before = Mounts::now(&ready.user);
+    let script = "trap 'exit 5' USR1; trap 'exit 7' TERM; echo up; while :; do sleep 1000 & wait; done";
+    let id = ready.detach(&["--name", "asked"], script);
+    ready.logged("asked", "up");
+    ready.rbox(&["stop", "--signal", "USR1", "asked"]);
+    assert_eq!(ready.inspect("asked")["State"]["ExitCode"], 5);
+    ready.rbox(&["start", "asked"]);
+    wait_until("it is up again", || ready.rbox(&["logs", "asked"]).matches("up").count() == 2);
+    ready.rbox(&["restart", "-s", "USR1", "asked"]);
+    wait_until("and once more", || ready.rbox(&["logs", "asked"]).matches("up").count() == 3);
+    let died = ready.rbox(&["events", "--until", "0s", "--filter", "event=die", "--format", "{{.Actor.Attributes.exitCode}}"]);
+    assert_eq!(died, "5\n5\n");
+    ready.rbox(&["rm", "-f", "asked"]);
+    no_containers(&ready, &before, &[&id]);
+}
+
+#[test]
 fn limits_and_policies_are_changed_while_it_runs() {
     let Some(ready) = Ready::new() else { return };
     if !super::limits::limited(&ready) {
@@ -472,8 +491,8 @@ fn limits_and_policies_are_changed_while_it_runs() {
     assert!(row["MemUsage"].as_str().unwrap().ends_with(" / 64MiB"), "{row}");
     let host = &ready.inspect("grows")["HostConfig"];
     assert_eq!(
-        (host["Memory"].as_u64(), host["CpuQuota"].as_u64(), host["PidsLimit"].as_u64()),
-        (Some(64 << 20), Some(50_000), Some(50))
+        (host["Memory"].as_u64(), host["NanoCpus"].as_u64(), host["PidsLimit"].as_u64()),
+        (Some(64 << 20), Some(500_000_000), Some(50))
     );
     assert_eq!(host["RestartPolicy"]["Name"], "on-failure");
     // Its monitor has the new policy, too, and the next start the new limits.

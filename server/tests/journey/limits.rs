@@ -32,7 +32,9 @@ fn limits_are_felt_and_seen() {
     let forks = ready.run(&["--rm", "--pids-limit", "3"], &["sh", "-c", "for i in 1 2 3 4 5; do sleep 0.3 & done; wait"]);
     assert!(stderr(&forks).contains("fork"), "{}", stderr(&forks));
     let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max";
-    assert_eq!(ready.run(&["--rm", "--cpus", "0.25"], &["sh", "-c", quota]).stdout, b"25000\n");
+    for (cpus, expected) in [("0.25", "25000\n"), ("0.29", "29000\n")] {
+        assert_eq!(ready.sh(&["--cpus", cpus], quota), expected);
+    }
 
     let willingly = ["--rm", "--memory", "64m", "--memory-swappiness", "7", "--oom-kill-disable"];
     let files = "cat /sys/fs/cgroup/memory/memory.swappiness; head -n 1 /sys/fs/cgroup/memory/memory.oom_control";
@@ -52,9 +54,16 @@ fn limits_are_felt_and_seen() {
     assert!(percent > 2.0 && percent < 60.0, "of a tenth of a processor: {row}");
     let host = &ready.inspect("small")["HostConfig"];
     assert_eq!(
-        (host["Memory"].as_u64(), host["MemorySwap"].as_u64(), host["CpuQuota"].as_u64()),
-        (Some(48 << 20), Some(96 << 20), Some(10_000))
+        (host["Memory"].as_u64(), host["MemorySwap"].as_u64(), host["NanoCpus"].as_u64(), host["CpuQuota"].as_u64()),
+        (Some(48 << 20), Some(96 << 20), Some(100_000_000), Some(0))
     );
+    // Swap by itself, as far as there is any left for it.
+    ready.rbox(&["update", "--memory-swap", "64m", "small"]);
+    assert_eq!(ready.inspect("small")["HostConfig"]["MemorySwap"], 64 << 20);
+    assert!(ready.user.fail("rbox", &["update", "--memory-swap", "32m", "small"]).contains("below"));
+    ready.rbox(&["update", "--cpu-quota", "20000", "small"]);
+    let host = &ready.inspect("small")["HostConfig"];
+    assert_eq!((host["NanoCpus"].as_u64(), host["CpuQuota"].as_u64()), (Some(0), Some(20_000)), "what was said last");
     ready.rbox(&["rm", "-f", "small"]);
     no_containers(&ready, &before, &[&id]);
 }
@@ -65,7 +74,8 @@ fn privileges_and_settings_are_what_the_flags_say() {
     std::fs::write(ready.user.home().join("env"), "# two\nFROM_FILE=1\nBOTH=file\n").unwrap();
     let env_file = ready.user.home().join("env").display().to_string();
     let effective = "grep CapEff /proc/self/status | cut -f2";
-    let cases: [(&[&str], &str, &str); 14] = [
+    let cases: [(&[&str], &str, &str); 15] = [
+        (&["--memory", "0", "--memory-swap", "0", "--cpus", "0", "--pids-limit", "0"], "echo up", "up\n"),
         (&["--ulimit", "nofile=77:88"], "ulimit -n; ulimit -Hn", "77\n88\n"),
         (&["--ulimit", "core=0"], "ulimit -c", "0\n"),
         (&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj", "500\n"),
@@ -104,7 +114,7 @@ fn flags_that_mean_nothing_are_refused_by_name() {
         (&["--memory", "1x"] as &[&str], "--memory"),
         (&["--memory", "-5"], "--memory"),
         (&["--memory-swap", "1g"], "--memory"),
-        (&["--cpus", "0"], "--cpus"),
+        (&["--cpus", "0.001"], "--cpus"),
         (&["--cpus", "1", "--cpu-quota", "5"], "--cpu-quota"),
         (&["--ulimit", "nofile"], "--ulimit"),
         (&["--ulimit", "nofile=2:1"], "soft limit"),

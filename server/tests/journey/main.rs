@@ -6,6 +6,7 @@
 mod archives;
 mod authority;
 mod bad_network;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod configured;

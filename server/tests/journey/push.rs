@@ -41,6 +41,26 @@ fn what_is_pulled_is_what_was_pushed_byte_for_byte() {
 }
 
 #[test]
+fn all_tags_of_a_repository_are_pushed_and_no_others() {
+    let (data, user, layout) = (tempfile::tempdir().unwrap(), User::new(), tempfile::tempdir().unwrap());
+    let rhub = Rhub::start(data.path());
+    image().write_layout(layout.path(), "v1");
+    let name = |rest: &str| format!("{}/{rest}", rhub.address);
+    user.succeed("rpush", &[&format!("oci:{}:v1", layout.path().display()), &name("from:1")]);
+    user.succeed("rpull", &[&name("from:1")]);
+    for to in ["team/app:1", "team/app:two", "team/app2:1"] {
+        user.succeed("rbox", &["tag", &name("from:1"), &name(to)]);
+    }
+    let said = user.succeed("rpush", &["-a", &name("team/app")]);
+    assert!(said.contains("1: digest: ") && said.contains("two: digest: "), "{said}");
+    for (path, status) in [("team/app/manifests/1", 200), ("team/app/manifests/two", 200), ("team/app2/manifests/1", 404)] {
+        assert_eq!(rhub.get(&format!("/v2/{path}")).status, status, "{path}");
+    }
+    assert!(user.fail("rpush", &["--all-tags", &name("team/app:1")]).contains("repository alone"));
+    assert!(user.fail("rpush", &["--all-tags", &name("team/none")]).contains("team/none"));
+}
+
+#[test]
 fn an_index_is_pushed_with_everything_below_it() {
     let (data, user, layout) = (tempfile::tempdir().unwrap(), User::new(), tempfile::tempdir().unwrap());
     let rhub = Rhub::start(data.path());

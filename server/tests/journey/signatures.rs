@@ -9,6 +9,7 @@ use longshore_client::signature::PrivateKey;
 
 use super::common::Rhub;
 use super::common::needs::installed;
+use super::double::{Answer, Double};
 use super::image::{Image, tar};
 use super::tools::{User, stderr};
 
@@ -88,6 +89,20 @@ fn where_a_policy_wants_a_signature_nothing_else_is_pulled() {
     // The signature says whose image it is: under another name it is no good, but where that is said not to matter.
     let (team, other) = (signer.name.clone(), format!("{}/other/app:1", signer.rhub.address));
     let signatures = format!("sha256-{}.sig", signer.image.manifest.digest().hex());
+
+    // A mirror is behind, and signing again adds nothing.
+    let mirror = Double::start();
+    mirror.on(format!("/v2/team/app/manifests/{signatures}"), Answer::new(200, r#"{"layers":[]}"#));
+    let registries = signer.user.home().join("registries.toml");
+    std::fs::write(&registries, format!("[\"{}\"]\nmirrors = [\"http://{}\"]\n", signer.rhub.address, mirror.address)).unwrap();
+    let mut command = signer.user.command("rpush", &["-q", "--sign-by", "right.key", "oci:layout:v1", &signer.name]);
+    command.env("COSIGN_PASSWORD", PASSWORD).env("LONGSHORE_REGISTRIES", registries).current_dir(signer.user.home());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let reply = signer.rhub.get(&format!("/v2/team/app/manifests/{signatures}"));
+    let manifest: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 2, "{manifest}");
+
     let copy = |tag: &str| {
         let reply = signer.rhub.get(&format!("/v2/team/app/manifests/{tag}"));
         let manifest: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();

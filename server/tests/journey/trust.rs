@@ -2,7 +2,8 @@
 
 use super::double::{Answer, Double, Request};
 use super::image::{Image, tar};
-use super::tools::User;
+use super::tools::{User, stderr};
+use serde_json::{Value, json};
 
 /// `user:hunter2`
 const BASIC: &str = "dXNlcjpodW50ZXIy";
@@ -123,4 +124,33 @@ fn cve_2021_41092_a_broken_helper_sends_nothing_anywhere() {
     let said = user.fail("rpull", &[&format!("{}/app:1", double.address)]);
     assert!(said.contains("docker-credential-absent"), "{said}");
     assert!(authorizations(&double.requests()).is_empty());
+}
+
+#[test]
+fn a_password_that_a_helper_keeps_is_not_kept_in_the_clear() {
+    use std::os::unix::fs::PermissionsExt;
+    let (double, user) = (Double::start(), User::new());
+    double.on("/v2/", Answer::new(200, "{}"));
+    let (config, helper) = (user.home().join("auth.json"), user.home().join("docker-credential-test"));
+    std::fs::write(&helper, "#!/bin/sh\ncat > \"$HOME/said.$1\"\n").unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let log_in = || {
+        let mut command = user.command("rbox", &["login", "-u", "new", "-p", "secret", &double.address]);
+        command
+            .env("PATH", format!("{}:/usr/bin:/bin", user.home().display()))
+            .env("REGISTRY_AUTH_FILE", "auth.json")
+            .current_dir(user.home());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    // A file by its name alone, which is made.
+    log_in();
+    let kept: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    assert!(kept["auths"][&double.address]["auth"].is_string(), "{kept}");
+    // From now on a helper has it.
+    std::fs::write(&config, json!({ "auths": kept["auths"], "credsStore": "test" }).to_string()).unwrap();
+    log_in();
+    assert!(std::fs::read_to_string(user.home().join("said.store")).unwrap().contains("secret"));
+    let kept: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    assert_eq!(kept, json!({ "auths": { &*double.address: {} }, "credsStore": "test" }));
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use super::common::needs::installed;
 use super::common::wait_until;
 use super::detached::{POLITE, no_containers};
@@ -156,11 +158,10 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     let unnamed = ready.rbox(&["volume", "create"]);
     assert_eq!(unnamed.trim().len(), 64);
     assert_eq!(ready.rbox(&["volume", "ls", "--filter", "name=dat"]), "DRIVER    VOLUME NAME\nlocal     data\n");
-    let inspected: serde_json::Value = serde_json::from_str(&ready.rbox(&["volume", "inspect", "data"])).unwrap();
+    let inspected: Value = serde_json::from_str(&ready.rbox(&["volume", "inspect", "data"])).unwrap();
     assert_eq!(inspected[0]["Labels"], serde_json::json!({ "tier": "db" }));
     assert_eq!(inspected[0]["Mountpoint"].as_str(), ready.data("data").to_str());
-    let row: serde_json::Value =
-        serde_json::from_str(&ready.rbox(&["volume", "ls", "--format", "json", "-f", "label=tier"])).unwrap();
+    let row: Value = serde_json::from_str(&ready.rbox(&["volume", "ls", "--format", "json", "-f", "label=tier"])).unwrap();
     assert_eq!(
         (row["Name"].as_str(), row["Driver"].as_str(), row["Labels"].as_str()),
         (Some("data"), Some("local"), Some("tier=db"))
@@ -209,6 +210,27 @@ fn volumes_are_made_listed_and_removed_unless_a_container_has_them() {
     assert_eq!(said, format!("Deleted Volumes:\ndata\n\nTotal reclaimed space: {size}\n"));
     assert_eq!(ready.volumes(), Vec::<String>::new());
     ready.user.check_store();
+}
+
+#[test]
+fn a_volume_may_be_a_directory_of_this_machine() {
+    let Some(ready) = Ready::new() else { return };
+    let elsewhere = ready.user.home().join("elsewhere");
+    let device = format!("device={}", elsewhere.display());
+    let create = ["volume", "create", "--opt", "type=none", "-o", "o=bind", "--opt", &device, "bound"];
+    ready.rbox(&create);
+    let missing = ready.run(&["--rm", "-v", "bound:/bin"], &["true"]);
+    assert!(missing.status.code() == Some(125) && stderr(&missing).contains("no directory"), "{}", stderr(&missing));
+    fs::create_dir(&elsewhere).unwrap();
+    ready.sh(&["-v", "bound:/data"], "echo mine > /data/file");
+    assert_eq!(fs::read_to_string(elsewhere.join("file")).unwrap(), "mine\n");
+    ready.sh(&["-v", "bound:/etc:ro"], "test $(ls /etc | wc -l) -ge 1 && ! touch /etc/x 2>/dev/null");
+    assert!(!elsewhere.join("passwd").exists(), "nothing of the image's is put there");
+    let shown: Value = serde_json::from_str(&ready.rbox(&["volume", "inspect", "bound"])).unwrap();
+    assert_eq!(shown[0]["Options"]["o"], "bind");
+    assert!(ready.user.fail("rbox", &["volume", "create", "--opt", "type=nfs", "other"]).contains("type=nfs"));
+    ready.rbox(&["volume", "rm", "bound"]);
+    assert!(elsewhere.join("file").exists(), "it is somebody else's");
 }
 
 #[test]
