@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use longshore_runtime::name::{DEFAULT_REGISTRY, Reference};
+use reqwest::Url;
 
 pub(crate) use self::certificates::advised_directory;
 use self::docker::DockerConfig;
@@ -97,6 +98,18 @@ impl Endpoint {
     /// The beginning of every URL, without a slash at its end.
     pub fn base(&self) -> String {
         format!("{}://{}", if self.plain { "http" } else { "https" }, self.host)
+    }
+
+    /// Where a URL leads; the port only where the URL names one that is not the usual one.
+    pub(crate) fn of(url: &Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Self { host, plain: url.scheme() == "http" }
+    }
+
+    /// Whether a URL is at this very host, port and scheme, however they are written.
+    pub(crate) fn serves(&self, url: &Url) -> bool {
+        Url::parse(&self.base()).is_ok_and(|base| base.origin() == url.origin())
     }
 }
 

@@ -306,6 +306,42 @@ fn dockers_headers_for_registries_reach_them_and_those_for_its_daemon_do_not() {
     let requests = double.requests();
     assert!(requests.iter().all(|request| request.headers.get("x-meta-team").is_some_and(|team| team == "blue")));
     assert!(requests.iter().all(|request| !request.headers.contains_key("x-secret")));
+    // Nor do they go on to another host.
+    let (other, moved) = (Double::start(), image());
+    other.host("app", "1", &moved);
+    for blob in moved.blobs() {
+        let path = format!("/v2/app/blobs/{}", blob.digest());
+        double.on(&path, Answer::new(307, "").header("location", format!("http://{}{path}", other.address)));
+    }
+    user.succeed("rbox", &["rmi", &format!("{}/app:1", double.address)]);
+    user.succeed("rpull", &[&format!("{}/app:1", double.address)]);
+    let asked_on = other.requests();
+    assert!(!asked_on.is_empty() && asked_on.iter().all(|request| !request.headers.contains_key("x-meta-team")));
+}
+
+#[test]
+fn a_plain_registry_may_keep_its_blobs_at_a_host_that_is_known_by_what_is_put_down_for_that() {
+    let Some(authority) = Authority::new() else { return };
+    let (rhub, double, image) = (authority.rhub(), Double::start(), image());
+    let (_layout, source) = layout(&image);
+    let certificates = Path::new("etc/docker/certs.d").join(&rhub.address);
+    let user = User::new();
+    authority.put(&user.home().join(&certificates), &[("ca.crt", "ca.crt")]);
+    user.succeed("rpush", &[&source, &format!("{}/app:1", rhub.address)]);
+    double.host("app", "1", &image);
+    for blob in image.blobs() {
+        let path = format!("/v2/app/blobs/{}", blob.digest());
+        double.on(&path, Answer::new(307, "").header("location", format!("https://{}{path}", rhub.address)));
+    }
+    let name = format!("{}/app:1", double.address);
+    user.succeed("rpull", &[&name]);
+    // Elsewhere nothing counts that was said of the registry: not that whoever answers is believed to be it, either.
+    let text = format!("[[registry]]\nlocation = {:?}\ninsecure = true", double.address);
+    for user in [User::new(), user_with("", &text)] {
+        let said = user.fail("rpull", &[&name]);
+        let advised = user.home().join(".config/containers/certs.d").join(&rhub.address);
+        assert!(said.contains("UnknownIssuer") && said.contains(&advised.display().to_string()), "{said}");
+    }
 }
 
 #[test]
