@@ -130,7 +130,7 @@ impl Registry<'_> {
 
     /// Whether a token server is on the registry's own host, at whatever port.
     fn is_own(&self, host: &str) -> bool {
-        host_of(&self.endpoint.host) == host
+        host_of(&self.endpoint.host).eq_ignore_ascii_case(host)
     }
 
     fn fetch(&self, wanted: &Wanted) -> Result<TokenAnswer> {
@@ -258,7 +258,7 @@ fn is_inside(host: &str) -> bool {
 /// Whether a token server on `realm_host` may see the credentials of `registry`: one is the other's
 /// host or a subdomain of it (`auth.docker.io` for `docker.io`, `gitlab.com` for `registry.gitlab.com`).
 fn in_trust_domain(registry: &str, realm_host: &str) -> bool {
-    let registry = host_of(registry);
+    let registry = &host_of(registry).to_ascii_lowercase();
     let is_domain = |name: &str| name.contains('.') && name.parse::<IpAddr>().is_err();
     let below =
         |name: &str, domain: &str| is_domain(domain) && name.strip_suffix(domain).is_some_and(|prefix| prefix.ends_with('.'));
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn cve_2026_48978_a_realm_outside_the_registrys_domain_gets_no_credentials() {
         assert!(in_trust_domain("docker.io", "auth.docker.io"));
-        assert!(in_trust_domain("registry.gitlab.com", "gitlab.com"));
+        assert!(in_trust_domain("registry.gitlab.com", "gitlab.com") && in_trust_domain("Registry.GitLab.com", "gitlab.com"));
         for (registry, realm) in [
             ("docker.io", "evil.example"),
             ("docker.io", "evildocker.io"),

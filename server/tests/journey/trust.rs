@@ -124,3 +124,27 @@ fn cve_2021_41092_a_broken_helper_sends_nothing_anywhere() {
     assert!(said.contains("docker-credential-absent"), "{said}");
     assert!(authorizations(&double.requests()).is_empty());
 }
+
+#[test]
+fn a_registry_is_itself_however_its_host_is_written() {
+    let (double, layout, image) = (Double::start(), tempfile::tempdir().unwrap(), image());
+    let host = double.address.replace("127.0.0.1", "LocalHost");
+    let user = user_with_credentials(&host);
+    image.write_layout(layout.path(), "1");
+    for blob in image.blobs() {
+        let demand = unauthorized("Basic realm=\"x\"").then(Answer::new(404, ""));
+        double.on(format!("HEAD /v2/app/blobs/{}", blob.digest()), demand);
+        double.on(format!("PUT /up?digest={}", blob.digest().as_str().replace(':', "%3A")), Answer::new(201, ""));
+    }
+    let location = format!("http://{}/up", host.to_lowercase());
+    double.on("POST /v2/app/blobs/uploads/", Answer::new(202, "").header("location", location));
+    double.on("PUT /v2/app/manifests/1", Answer::new(201, ""));
+    user.succeed("rpush", &[&format!("oci:{}", layout.path().display()), &format!("{host}/app:1")]);
+    let sent: Vec<_> = double.requests().into_iter().filter(|request| request.path.starts_with("/up")).collect();
+    assert_eq!((sent.len(), authorizations(&sent).len()), (2, 2), "a layer and the configuration");
+    // And a list goes on there.
+    let first = Answer::new(200, r#"{"tags":["1"]}"#).header("link", "</v2/app/tags/list?n=1000&last=1>; rel=\"next\"");
+    double.on("/v2/app/tags/list?n=1000", first);
+    double.on("/v2/app/tags/list?n=1000&last=1", Answer::new(200, r#"{"tags":["2"]}"#));
+    assert_eq!(user.succeed("rbox", &["tags", &format!("{host}/app")]), "1\n2\n");
+}
