@@ -115,6 +115,13 @@ impl Endpoint {
     }
 }
 
+impl Place {
+    /// The name that credentials for it are kept under, and who keeps them.
+    pub(crate) fn account(&self) -> (&str, Option<&Keeper>) {
+        (self.image.registry(), self.credentials.as_ref())
+    }
+}
+
 impl Tls {
     /// The certificates that are kept for a host.
     pub(crate) fn of_host(host: &str) -> Result<Self> {

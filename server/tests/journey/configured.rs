@@ -278,9 +278,13 @@ fn who_logs_in_is_known_where_the_registry_really_is() {
         requests.iter().filter(sent).map(|request| request.path.as_str()).collect::<Vec<_>>(),
         ["/v2/", "/v2/app/manifests/1"]
     );
-    assert!(user.succeed("rbox", &["logout", "r.example"]).starts_with("Removed"));
+    let said = user.output("rbox", &["doctor", "r.example"]).stdout;
+    let said = String::from_utf8(said).unwrap();
+    let kept = format!("own.json for {} are taken", double.address);
+    assert!(stderr(&output).contains(&format!("r.example are at {}", double.address)) && said.contains(&kept), "{said}");
+    assert_eq!(user.succeed("rbox", &["logout", "r.example"]), format!("Removed login credentials for {}\n", double.address));
     user.fail("rpull", &["r.example/app:1"]);
-    assert_eq!(double.requests().iter().filter(sent).count(), 2);
+    assert_eq!(double.requests().iter().filter(sent).count(), 3);
 }
 
 #[test]
