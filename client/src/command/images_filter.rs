@@ -8,6 +8,7 @@ use longshore_runtime::{Error, Store};
 
 use super::label::{Wanted, all_fit};
 use super::logs::parse_time;
+use crate::config::name_here;
 use crate::error::Result;
 use crate::text::parse_rfc3339;
 
@@ -45,7 +46,7 @@ impl Filter {
 
     /// With the times of the images that it names.
     pub(super) fn resolved(self, store: &Store) -> Result<Self> {
-        let created = |name: &str| Ok::<_, Error>(store.get(name)?.config.created.unwrap_or_default());
+        let created = |text: &str| Ok::<_, Error>(store.get(&name_here(store, text)?)?.config.created.unwrap_or_default());
         Ok(match self {
             Self::Before(name) => Self::Before(created(&name)?),
             Self::Since(name) => Self::Since(created(&name)?),

@@ -53,9 +53,13 @@ pub(super) struct Push {
 
 impl Push {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        let destination = match (&self.destination, &self.source) {
-            (Some(destination), _) => destination.clone(),
-            (None, Location::Store(name) | Location::Name(name)) => name.parse()?,
+        let (source, destination) = match (&self.destination, &self.source) {
+            (Some(destination), source) => (source.clone(), destination.clone()),
+            // By its own name and nobody's alias: it goes where that says.
+            (None, Location::Store(name) | Location::Name(name)) => {
+                let name: Reference = name.parse()?;
+                (Location::Store(name.to_string()), name)
+            }
             (None, _) => {
                 let why = "say where it goes: rpush SOURCE NAME[:TAG]";
                 return Err(Error::Name { what: "push", input: "no destination".into(), why }.into());
@@ -66,7 +70,7 @@ impl Push {
         let key = self.sign_by.as_ref().map(|path| PrivateKey::read(path, super::login::key_password)).transpose()?;
         let store = global.store()?;
         let lease = store.lease()?;
-        let origin = open_files(Some((&store, &lease)), &self.source)?;
+        let origin = open_files(Some((&store, &lease)), &source)?;
         let mut plan = Plan::of(&origin, &destination, origin.root.clone())?;
         if self.referrers {
             plan.add_referrers(&origin, &destination)?;

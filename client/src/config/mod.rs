@@ -28,7 +28,7 @@ pub(crate) use self::proxy::{Proxies, Proxy};
 use self::registries_conf::RegistriesConf;
 pub use self::rule::{Capabilities, Keeper, Scheme};
 use self::rule::{Connection, Rule, longest, rewrite};
-pub use self::short_name::image_name;
+pub use self::short_name::{image_name, name_here};
 pub(crate) use self::spelling::one_spelling;
 use crate::error::{Error, Result};
 

@@ -395,4 +395,32 @@ fn an_alias_gives_a_short_name_its_registry_and_a_whole_name_stays() {
     user.fail("rpull", &["unknown"]);
     let later = paths(&double).split_off(asked);
     assert!(later.iter().all(|path| path.contains("/v2/library/tool/") || path.contains("/v2/library/unknown/")), "{later:?}");
+    // Every command means the same by it: what is in the registry ...
+    let digest = image.manifest.digest();
+    double.on("/v2/real/tool/tags/list?n=1000", Answer::new(200, r#"{"tags":["2"]}"#));
+    let manifest = Answer::new(200, image.manifest.bytes.clone()).header("content-type", image.manifest.media_type);
+    double.on("/v2/real/tool/manifests/2", manifest.header("docker-content-digest", digest.as_str()));
+    assert_eq!(user.succeed("rbox", &["digest", "tool:2"]), format!("{digest}\n"));
+    assert_eq!(user.succeed("rbox", &["tags", "tool"]), "2\n");
+    assert!(user.succeed("rbox", &["manifest", "inspect", "tool:2"]).contains(image.config.digest().hex()));
+    let there = format!("oci:{}", user.home().join("copied").display());
+    assert!(user.succeed("rbox", &["copy", "-q", "tool:2", &there]).contains(digest.as_str()));
+    assert_eq!(user.succeed("rbox", &["cat", "tool:2", "a"]), "x");
+    // ... and what is here.
+    let archive = user.home().join("tool.tar").display().to_string();
+    assert!(user.succeed("rbox", &["inspect", "tool:2"]).contains("real/tool:2"));
+    user.succeed("rbox", &["history", "tool:2"]);
+    user.succeed("rbox", &["save", "-o", &archive, "tool:2"]);
+    // What is written or deleted there goes by docker's name alone.
+    let asked = double.requests().len();
+    user.fail("rpush", &["tool:2"]);
+    user.fail("rbox", &["delete", "tool:2"]);
+    user.fail("rbox", &["copy", "-q", &there, "tool:3"]);
+    let later = paths(&double).split_off(asked);
+    assert!(!later.is_empty() && later.iter().all(|path| path.contains("/v2/library/tool/")), "{later:?}");
+    // An image that is here under docker's name comes first.
+    user.succeed("rbox", &["tag", "tool:2", "docker.io/library/tool:2"]);
+    assert_eq!(user.succeed("rbox", &["rmi", "tool:2"]), "Untagged: tool:2\n");
+    assert!(user.succeed("rbox", &["rmi", "tool:2"]).contains(&format!("{}/real/tool:2", double.address)));
+    user.fail("rbox", &["inspect", "tool:2"]);
 }
