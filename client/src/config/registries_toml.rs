@@ -52,7 +52,7 @@ struct Table {
 #[serde(
     untagged,
     expecting = "a mirror is a URL, or a table { url, capabilities, ca, client-cert, client-key, \
-                               insecure-skip-verify, credentials }"
+                               insecure-skip-verify, credentials, token-server }"
 )]
 enum MirrorEntry {
     Url(String),

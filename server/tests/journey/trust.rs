@@ -81,11 +81,9 @@ fn cve_2020_15157_a_redirect_to_another_host_carries_no_authorization() {
     }
     let manifest = "/v2/app/manifests/1";
     let redirect = Answer::new(307, "").header("location", format!("http://{}{manifest}", other.address));
-    double.on(manifest, unauthorized("Basic realm=\"x\""));
-    user.fail("rpull", &[&format!("{}/app:1", double.address)]);
-    double.on(manifest, redirect);
+    double.on(manifest, unauthorized("Basic realm=\"x\"").then(redirect));
     user.succeed("rpull", &[&format!("{}/app:1", double.address)]);
-    assert_eq!(authorizations(&double.requests()).len(), 1);
+    assert!(authorizations(&double.requests()).len() > image.blobs().count(), "the registry itself does get it, each time");
     assert!(!other.requests().is_empty() && authorizations(&other.requests()).is_empty());
 }
 
