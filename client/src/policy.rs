@@ -130,7 +130,9 @@ impl Policy {
                     Rule::SignedBy { keys, named: identity == IdentityWord::Exact }
                 }
             };
-            rules.insert(name, rule);
+            if rules.insert(config::one_spelling(&name), rule).is_some() {
+                return Err(bad(format!("{name:?} is there a second time, with its host in another spelling")));
+            }
         }
         Ok(Self { path: path.to_owned(), default: default.into(), images: rules })
     }
@@ -141,7 +143,7 @@ impl Policy {
     ///
     /// When it is not to be pulled at all.
     pub fn rule(&self, image: &Reference) -> Result<&Rule> {
-        let name = image.name();
+        let name = config::one_spelling(&image.name());
         let mut part = name.as_str();
         let rule = loop {
             match (self.images.get(part), part.rfind('/')) {
@@ -193,7 +195,7 @@ mod tests {
             [images]
             "r.example" = "accept"
             "r.example/team" = { signed-by = ["a.pub"] }
-            "r.example/team/open" = "accept"
+            "R.example:443/team/open" = "accept"
             "docker.io/library/debian" = { signed-by = ["a.pub"], identity = "any" }
             "#,
         )
@@ -204,6 +206,9 @@ mod tests {
             ("r.example/team/open:2", "accept"),
             ("r.example/team/open2", "named"),
             ("r.example/teams/app", "accept"),
+            ("R.Example/team/app", "named"),
+            ("r.example:443/team/open:2", "accept"),
+            ("registry-1.docker.io:443/library/debian:12", "any"),
             ("debian:12", "any"),
             ("debian2", "reject"),
             ("r.example:5000/team/app", "reject"),
@@ -228,6 +233,7 @@ mod tests {
             "[images]\n\"r.example\" = { signed-by = [\"missing.pub\"] }",
             "[images]\n\"r.example\" = { signed-by = [\"a.pub\"], identity = \"some\" }",
             "[images]\n\"r.example\" = { signed-by = [\"a.pub\"], by = \"x\" }",
+            "[images]\n\"R.example\" = \"accept\"\n\"r.example\" = \"reject\"",
             "[images]\n\"debian\" = \"reject\"",
             "[images]\n\"r.example/UPPER\" = \"reject\"",
             "[images]\n\"r.example/\" = \"reject\"",

@@ -58,7 +58,9 @@ fn nonsense_is_answered_with_what_is_wrong_with_it() {
     ];
     for (program, args, expected, part) in cases {
         let (code, out, said) = run(program, args);
-        assert_eq!((code, out.as_str()), (expected, ""), "{program} {args:?}: {said}");
+        // A list of what was found is a list all the same, as docker has it.
+        let nothing = if args.first() == Some(&"inspect") { "[]\n" } else { "" };
+        assert_eq!((code, out.as_str()), (expected, nothing), "{program} {args:?}: {said}");
         assert!(said.contains(part) && !said.contains("panicked"), "{program} {args:?}: {said}");
     }
 }

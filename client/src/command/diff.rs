@@ -13,6 +13,7 @@ use longshore_runtime::store::Image;
 use serde_json::Value;
 
 use super::{Global, Own, print};
+use crate::config::name_here;
 use crate::error::Result;
 use crate::text::printable;
 
@@ -39,7 +40,10 @@ impl Diff {
         };
         // Neither may be removed meanwhile.
         let lease = store.lease()?;
-        let find = |name: &str| -> Result<Image> { Ok(store.find_leased(name, &lease)?.map_or_else(|| store.get(name), Ok)?) };
+        let find = |text: &str| -> Result<Image> {
+            let name = &name_here(&store, text)?;
+            Ok(store.find_leased(name, &lease)?.map_or_else(|| store.get(name), Ok)?)
+        };
         let (first, second) = (find(&self.first)?, find(second)?);
         let common = first.diff_ids().iter().zip(second.diff_ids()).take_while(|(one, other)| one == other).count();
         let own = |image: &Image| image.diff_ids().len() - common;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Global;
 use super::format::{List, ListFormat};
+use crate::config::name_here;
 use crate::error::Result;
 use crate::text;
 
@@ -56,7 +57,7 @@ const HEADINGS: [(&str, &str); 6] = [
 impl History {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let store = global.store()?;
-        let rows = self.rows(&store, &store.get(&self.image)?)?;
+        let rows = self.rows(&store, &store.get(&name_here(&store, &self.image)?)?)?;
         let default = match (self.quiet, self.human) {
             (true, _) => "{{.ID}}",
             (_, true) => "table {{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",

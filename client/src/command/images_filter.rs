@@ -8,6 +8,7 @@ use longshore_runtime::{Error, Store};
 
 use super::label::{Wanted, all_fit};
 use super::logs::parse_time;
+use crate::config::name_here;
 use crate::error::Result;
 use crate::text::parse_rfc3339;
 
@@ -47,7 +48,7 @@ impl Filter {
 
     /// With the times of the images that it names.
     pub(super) fn resolved(self, store: &Store) -> Result<Self> {
-        let created = |name: &str| Ok::<_, Error>(time(&store.get(name)?).unwrap_or(SystemTime::UNIX_EPOCH));
+        let created = |text: &str| Ok::<_, Error>(time(&store.get(&name_here(store, text)?)?).unwrap_or(SystemTime::UNIX_EPOCH));
         Ok(match self {
             Self::Before(name) => Self::Until(created(&name)?),
             Self::Since(name) => Self::After(created(&name)?),

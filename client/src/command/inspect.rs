@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::format::DocumentFormat;
 use super::inspect_container::{DRIVER, NEVER};
 use super::{Global, inspect_container, network, volume};
+use crate::config::name_here;
 use crate::error::Result;
 
 /// Show everything about containers, images, networks and volumes, as JSON
@@ -62,7 +63,7 @@ impl Inspect {
         };
         let of_kind = |kind: Kind, name: &str| match kind {
             Kind::Container => Ok(container(&containers.get(name)?)),
-            Kind::Image => describe(&store, &store.get(name)?),
+            Kind::Image => describe(&store, &store.get(&name_here(&store, name)?)?),
             Kind::Network => Ok(network::describe(&networks, &networks.get(name)?)),
             Kind::Volume => Ok(volume::describe(&volumes, &volumes.get(name)?)),
         };

@@ -72,7 +72,11 @@ impl Login {
         let credentials = Credentials::Basic { user, password };
         registry::log_in(&registries, &self.registry, &credentials)?;
         // Under the name by which pulls will look for them.
-        let kept = credentials::store(place.image.registry(), &credentials, place.credentials.as_ref())?;
+        let (account, keeper) = place.account();
+        let kept = credentials::store(account, &credentials, keeper)?;
+        if account != self.registry {
+            say(format_args!("The images of {} are at {account}: the credentials are kept for that.", self.registry));
+        }
         if kept.in_the_clear {
             say(format_args!("WARNING! Your credentials are stored unencrypted in '{}'.", kept.path.display()));
         }
@@ -82,7 +86,8 @@ impl Login {
 
     /// Whether what is kept already still does.
     fn known(&self, registries: &Registries, place: &Place) -> Result<bool> {
-        let found = credentials::look_up(place.image.registry(), "", place.credentials.as_ref())?;
+        let (account, keeper) = place.account();
+        let found = credentials::look_up(account, "", keeper)?;
         let Some(credentials) = found.map(|found| found.credentials) else { return Ok(false) };
         say("Authenticating with existing credentials...");
         match registry::log_in(registries, &self.registry, &credentials) {

@@ -25,11 +25,11 @@ pub(super) struct Logout {
 impl Logout {
     pub(super) fn execute(self) -> Result<ExitCode> {
         let place = Registries::load()?.registry(&self.registry)?;
-        let forgotten = credentials::forget(place.image.registry(), place.credentials.as_ref())?;
-        let registry = &self.registry;
+        let (account, keeper) = place.account();
+        let forgotten = credentials::forget(account, keeper)?;
         print(|out| match forgotten {
-            true => writeln!(out, "Removed login credentials for {registry}"),
-            false => writeln!(out, "Not logged in to {registry}"),
+            true => writeln!(out, "Removed login credentials for {account}"),
+            false => writeln!(out, "Not logged in to {account}"),
         })?;
         Ok(ExitCode::SUCCESS)
     }

@@ -9,7 +9,7 @@ use longshore_runtime::name::Reference;
 
 use super::manifest_inspect::Inspect;
 use super::{Global, for_each, print};
-use crate::config::Registries;
+use crate::config::{Registries, image_name};
 use crate::error::Result;
 use crate::manifest_list::{ListType, ManifestList, ManifestLists, bring, entry_of};
 use crate::registry::Repository;
@@ -42,7 +42,7 @@ struct Create {
     #[arg(value_name = "LIST")]
     list: Reference,
     /// The images, at the same registry
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", value_parser = image_name, required = true)]
     images: Vec<Reference>,
 }
 
@@ -68,7 +68,7 @@ struct Annotate {
     #[arg(value_name = "LIST")]
     list: Reference,
     /// The image in it
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", value_parser = image_name)]
     image: Reference,
 }
 

@@ -12,7 +12,7 @@ use longshore_runtime::{Error, RawManifest};
 use serde_json::{Value, json};
 
 use super::print;
-use crate::config::Registries;
+use crate::config::{Registries, image_name};
 use crate::error::Result;
 use crate::manifest_list::{ManifestLists, platform_of};
 use crate::registry::Repository;
@@ -35,24 +35,26 @@ pub(super) struct Inspect {
     insecure: bool,
     /// Of a list that is made here, an image of it: LIST IMAGE
     #[arg(value_name = "[LIST] NAME", required = true, num_args = 1..=2)]
-    names: Vec<Reference>,
+    names: Vec<String>,
 }
 
 impl Inspect {
     pub(super) fn execute(self, lists: &ManifestLists) -> Result<ExitCode> {
-        let (list, name) = match &self.names[..] {
-            [list, image] => (Some(list), image),
+        let (list, typed) = match &self.names[..] {
+            [list, image] => (Some(list.parse::<Reference>()?), image),
             names => (None, &names[0]),
         };
-        let mut name = name.clone();
+        let mut name = image_name(typed)?;
         let mut raw = None;
         if let Some(list) = list {
-            let mut own = lists.get(list)?;
+            let mut own = lists.get(&list)?;
             let hint = format!("`rbox manifest inspect {}` shows what it has", list.familiar());
             let missing = || Error::NotFound { what: format!("image {} in {}", name.familiar(), list.familiar()), hint };
             let digest = own.entry_mut(&name).ok_or_else(missing)?.digest.clone();
             name = name.with_digest(digest);
-        } else if let Some(own) = lists.find(&name)? {
+        } else if let Some(own) = lists.find(&typed.parse()?)? {
+            // What is made here has docker's name, as what it will be pushed as.
+            name = typed.parse()?;
             raw = Some(own.manifest(own.own_type()));
         }
         let repository = Repository::new(&Registries::load()?, &name)?;

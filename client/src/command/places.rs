@@ -8,7 +8,7 @@ use longshore_runtime::store::Lease;
 use longshore_runtime::{RawManifest, Source, Store, image::Descriptor};
 
 use super::Global;
-use crate::config::Registries;
+use crate::config::{Registries, image_name, name_here};
 use crate::credentials::Credentials;
 use crate::error::Result;
 use crate::registry::Repository;
@@ -38,7 +38,7 @@ impl Place {
         };
         match location {
             Location::Registry(reference) => remote(reference.clone()),
-            Location::Name(name) => remote(name.parse()?),
+            Location::Name(name) => remote(image_name(name)?),
             Location::OciLayout(..) | Location::OciArchive(..) => {
                 let origin = Box::new(open_files(None, location)?);
                 Ok(Self::Files { origin, reference: NAMELESS.parse()?, _lease: None })
@@ -74,6 +74,7 @@ pub(super) fn open_files(store: Option<(&Store, &Lease)>, location: &Location) -
     Ok(match location {
         Location::Store(name) | Location::Name(name) => {
             let (store, lease) = store.ok_or_else(needed)?;
+            let name = &name_here(store, name)?;
             let image = store.find_leased(name, lease)?.map_or_else(|| store.get(name), Ok)?;
             Origin::from_store(store, &image)
         }

@@ -30,8 +30,8 @@ pub(super) struct Pull {
     #[arg(short, long)]
     quiet: bool,
     /// NAME[:TAG|@DIGEST]
-    #[arg(value_name = "IMAGE")]
-    image: String,
+    #[arg(value_name = "IMAGE", value_parser = config::image_name)]
+    image: Reference,
 }
 
 /// How images are fetched; `run` takes the same.
@@ -77,7 +77,6 @@ impl Fetch {
 impl Pull {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
         let Self { fetch, credentials, quiet, image } = self;
-        let image = config::image_name(&image)?;
         let credentials = credentials.get()?;
         let Own { store, unpack, .. } = global.own_store()?;
         if !quiet {

@@ -65,15 +65,19 @@ impl Push {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let destination = match (&self.destination, &self.source) {
-            (Some(destination), _) => destination.clone(),
-            (None, Location::Store(name) | Location::Name(name)) => name.parse()?,
+        let (source, destination) = match (&self.destination, &self.source) {
+            (Some(destination), source) => (source.clone(), destination.clone()),
+            // By its own name and nobody's alias: it goes where that says.
+            (None, Location::Store(name) | Location::Name(name)) => {
+                let name: Reference = name.parse()?;
+                (Location::Store(name.to_string()), name)
+            }
             (None, _) => {
                 let why = "say where it goes: rpush SOURCE NAME[:TAG]";
                 return Err(Error::Name { what: "push", input: "no destination".into(), why }.into());
             }
         };
-        self.push(&store, &self.source, &destination, key.as_ref())?;
+        self.push(&store, &source, &destination, key.as_ref())?;
         Ok(ExitCode::SUCCESS)
     }
 

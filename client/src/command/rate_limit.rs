@@ -8,7 +8,7 @@ use longshore_runtime::name::Reference;
 use serde_json::{Value, json};
 
 use super::format::{List, ListFormat};
-use crate::config::Registries;
+use crate::config::{Registries, image_name};
 use crate::error::Result;
 use crate::registry::{Allowance, Repository};
 
@@ -23,7 +23,7 @@ pub(super) struct RateLimit {
     #[command(flatten)]
     format: ListFormat,
     /// An image at that registry
-    #[arg(value_name = "[REGISTRY/]NAME", default_value = ASKED_AT_HUB)]
+    #[arg(value_name = "[REGISTRY/]NAME", value_parser = image_name, default_value = ASKED_AT_HUB)]
     image: Reference,
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Global, print};
+use crate::config::name_here;
 use crate::error::Result;
 use crate::stderr::say;
 use crate::text::printable;
@@ -28,7 +29,7 @@ impl Rmi {
         let store = global.own_store()?.store;
         let mut code = ExitCode::SUCCESS;
         for image in &self.images {
-            match store.remove(image, self.force) {
+            match name_here(&store, image).and_then(|name| Ok(store.remove(&name, self.force)?)) {
                 Ok(removed) => print(|out| {
                     removed.untagged.iter().try_for_each(|name| writeln!(out, "Untagged: {}", name.familiar()))?;
                     removed.deleted.iter().try_for_each(|id| writeln!(out, "Deleted: {id}"))

@@ -12,6 +12,7 @@ use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, save};
 
 use super::Global;
+use crate::config::name_here;
 use crate::error::Result;
 
 /// Bytes given to the archive's file or reader at a time.
@@ -52,6 +53,7 @@ impl Save {
 fn find(store: &Store, lease: &Lease, wanted: &[String]) -> Result<Vec<(Image, Vec<Reference>)>> {
     let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
     for text in wanted {
+        let text = &name_here(store, text)?;
         let image = store.find_leased(text, lease)?.map_or_else(|| store.get(text), Ok)?;
         let name = text.parse::<Reference>().ok().filter(|name| name.digest().is_none() && image.names.contains(name));
         match images.iter_mut().find(|(other, _)| other.raw.digest == image.raw.digest) {

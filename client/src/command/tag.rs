@@ -6,6 +6,7 @@ use clap::Args;
 use longshore_runtime::name::Reference;
 
 use super::Global;
+use crate::config::name_here;
 use crate::error::Result;
 
 /// Give an image a further name
@@ -21,7 +22,8 @@ pub(super) struct Tag {
 
 impl Tag {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        global.store()?.tag(&self.source, &self.target)?;
+        let store = global.store()?;
+        store.tag(&name_here(&store, &self.source)?, &self.target)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::paths::{bad, config_home, etc, read};
 use super::registries_toml::parse_url;
 use super::rule::{Capabilities, Connection, Mirror, Rule, Scheme, When, is_location};
+use super::spelling::one_spelling;
 use crate::error::Result;
 
 /// Mirrors, or insecure registries.
@@ -56,7 +57,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Rule>> {
             bad(path, format_args!("registry-mirrors: {url:?} must read http://HOST[:PORT] or https://HOST[:PORT]"))
         })?;
         // Over TLS without a look at the certificate, where the host is called insecure.
-        let insecure = rules.iter().find(|rule| rule.prefix == location).map(|rule| rule.connection.clone()).unwrap_or_default();
+        let host = one_spelling(&location);
+        let insecure = rules.iter().find(|rule| rule.prefix == host).map(|rule| rule.connection.clone()).unwrap_or_default();
         let connection =
             Connection { scheme: Some(scheme), unverified: insecure.unverified && scheme == Scheme::Https, ..insecure };
         let may = Capabilities { pull: true, resolve: true, push: false };
@@ -69,7 +71,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Rule>> {
 }
 
 fn rule(path: &Path, prefix: &str, connection: Connection, mirrors: Vec<Mirror>) -> Rule {
-    Rule { prefix: prefix.into(), location: None, connection, mirrors, blocked: false, path: PathBuf::from(path) }
+    Rule { prefix: one_spelling(prefix), location: None, connection, mirrors, blocked: false, path: PathBuf::from(path) }
 }
 
 #[cfg(test)]

@@ -13,11 +13,13 @@ mod registries_conf;
 mod registries_toml;
 mod rule;
 mod short_name;
+mod spelling;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use longshore_runtime::name::{DEFAULT_REGISTRY, Reference};
+use reqwest::Url;
 
 pub(crate) use self::certificates::advised_directory;
 use self::docker::DockerConfig;
@@ -26,7 +28,8 @@ pub(crate) use self::proxy::{Proxies, Proxy};
 use self::registries_conf::RegistriesConf;
 pub use self::rule::{Capabilities, Keeper, Scheme};
 use self::rule::{Connection, Rule, longest, rewrite};
-pub use self::short_name::image_name;
+pub use self::short_name::{image_name, name_here};
+pub(crate) use self::spelling::one_spelling;
 use crate::error::{Error, Result};
 
 /// The host that serves Docker Hub's API.
@@ -98,6 +101,25 @@ impl Endpoint {
     pub fn base(&self) -> String {
         format!("{}://{}", if self.plain { "http" } else { "https" }, self.host)
     }
+
+    /// Where a URL leads; the port only where the URL names one that is not the usual one.
+    pub(crate) fn of(url: &Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Self { host, plain: url.scheme() == "http" }
+    }
+
+    /// Whether a URL is at this very host, port and scheme, however they are written.
+    pub(crate) fn serves(&self, url: &Url) -> bool {
+        Url::parse(&self.base()).is_ok_and(|base| base.origin() == url.origin())
+    }
+}
+
+impl Place {
+    /// The name that credentials for it are kept under, and who keeps them.
+    pub(crate) fn account(&self) -> (&str, Option<&Keeper>) {
+        (self.image.registry(), self.credentials.as_ref())
+    }
 }
 
 impl Tls {
@@ -125,8 +147,7 @@ impl Registries {
     ///
     /// [`Error::Policy`] for an image that is blocked.
     pub fn places(&self, image: &Reference) -> Result<Vec<Place>> {
-        let name = image.to_string();
-        let Some(rule) = [&self.own, &self.containers.rules, &self.docker].into_iter().find_map(|rules| longest(rules, &name))
+        let Some(rule) = [&self.own, &self.containers.rules, &self.docker].into_iter().find_map(|rules| longest(rules, image))
         else {
             return Ok(vec![place(image, Connection::default(), EVERYTHING)?]);
         };
@@ -149,7 +170,7 @@ impl Registries {
             |why| paths::bad(&rule.path, format_args!("{:?}: {} cannot be at {location}: {why}", rule.prefix, image.familiar()));
         let there = rewrite(&rule.prefix, location, image).map_err(bad)?;
         // What that host needs may be said where the host is.
-        let of_host = longest(&self.own, &there.to_string()).map(|rule| &rule.connection);
+        let of_host = longest(&self.own, &there).map(|rule| &rule.connection);
         let connection = of_host.map_or_else(|| connection.clone(), |other| connection.clone().or(other));
         place(&there, connection, may)
     }
@@ -188,7 +209,7 @@ pub fn is_loopback(registry: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => registry.split(':').next().unwrap_or_default(),
     };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -251,6 +272,28 @@ mod tests {
         let places = registries(own, "").places(&"r.x/app".parse().unwrap()).unwrap();
         assert_eq!(places[0].tls.authorities, [Path::new("/m.pem")]);
         assert_eq!(places[1].scheme, Scheme::Http);
+    }
+
+    #[test]
+    fn a_host_is_found_however_it_is_written_here_or_there() {
+        let own = "[\"R.x:443/team\"]\nrewrite = \"a.x/t\"\n[\"docker.io\"]\nmirrors = [\"https://m.x\"]";
+        let registries = registries(own, "[[registry]]\nprefix = \"bad.X\"\nblocked = true");
+        for image in ["r.x/team/app:1", "R.X/team/app:1", "r.x:443/team/app:1"] {
+            assert_eq!(places(&registries, image), ["Https a.x a.x/t/app:1"], "{image}");
+        }
+        assert_eq!(places(&registries, "r.x:80/team/app:1"), ["Https r.x:80 r.x:80/team/app:1"]);
+        assert_eq!(places(&registries, "Index.docker.io:443/library/a:1")[0], "Https m.x m.x/library/a:1");
+        assert!(registries.places(&"BAD.x:443/a".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_url_is_at_a_host_however_both_are_written() {
+        let serves = |host: &str, plain: bool, url: &str| Endpoint { host: host.into(), plain }.serves(&url.parse().unwrap());
+        assert!(serves("r.x:443", false, "https://r.x/v2/") && serves("R.x", false, "https://r.x:443/v2/"));
+        assert!(serves("r.x:80", true, "http://r.x/v2/") && serves("[::1]:5000", true, "http://[0::1]:5000/"));
+        for other in ["http://r.x/", "https://r.x:80/", "https://r.x.y/", "https://s.x/"] {
+            assert!(!serves("r.x", false, other), "{other}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::paths::{bad, config_home, etc, names_in, read_text, set};
 use super::rule::{Capabilities, Connection, Mirror, Rule, Scheme, When, is_location, is_prefix};
+use super::spelling::one_spelling;
 use crate::error::Result;
 
 /// Files in a directory of additions.
@@ -128,7 +129,7 @@ impl Table {
             mirrors,
             blocked: self.blocked,
             path: path.to_owned(),
-            prefix,
+            prefix: one_spelling(&prefix),
         })
     }
 }

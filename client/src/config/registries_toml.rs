@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use super::paths::{bad, read_text};
 use super::rule::{Capabilities, Connection, Keeper, Mirror, Rule, Scheme, When, is_location, is_prefix};
+use super::spelling::one_spelling;
 use crate::error::Result;
 
 /// Mirrors of one registry.
@@ -51,7 +52,7 @@ struct Table {
 #[serde(
     untagged,
     expecting = "a mirror is a URL, or a table { url, capabilities, ca, client-cert, client-key, \
-                               insecure-skip-verify, credentials }"
+                               insecure-skip-verify, credentials, token-server }"
 )]
 enum MirrorEntry {
     Url(String),
@@ -91,16 +92,15 @@ enum KeeperEntry {
 pub(super) fn read(path: &Path) -> Result<Vec<Rule>> {
     let tables: BTreeMap<String, Table> = toml::from_str(&read_text(path)?).map_err(|e| bad(path, e))?;
     let rule = |(prefix, table): (String, Table)| {
-        let named = prefix.clone();
-        rule(path, prefix, table).map_err(|why| bad(path, format_args!("[{named:?}] {why}")))
+        rule(path, &prefix, table).map_err(|why| bad(path, format_args!("[{prefix:?}] {why}")))
     };
     tables.into_iter().map(rule).collect()
 }
 
 /// A table as a rule, or the key that is wrong and why.
-fn rule(path: &Path, prefix: String, table: Table) -> Result<Rule, String> {
+fn rule(path: &Path, prefix: &str, table: Table) -> Result<Rule, String> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    if !is_prefix(&prefix) {
+    if !is_prefix(prefix) {
         return Err("must be HOST[:PORT][/PATH] or *.DOMAIN, where a host has a dot, a port, or is localhost".into());
     }
     if table.mirrors.len() > MIRRORS_LIMIT {
@@ -113,7 +113,7 @@ fn rule(path: &Path, prefix: String, table: Table) -> Result<Rule, String> {
         client,
         unverified: table.insecure_skip_verify,
         credentials: table.credentials.map(|entry| entry.keeper(directory)).transpose()?,
-        token_server: table.token_server.map(token_server).transpose()?,
+        token_server: table.token_server.as_deref().map(token_server).transpose()?,
     };
     let location = match (table.r#use, table.rewrite) {
         (Some(_), Some(_)) => return Err("use and rewrite: only one of them can say where the images are".into()),
@@ -143,7 +143,7 @@ fn rule(path: &Path, prefix: String, table: Table) -> Result<Rule, String> {
         return Err("ca, client-cert and insecure-skip-verify: there are no certificates over plain HTTP".into());
     }
     let mirrors = table.mirrors.into_iter().map(|entry| mirror(directory, entry)).collect::<Result<_, _>>()?;
-    Ok(Rule { prefix, location, connection, mirrors, blocked: false, path: path.to_owned() })
+    Ok(Rule { prefix: one_spelling(prefix), location, connection, mirrors, blocked: false, path: path.to_owned() })
 }
 
 fn mirror(directory: &Path, entry: MirrorEntry) -> Result<Mirror, String> {
@@ -177,7 +177,7 @@ fn mirror(directory: &Path, entry: MirrorEntry) -> Result<Mirror, String> {
         client: pair(directory, table.client_cert, table.client_key).map_err(of_mirror)?,
         unverified: table.insecure_skip_verify,
         credentials: table.credentials.map(|entry| entry.keeper(directory)).transpose().map_err(of_mirror)?,
-        token_server: table.token_server.map(token_server).transpose().map_err(of_mirror)?,
+        token_server: table.token_server.as_deref().map(token_server).transpose().map_err(of_mirror)?,
     };
     Ok(Mirror { location, connection, may, when: When::All })
 }
@@ -195,9 +195,9 @@ impl KeeperEntry {
 }
 
 /// The host of a token server.
-fn token_server(host: String) -> Result<String, String> {
-    let good = is_location(&host) && !host.contains('/');
-    if good { Ok(host) } else { Err(format!("token-server: {host:?} must read HOST[:PORT]")) }
+fn token_server(host: &str) -> Result<String, String> {
+    let good = is_location(host) && !host.contains('/');
+    if good { Ok(one_spelling(host)) } else { Err(format!("token-server: {host:?} must read HOST[:PORT]")) }
 }
 
 /// A certificate and its key, or neither.
@@ -298,7 +298,7 @@ mod tests {
             for text in [text, format!("[\"docker.io\"]\n{key} = {value}"), format!("[\"docker.io\"]\nmirrors = [{value}]")] {
                 if let Ok(tables) = toml::from_str::<BTreeMap<String, Table>>(&text) {
                     for (prefix, table) in tables {
-                        let _ = rule(Path::new("/"), prefix, table);
+                        let _ = rule(Path::new("/"), &prefix, table);
                     }
                 }
             }

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use longshore_runtime::name::Reference;
 
+use super::spelling::full_name;
+
 /// What is set for a registry, or for a part of it.
 #[derive(Debug)]
 pub(super) struct Rule {
-    /// `HOST[:PORT][/PATH]`, perhaps with a tag or digest, or `*.DOMAIN`.
+    /// `HOST[:PORT][/PATH]`, perhaps with a tag or digest, or `*.DOMAIN`, in its one spelling.
     pub(super) prefix: String,
     /// What stands in the prefix's place where the registry is asked.
     pub(super) location: Option<String>,
@@ -108,8 +110,9 @@ impl When {
 }
 
 /// The rule with the longest prefix that fits an image.
-pub(super) fn longest<'a>(rules: &'a [Rule], image: &str) -> Option<&'a Rule> {
-    let fitting = rules.iter().filter(|rule| fit(&rule.prefix, image).is_some());
+pub(super) fn longest<'a>(rules: &'a [Rule], image: &Reference) -> Option<&'a Rule> {
+    let name = full_name(image);
+    let fitting = rules.iter().filter(|rule| fit(&rule.prefix, &name).is_some());
     // Of several that are as long, the last: later files overrule earlier ones.
     fitting.max_by_key(|rule| rule.prefix.len())
 }
@@ -140,7 +143,7 @@ fn fit(prefix: &str, image: &str) -> Option<usize> {
 
 /// An image's full name with `location` in the place of the prefix; what is wrong, if that is no name.
 pub(super) fn rewrite(prefix: &str, location: &str, image: &Reference) -> Result<Reference, String> {
-    let name = image.to_string();
+    let name = full_name(image);
     let length = fit(prefix, &name).unwrap_or_default();
     let rewritten = format!("{location}{}", &name[length..]);
     let parsed: Reference = rewritten.parse().map_err(|e: longshore_runtime::Error| e.to_string())?;

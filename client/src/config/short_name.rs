@@ -1,20 +1,37 @@
 //! Names without a host: docker's meaning, unless an alias gives another.
 //!
+//! One word means the same in every command: an image here that has it under docker's name, else an alias of it. What is
+//! written to a registry, or deleted there, is never found by an alias.
+//!
 //! A list of registries to search is never followed: what `alpine` is would depend on who registers that name where.
 
+use longshore_runtime::Store;
 use longshore_runtime::name::Reference;
 
 use super::registries_conf::RegistriesConf;
 use crate::error::Result;
 
-/// The image a text names, aliases of `registries.conf` and its additions (`shortnames.conf`) resolved.
+/// The image in a registry that a text names, aliases of `registries.conf` and its additions (`shortnames.conf`) resolved.
 pub fn image_name(text: &str) -> Result<Reference> {
     let plain: Reference = text.parse()?;
-    let Some((name, rest)) = split(text) else { return Ok(plain) };
-    match RegistriesConf::load()?.aliases.get(name).filter(|full| !full.is_empty()) {
-        Some(full) => Ok(format!("{full}{rest}").parse()?),
-        None => Ok(plain),
+    Ok(aliased(text)?.unwrap_or(plain))
+}
+
+/// The name or ID in the store that a text means: itself, or, where nothing here has it, the alias of it that something has.
+pub fn name_here(store: &Store, text: &str) -> Result<String> {
+    let is_absent = |name: &str| matches!(store.find(name), Ok(None));
+    if !is_absent(text) {
+        return Ok(text.to_owned());
     }
+    let full = aliased(text)?.map(|full| full.to_string()).filter(|full| !is_absent(full));
+    Ok(full.unwrap_or_else(|| text.to_owned()))
+}
+
+fn aliased(text: &str) -> Result<Option<Reference>> {
+    let Some((name, rest)) = split(text) else { return Ok(None) };
+    let aliases = RegistriesConf::load()?.aliases;
+    let full = aliases.get(name).filter(|full| !full.is_empty());
+    Ok(full.map(|full| format!("{full}{rest}").parse()).transpose()?)
 }
 
 /// A short name, and its tag or digest; `None` for a name with a host.

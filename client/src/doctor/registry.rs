@@ -131,11 +131,14 @@ fn of_answer(answer: &Probe) -> Vec<Check> {
 /// Whether the credentials that are kept are taken.
 fn login(registries: &Registries, name: &str, place: &Place) -> Check {
     let again = format!("`rbox login {name}` replaces them");
-    match credentials::look_up(place.image.registry(), "", place.credentials.as_ref()) {
-        Ok(None) => Check::ok("login", "no credentials are kept; what is public needs none"),
+    let (account, keeper) = place.account();
+    match credentials::look_up(account, "", keeper) {
+        Ok(None) => Check::ok("login", format!("no credentials are kept for {account}; what is public needs none")),
         Ok(Some(found)) => match log_in(registries, name, &found.credentials) {
-            Ok(()) => Check::ok("login", format!("the credentials of {} are taken", found.from)),
-            Err(e @ crate::Error::Denied { .. }) => Check::fail("login", e.to_string(), again),
+            Ok(()) => Check::ok("login", format!("the credentials of {} for {account} are taken", found.from)),
+            Err(e @ crate::Error::Denied { .. }) => {
+                Check::fail("login", format!("the credentials of {} for {account}: {e}", found.from), again)
+            }
             Err(e) => Check::fail("login", e.to_string(), "see what the registry or its token server says"),
         },
         Err(e) => Check::fail("login", text::printable(&e.to_string()), again),

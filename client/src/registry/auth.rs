@@ -36,11 +36,12 @@ struct Demand {
 impl Auth {
     /// For an image at a host.
     pub(super) fn new(place: &Place, endpoint: Endpoint) -> Self {
+        let (registry, keeper) = place.account();
         Self {
-            registry: place.image.registry().into(),
+            registry: registry.into(),
             endpoint,
             repository: place.image.repository().as_str().into(),
-            keeper: place.credentials.clone(),
+            keeper: keeper.cloned(),
             token_server: place.token_server.clone(),
             credentials: OnceLock::new(),
             demand: Mutex::default(),

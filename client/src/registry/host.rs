@@ -10,10 +10,10 @@ use reqwest::{Body, Client, RequestBuilder, Url};
 use super::allowance::Allowance;
 use super::auth::Auth;
 use super::http::{Answer, Pool};
+use super::redirect::Elsewhere;
 use super::retry::{Retry, asked_wait};
 use super::scope::Action;
 use super::timing::Timing;
-use super::token::authority;
 use super::{scheme, tls};
 use crate::config::{Capabilities, Endpoint, Network, Place};
 use crate::credentials::Credentials;
@@ -149,7 +149,7 @@ impl Host {
 
     /// Whether a URL is at this very host.
     pub(super) fn is_own(&self, url: &Url) -> bool {
-        authority(url) == self.endpoint.host && (url.scheme() == "http") == self.endpoint.plain
+        self.endpoint.serves(url)
     }
 
     pub(super) fn refused(&self, attempted: &str, answer: error::Answer) -> Error {
@@ -183,7 +183,9 @@ pub(super) fn said_no(answer: &mut Answer<'_>) -> error::Answer {
 
 pub(super) fn unreachable(host: &str, e: &io::Error) -> Error {
     let said = e.to_string();
-    let why = tls::advice(host, &said).map_or_else(|| said.clone(), |advice| format!("{said}; {advice}"));
+    let elsewhere = e.get_ref().and_then(|inner| inner.downcast_ref::<Elsewhere>());
+    let at = elsewhere.map_or(host, |elsewhere| &elsewhere.host);
+    let why = tls::advice(at, &said).map_or_else(|| said.clone(), |advice| format!("{said}; {advice}"));
     Error::Unreachable { host: host.into(), why, kind: e.kind() }
 }
 

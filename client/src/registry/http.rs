@@ -4,6 +4,7 @@
 //! thread switches a chunk and gain nothing. The clients of a pool keep their connections, so a thread's
 //! next request finds one open.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,19 +14,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use longshore_runtime::parallel::Cancel;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
-use reqwest::{Request, Response};
+use reqwest::{Request, Response, Url};
 
+use super::redirect::{self, Elsewhere, Question};
 use super::timing::Timing;
 use super::tls::Certificates;
-use crate::config::{Network, Proxy, Tls};
+use crate::config::{Endpoint, Network, Proxy, Tls};
 use crate::error::{Error, Result};
 
 /// How long who waits for the network does not look whether it is still wanted.
 const CANCEL_LOOK: Duration = Duration::from_millis(100);
 
-/// Redirects followed one after another.
-const REDIRECTS_LIMIT: usize = 5;
+/// Other hosts that a registry leads to, whose connections are kept.
+const STRANGERS_LIMIT: usize = 16;
 
 /// What is said of a proxy that wants credentials (by the library below, too), and of one that does not connect.
 const PROXY_WANTS: &str = "proxy authorization required";
@@ -47,7 +48,7 @@ impl Client {
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(pool.timing.connect)
             .default_headers(pool.headers.clone())
-            .redirect(redirect_policy())
+            .redirect(redirect::policy())
             .referer(false)
             .tls_info(true)
             .tcp_nodelay(true);
@@ -58,36 +59,30 @@ impl Client {
             builder.proxy(reqwest::Proxy::custom(move |url| proxies.proxy_for(url).map(|proxy| proxy.url().clone())))
         };
         // Reading the system's certificates takes milliseconds that a plain connection need not pay.
-        let no_tls = pool.plain && pool.network.proxies.is_empty();
+        let no_tls = pool.endpoint.plain && pool.network.proxies.is_empty();
         let builder = if no_tls { builder.tls_certs_only([]) } else { pool.certificates.apply(builder) };
         Ok(Self { runtime, client: builder.build().map_err(io::Error::other)? })
     }
 }
 
-/// Follows a few redirects, never from HTTPS to plain HTTP. reqwest drops `Authorization` by itself when
-/// the host changes (CVE-2020-15157).
-fn redirect_policy() -> Policy {
-    Policy::custom(|attempt| {
-        let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-        if attempt.previous().len() > REDIRECTS_LIMIT {
-            attempt.error("too many redirects")
-        } else if was_secure && attempt.url().scheme() != "https" {
-            attempt.error("a redirect from HTTPS to plain HTTP is refused")
-        } else {
-            attempt.follow()
-        }
-    })
+/// Clients not in use now.
+type Idle = Mutex<Vec<Client>>;
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Clients not in use now.
+/// The clients of one host, and of the others that it leads to.
 pub(super) struct Pool {
-    plain: bool,
+    endpoint: Endpoint,
     tls: Tls,
     certificates: Certificates,
     network: Network,
     headers: HeaderMap,
     timing: Timing,
-    idle: Mutex<Vec<Client>>,
+    idle: Arc<Idle>,
+    /// By the beginning of their URLs. What is set for this host is not theirs.
+    strangers: Mutex<HashMap<String, Arc<Self>>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -97,65 +92,117 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// `plain`: no TLS will be spoken.
-    pub(super) fn new(plain: bool, tls: &Tls, network: &Network, timing: Timing) -> Result<Self> {
-        let (certificates, headers) = (Certificates::read(tls)?, header_map(&network.headers)?);
-        Ok(Self { plain, tls: tls.clone(), certificates, network: network.clone(), headers, timing, idle: Mutex::default() })
+    pub(super) fn new(endpoint: Endpoint, tls: &Tls, network: &Network, timing: Timing) -> Result<Self> {
+        Ok(Self {
+            endpoint,
+            tls: tls.clone(),
+            certificates: Certificates::read(tls)?,
+            network: network.clone(),
+            headers: header_map(&network.headers)?,
+            timing,
+            idle: Arc::default(),
+            strangers: Mutex::default(),
+        })
     }
 
-    /// One for another host. The authorities that count here count there, too, but it is shown and spared nothing.
-    pub(super) fn other(&self, plain: bool, host: &str) -> Result<Self> {
-        let mut tls = Tls::of_host(host)?;
-        tls.authorities.extend_from_slice(&self.tls.authorities);
-        Self::new(plain, &tls, &self.network, self.timing)
+    /// One for a token server. `alike`: on the same host, where the same counts. Elsewhere the authorities that count
+    /// here do, too, but it is shown and spared nothing.
+    pub(super) fn token_server(&self, endpoint: Endpoint, alike: bool) -> Result<Self> {
+        let tls = if alike {
+            self.tls.clone()
+        } else {
+            let mut tls = Tls::of_host(&endpoint.host)?;
+            tls.authorities.extend_from_slice(&self.tls.authorities);
+            tls
+        };
+        Self::new(endpoint, &tls, &self.network, self.timing)
+    }
+
+    /// The one for a host that this one leads to.
+    fn stranger(&self, url: &Url) -> Result<Arc<Self>> {
+        let endpoint = Endpoint::of(url);
+        let base = endpoint.base();
+        if let Some(known) = lock(&self.strangers).get(&base) {
+            return Ok(Arc::clone(known));
+        }
+        let network = Network { headers: Vec::new(), ..self.network.clone() };
+        let tls = Tls::of_host(&endpoint.host)?;
+        let pool = Arc::new(Self::new(endpoint, &tls, &network, self.timing)?);
+        let mut strangers = lock(&self.strangers);
+        if strangers.len() >= STRANGERS_LIMIT {
+            strangers.clear();
+        }
+        Ok(Arc::clone(strangers.entry(base).or_insert(pool)))
     }
 
     pub(super) fn timing(&self) -> &Timing {
         &self.timing
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn client(&self) -> io::Result<Client> {
+        let idle = lock(&self.idle).pop();
+        idle.map_or_else(|| Client::new(self), Ok)
     }
 
-    /// Sends a request and waits for the answer's head. `sent` counts the bytes of its body as they go,
-    /// if there is one.
+    /// Sends a request and waits for the answer's head, wherever redirects lead. `sent` counts the bytes of its body as
+    /// they go, if there is one.
     pub(super) fn send<'a>(
-        &'a self,
+        &self,
         cancel: &'a Cancel<'a>,
         sent: Option<&AtomicU64>,
         build: impl FnOnce(&reqwest::Client) -> reqwest::Result<Request>,
     ) -> io::Result<Answer<'a>> {
-        let idle = self.idle().pop();
-        let client = idle.map_or_else(|| Client::new(self), Ok)?;
+        let client = self.client()?;
+        let built = build(&client.client).map_err(|e| into_io(&e));
+        lock(&self.idle).push(client);
+        let request = built?;
+        let question = Question::of(&request);
+        let mut answer = self.send_on(cancel, sent, request)?;
+        let mut hops = 0;
+        while let Some(target) = redirect::target(&answer)? {
+            hops += 1;
+            let next = question.at(target, hops)?;
+            answer = self.send_on(cancel, None, next)?;
+        }
+        Ok(answer)
+    }
+
+    /// Sends it to whichever host its URL names.
+    fn send_on<'a>(&self, cancel: &'a Cancel<'a>, sent: Option<&AtomicU64>, request: Request) -> io::Result<Answer<'a>> {
+        if self.endpoint.serves(request.url()) {
+            return self.execute(cancel, sent, request);
+        }
+        let host = Endpoint::of(request.url()).host;
+        let elsewhere = |kind, cause| io::Error::new(kind, Elsewhere { host, cause });
+        match self.stranger(request.url()) {
+            Ok(stranger) => stranger.execute(cancel, sent, request).map_err(|e| elsewhere(e.kind(), e.to_string())),
+            Err(e) => Err(elsewhere(io::ErrorKind::InvalidInput, e.to_string())),
+        }
+    }
+
+    fn execute<'a>(&self, cancel: &'a Cancel<'a>, sent: Option<&AtomicU64>, request: Request) -> io::Result<Answer<'a>> {
+        let client = self.client()?;
         let limit = if sent.is_some() { self.timing.finish } else { self.timing.answer };
-        let answered = build(&client.client).map_err(|e| into_io(&e)).and_then(|request| {
-            let proxy = self.network.proxies.proxy_for(request.url());
-            let execute = client.client.execute(request);
-            let answered = client.runtime.block_on(watch(cancel, limit, sent, execute));
-            match (answered, proxy) {
-                (Err(e), Some(proxy)) => Err(of_proxy(proxy, &e)),
-                (Ok(answer), Some(proxy)) if answer.status().as_u16() == 407 => {
-                    Err(of_proxy(proxy, &io::Error::other(PROXY_WANTS)))
-                }
-                (answered, _) => answered,
-            }
-        });
+        let proxy = self.network.proxies.proxy_for(request.url());
+        let execute = client.client.execute(request);
+        let answered = client.runtime.block_on(watch(cancel, limit, sent, execute));
+        let answered = match (answered, proxy) {
+            (Err(e), Some(proxy)) => Err(of_proxy(proxy, &e)),
+            (Ok(answer), Some(proxy)) if answer.status().as_u16() == 407 => Err(of_proxy(proxy, &io::Error::other(PROXY_WANTS))),
+            (answered, _) => answered,
+        };
         match answered {
-            Ok(response) => {
-                let stall = self.timing.stall;
-                Ok(Answer {
-                    pool: self,
-                    cancel,
-                    stall,
-                    client: Some(client),
-                    response: Some(response),
-                    hint: None,
-                    chunk: Bytes::new(),
-                })
-            }
+            Ok(response) => Ok(Answer {
+                idle: Arc::clone(&self.idle),
+                cancel,
+                stall: self.timing.stall,
+                client: Some(client),
+                response: Some(response),
+                hint: None,
+                chunk: Bytes::new(),
+            }),
             Err(e) => {
-                self.idle().push(client);
+                lock(&self.idle).push(client);
                 Err(e)
             }
         }
@@ -218,7 +265,8 @@ async fn watch<T>(
 
 /// An answer whose body is read as it arrives.
 pub(super) struct Answer<'a> {
-    pool: &'a Pool,
+    /// Where the client belongs.
+    idle: Arc<Idle>,
     cancel: &'a Cancel<'a>,
     stall: Duration,
     /// `None` after the body's end.
@@ -235,7 +283,7 @@ impl Answer<'_> {
         self.response.as_ref().map_or(0, |response| response.status().as_u16())
     }
 
-    pub(super) fn url(&self) -> Option<&reqwest::Url> {
+    pub(super) fn url(&self) -> Option<&Url> {
         self.response.as_ref().map(Response::url)
     }
 
@@ -270,7 +318,7 @@ impl Read for Answer<'_> {
             match client.runtime.block_on(watch(self.cancel, self.stall, None, response.chunk()))? {
                 Some(chunk) => self.chunk = chunk,
                 None => {
-                    self.pool.idle().extend(self.client.take());
+                    lock(&self.idle).extend(self.client.take());
                     return Ok(0);
                 }
             }
@@ -288,7 +336,7 @@ impl Drop for Answer<'_> {
             // Lets the connection's task see that nobody reads on, and close it: the other side must not
             // wait for as long as this client is idle.
             client.runtime.block_on(tokio::task::yield_now());
-            self.pool.idle().push(client);
+            lock(&self.idle).push(client);
         }
     }
 }

@@ -15,6 +15,7 @@ mod listing;
 mod login;
 mod look;
 mod probe;
+mod redirect;
 mod referrer;
 mod retry;
 mod scheme;

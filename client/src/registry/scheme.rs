@@ -12,7 +12,7 @@ use crate::stderr::say;
 pub(super) fn settle(place: &Place, network: &Network, timing: Timing) -> Result<(Endpoint, Pool)> {
     let by = |plain| -> Result<(Endpoint, Pool)> {
         let endpoint = Endpoint { host: place.host.clone(), plain };
-        Ok((endpoint, Pool::new(plain, &place.tls, network, timing)?))
+        Ok((endpoint.clone(), Pool::new(endpoint, &place.tls, network, timing)?))
     };
     let plain = match place.scheme {
         Scheme::Http => true,

@@ -88,7 +88,7 @@ pub(super) fn advice(host: &str, failure: &str) -> Option<String> {
     if failure.contains("UnknownIssuer") {
         let file = directory.join("ca.crt");
         return Some(format!(
-            "put the certificate of who signed it into {}, or name its file by `ca` in registries.toml",
+            "put the certificate of who signed it into {}; that of a registry may be named by `ca` in registries.toml, too",
             file.display()
         ));
     }

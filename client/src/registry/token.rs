@@ -87,7 +87,7 @@ impl Registry<'_> {
     pub(super) fn trusts(&self, realm: &str) -> Result<bool> {
         let url = self.realm(realm)?;
         let host = url.host_str().unwrap_or_default();
-        let is_configured = self.token_server.is_some_and(|configured| configured == authority(&url));
+        let is_configured = self.token_server.is_some_and(|configured| configured == Endpoint::of(&url).host);
         Ok(is_configured || self.is_own(host) || in_trust_domain(self.name, host))
     }
 
@@ -130,15 +130,16 @@ impl Registry<'_> {
 
     /// Whether a token server is on the registry's own host, at whatever port.
     fn is_own(&self, host: &str) -> bool {
-        host_of(&self.endpoint.host) == host
+        host_of(&self.endpoint.host).eq_ignore_ascii_case(host)
     }
 
     fn fetch(&self, wanted: &Wanted) -> Result<TokenAnswer> {
         let url = self.realm(&wanted.realm)?;
-        let host = authority(&url);
+        let host = Endpoint::of(&url).host;
         let plain = url.scheme() == "http";
         let is_alike = self.is_own(url.host_str().unwrap_or_default()) && plain == self.endpoint.plain;
-        let other = if is_alike { None } else { Some(self.pool.other(plain, &host)?) };
+        let server = || self.pool.token_server(Endpoint::of(&url), is_alike);
+        let other = if self.endpoint.serves(&url) { None } else { Some(server()?) };
         let pool = other.as_ref().unwrap_or(self.pool);
         let cancel = Cancel::default();
         let ask = |form: Option<&[(&str, &str)]>| {
@@ -155,7 +156,11 @@ impl Registry<'_> {
                     }
                 }
             });
-            sent.map_err(|e| unreachable(&host, &e))
+            let answer = sent.map_err(|e| unreachable(&host, &e))?;
+            if wanted.credentials.is_some() && answer.url().is_some_and(|at| at.origin() != url.origin()) {
+                return Err(self.broken("its token server leads to another host, which gets no credentials".into()));
+            }
+            Ok(answer)
         };
         let mut answer = match &wanted.credentials {
             Some(Credentials::IdentityToken(token)) => ask(Some(&[("grant_type", "refresh_token"), ("refresh_token", token)]))?,
@@ -228,12 +233,6 @@ impl Wanted {
     }
 }
 
-/// `host[:port]` of a URL, the port only where the URL names one.
-pub(super) fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
 /// A `host[:port]` without its port.
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
@@ -259,7 +258,7 @@ fn is_inside(host: &str) -> bool {
 /// Whether a token server on `realm_host` may see the credentials of `registry`: one is the other's
 /// host or a subdomain of it (`auth.docker.io` for `docker.io`, `gitlab.com` for `registry.gitlab.com`).
 fn in_trust_domain(registry: &str, realm_host: &str) -> bool {
-    let registry = host_of(registry);
+    let registry = &host_of(registry).to_ascii_lowercase();
     let is_domain = |name: &str| name.contains('.') && name.parse::<IpAddr>().is_err();
     let below =
         |name: &str, domain: &str| is_domain(domain) && name.strip_suffix(domain).is_some_and(|prefix| prefix.ends_with('.'));
@@ -275,7 +274,7 @@ mod tests {
     #[test]
     fn cve_2026_48978_a_realm_outside_the_registrys_domain_gets_no_credentials() {
         assert!(in_trust_domain("docker.io", "auth.docker.io"));
-        assert!(in_trust_domain("registry.gitlab.com", "gitlab.com"));
+        assert!(in_trust_domain("registry.gitlab.com", "gitlab.com") && in_trust_domain("Registry.GitLab.com", "gitlab.com"));
         for (registry, realm) in [
             ("docker.io", "evil.example"),
             ("docker.io", "evildocker.io"),
@@ -290,9 +289,9 @@ mod tests {
 
     #[test]
     fn cve_2020_13788_what_a_realm_may_be_depends_on_what_the_registry_is() {
-        let pool = Pool::new(true, &Tls::default(), &Network::default(), Timing::from_environment()).unwrap();
         let trusts = |host: &str, plain: bool, realm: &str| {
             let endpoint = Endpoint { host: host.into(), plain };
+            let pool = Pool::new(endpoint.clone(), &Tls::default(), &Network::default(), Timing::from_environment()).unwrap();
             Registry { name: host, endpoint: &endpoint, pool: &pool, token_server: Some("api.example:8443") }
                 .trusts(realm)
                 .map_err(|_| "refused")

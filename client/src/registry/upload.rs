@@ -12,7 +12,7 @@ use reqwest::{Body, Client, RequestBuilder, Url};
 
 use super::host::{Host, Sending};
 use super::http::{Answer, upload_body};
-use super::retry::Retry;
+use super::retry::{Retry, transient};
 use super::scope::Action;
 use crate::error::{Error, Result};
 
@@ -143,14 +143,20 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
     /// Begins an upload (end-4a), asking for a mount first (end-11); `None` when that was done.
     fn start(&mut self) -> Result<Option<Session>> {
         let host = self.host;
-        let mut answer = self.post(self.mount_from)?;
-        if self.mount_from.take().is_some() && !matches!(answer.status(), 201 | 202) {
-            // Who may not read there may well write here.
-            drop(answer);
-            answer = self.post(None)?;
-        } else if answer.status() == 201 {
-            return Ok(None);
-        }
+        let mut answer = match self.mount_from {
+            None => self.post(None)?,
+            from => match self.post(from) {
+                Ok(answer) if answer.status() == 201 => return Ok(None),
+                Ok(answer) if answer.status() == 202 => answer,
+                Err(failure) if !is_final_refusal(&failure) => return Err(failure),
+                // Who may not read there may well write here.
+                refused => {
+                    drop(refused);
+                    self.post(None)?
+                }
+            },
+        };
+        self.mount_from = None;
         host.expect(&mut answer, &[202], || self.attempted())?;
         let chunk_min_bytes = answer.header("oci-chunk-min-length").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let location = self.location(&answer)?;
@@ -266,6 +272,11 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
             Err(broken("its Location leads away from HTTPS; nothing was sent".into()))
         }
     }
+}
+
+/// Whether the registry, or its token server, has said no to what is asked, and will again.
+fn is_final_refusal(failure: &Error) -> bool {
+    matches!(failure, Error::Refused { .. }) && transient(failure).is_none()
 }
 
 /// The number of bytes a `Range: 0-LAST` says are there. `0-0` is what registries say of an empty upload,

@@ -278,9 +278,13 @@ fn who_logs_in_is_known_where_the_registry_really_is() {
         requests.iter().filter(sent).map(|request| request.path.as_str()).collect::<Vec<_>>(),
         ["/v2/", "/v2/app/manifests/1"]
     );
-    assert!(user.succeed("rbox", &["logout", "r.example"]).starts_with("Removed"));
+    let said = user.output("rbox", &["doctor", "r.example"]).stdout;
+    let said = String::from_utf8(said).unwrap();
+    let kept = format!("own.json for {} are taken", double.address);
+    assert!(stderr(&output).contains(&format!("r.example are at {}", double.address)) && said.contains(&kept), "{said}");
+    assert_eq!(user.succeed("rbox", &["logout", "r.example"]), format!("Removed login credentials for {}\n", double.address));
     user.fail("rpull", &["r.example/app:1"]);
-    assert_eq!(double.requests().iter().filter(sent).count(), 2);
+    assert_eq!(double.requests().iter().filter(sent).count(), 3);
 }
 
 #[test]
@@ -306,6 +310,42 @@ fn dockers_headers_for_registries_reach_them_and_those_for_its_daemon_do_not() {
     let requests = double.requests();
     assert!(requests.iter().all(|request| request.headers.get("x-meta-team").is_some_and(|team| team == "blue")));
     assert!(requests.iter().all(|request| !request.headers.contains_key("x-secret")));
+    // Nor do they go on to another host.
+    let (other, moved) = (Double::start(), image());
+    other.host("app", "1", &moved);
+    for blob in moved.blobs() {
+        let path = format!("/v2/app/blobs/{}", blob.digest());
+        double.on(&path, Answer::new(307, "").header("location", format!("http://{}{path}", other.address)));
+    }
+    user.succeed("rbox", &["rmi", &format!("{}/app:1", double.address)]);
+    user.succeed("rpull", &[&format!("{}/app:1", double.address)]);
+    let asked_on = other.requests();
+    assert!(!asked_on.is_empty() && asked_on.iter().all(|request| !request.headers.contains_key("x-meta-team")));
+}
+
+#[test]
+fn a_plain_registry_may_keep_its_blobs_at_a_host_that_is_known_by_what_is_put_down_for_that() {
+    let Some(authority) = Authority::new() else { return };
+    let (rhub, double, image) = (authority.rhub(), Double::start(), image());
+    let (_layout, source) = layout(&image);
+    let certificates = Path::new("etc/docker/certs.d").join(&rhub.address);
+    let user = User::new();
+    authority.put(&user.home().join(&certificates), &[("ca.crt", "ca.crt")]);
+    user.succeed("rpush", &[&source, &format!("{}/app:1", rhub.address)]);
+    double.host("app", "1", &image);
+    for blob in image.blobs() {
+        let path = format!("/v2/app/blobs/{}", blob.digest());
+        double.on(&path, Answer::new(307, "").header("location", format!("https://{}{path}", rhub.address)));
+    }
+    let name = format!("{}/app:1", double.address);
+    user.succeed("rpull", &[&name]);
+    // Elsewhere nothing counts that was said of the registry: not that whoever answers is believed to be it, either.
+    let text = format!("[[registry]]\nlocation = {:?}\ninsecure = true", double.address);
+    for user in [User::new(), user_with("", &text)] {
+        let said = user.fail("rpull", &[&name]);
+        let advised = user.home().join(".config/containers/certs.d").join(&rhub.address);
+        assert!(said.contains("UnknownIssuer") && said.contains(&advised.display().to_string()), "{said}");
+    }
 }
 
 #[test]
@@ -355,4 +395,32 @@ fn an_alias_gives_a_short_name_its_registry_and_a_whole_name_stays() {
     user.fail("rpull", &["unknown"]);
     let later = paths(&double).split_off(asked);
     assert!(later.iter().all(|path| path.contains("/v2/library/tool/") || path.contains("/v2/library/unknown/")), "{later:?}");
+    // Every command means the same by it: what is in the registry ...
+    let digest = image.manifest.digest();
+    double.on("/v2/real/tool/tags/list?n=1000", Answer::new(200, r#"{"tags":["2"]}"#));
+    let manifest = Answer::new(200, image.manifest.bytes.clone()).header("content-type", image.manifest.media_type);
+    double.on("/v2/real/tool/manifests/2", manifest.header("docker-content-digest", digest.as_str()));
+    assert_eq!(user.succeed("rbox", &["digest", "tool:2"]), format!("{digest}\n"));
+    assert_eq!(user.succeed("rbox", &["tags", "tool"]), "2\n");
+    assert!(user.succeed("rbox", &["manifest", "inspect", "tool:2"]).contains(image.config.digest().hex()));
+    let there = format!("oci:{}", user.home().join("copied").display());
+    assert!(user.succeed("rbox", &["copy", "-q", "tool:2", &there]).contains(digest.as_str()));
+    assert_eq!(user.succeed("rbox", &["cat", "tool:2", "a"]), "x");
+    // ... and what is here.
+    let archive = user.home().join("tool.tar").display().to_string();
+    assert!(user.succeed("rbox", &["inspect", "tool:2"]).contains("real/tool:2"));
+    user.succeed("rbox", &["history", "tool:2"]);
+    user.succeed("rbox", &["save", "-o", &archive, "tool:2"]);
+    // What is written or deleted there goes by docker's name alone.
+    let asked = double.requests().len();
+    user.fail("rpush", &["tool:2"]);
+    user.fail("rbox", &["delete", "tool:2"]);
+    user.fail("rbox", &["copy", "-q", &there, "tool:3"]);
+    let later = paths(&double).split_off(asked);
+    assert!(!later.is_empty() && later.iter().all(|path| path.contains("/v2/library/tool/")), "{later:?}");
+    // An image that is here under docker's name comes first.
+    user.succeed("rbox", &["tag", "tool:2", "docker.io/library/tool:2"]);
+    assert_eq!(user.succeed("rbox", &["rmi", "tool:2"]), "Untagged: tool:2\n");
+    assert!(user.succeed("rbox", &["rmi", "tool:2"]).contains(&format!("{}/real/tool:2", double.address)));
+    user.fail("rbox", &["inspect", "tool:2"]);
 }

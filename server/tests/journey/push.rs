@@ -213,6 +213,30 @@ fn a_blob_is_mounted_from_where_the_store_knows_it() {
 }
 
 #[test]
+fn a_blob_is_sent_where_no_token_is_given_for_where_it_could_be_mounted_from() {
+    let (double, user, image) = (Double::start(), User::new(), image());
+    let (there, copy) = (format!("{}/base:1", double.address), format!("{}/app:1", double.address));
+    double.host("base", "1", &image);
+    user.succeed("rpull", &[&there]);
+    user.succeed("rbox", &["tag", &there, &copy]);
+    let challenge = format!("Bearer realm=\"http://{}/token\",service=\"s\"", double.address);
+    let own = "repository%3Aapp%3Apull%2Cpush";
+    double.on(format!("/token?scope={own}&service=s"), Answer::new(200, r#"{"token":"t"}"#));
+    double.on(format!("/token?scope={own}&scope=repository%3Abase%3Apull&service=s"), Answer::new(403, ""));
+    for blob in image.blobs() {
+        let demand = Answer::new(401, "").header("www-authenticate", challenge.clone());
+        double.on(format!("HEAD /v2/app/blobs/{}", blob.digest()), demand.then(Answer::new(404, "")));
+        let digest = blob.digest().as_str().replace(':', "%3A");
+        double.on(format!("PUT /up?digest={digest}"), Answer::new(201, ""));
+    }
+    double.on("POST /v2/app/blobs/uploads/", Answer::new(202, "").header("location", "/up"));
+    double.on("PUT /v2/app/manifests/1", Answer::new(201, ""));
+    user.succeed("rpush", &[&copy]);
+    let requests = double.requests();
+    assert!(requests.iter().any(|request| request.path.contains("Abase%3Apull")), "no mount was tried: {requests:?}");
+}
+
+#[test]
 fn an_upload_that_breaks_goes_on_where_the_registry_stands() {
     let weather = Weather { faults: vec![Fault::CutRequest], blob_faults: 3, ..Weather::default() };
     let image = Image::bulky(1, 1, 3_000_000);

@@ -85,6 +85,33 @@ fn a_token_server_without_get_is_asked_by_post() {
 }
 
 #[test]
+fn no_credentials_follow_a_token_server_to_another_host() {
+    let (double, other) = (Double::start(), Double::start_on("127.0.0.2:0"));
+    let name = format!("{}/app:1", double.address);
+    let away = |status| Answer::new(status, "").header("location", format!("http://{}/stolen", other.address));
+    double.on("/v2/app/manifests/1", challenge(&double, ""));
+    let token = user_with(&serde_json::json!({ "auths": { &double.address: { "auth": "", "identitytoken": "r3fr3sh" } } }));
+    for status in [301, 307, 308] {
+        double.on("POST /token", away(status));
+        let said = token.fail("rpull", &[&name]);
+        assert!(said.contains(&format!("to another host, {}, is refused", other.address)), "{said}");
+    }
+    let basic = basic_user(&double.address);
+    double.on(GET, Answer::new(405, ""));
+    basic.fail("rpull", &[&name]);
+    assert!(other.requests().is_empty(), "{:?}", other.requests());
+    double.on(GET, away(307));
+    let said = basic.fail("rpull", &[&name]);
+    assert!(said.contains("leads to another host"), "{said}");
+    assert!(other.requests().iter().all(|request| !request.headers.contains_key("authorization")));
+    // Within its host it may lead on.
+    double.on(GET, Answer::new(307, "").header("location", "/token/there"));
+    double.on("/token/there", Answer::new(200, r#"{"token":"t"}"#));
+    basic.fail("rpull", &[&name]);
+    assert!(to_token_server(&double).last().unwrap().headers["authorization"].starts_with("Basic "));
+}
+
+#[test]
 fn one_token_serves_all_requests_for_the_same_and_a_refused_one_is_fetched_once_more() {
     let (double, image) = (Double::start(), Image::new(&[tar(&[("a", b"x")]), tar(&[("b", b"y")])]));
     double.host("app", "1", &image);

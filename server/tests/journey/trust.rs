@@ -82,11 +82,9 @@ fn cve_2020_15157_a_redirect_to_another_host_carries_no_authorization() {
     }
     let manifest = "/v2/app/manifests/1";
     let redirect = Answer::new(307, "").header("location", format!("http://{}{manifest}", other.address));
-    double.on(manifest, unauthorized("Basic realm=\"x\""));
-    user.fail("rpull", &[&format!("{}/app:1", double.address)]);
-    double.on(manifest, redirect);
+    double.on(manifest, unauthorized("Basic realm=\"x\"").then(redirect));
     user.succeed("rpull", &[&format!("{}/app:1", double.address)]);
-    assert_eq!(authorizations(&double.requests()).len(), 1);
+    assert!(authorizations(&double.requests()).len() > image.blobs().count(), "the registry itself does get it, each time");
     assert!(!other.requests().is_empty() && authorizations(&other.requests()).is_empty());
 }
 
@@ -153,4 +151,28 @@ fn a_password_that_a_helper_keeps_is_not_kept_in_the_clear() {
     assert!(std::fs::read_to_string(user.home().join("said.store")).unwrap().contains("secret"));
     let kept: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
     assert_eq!(kept, json!({ "auths": { &*double.address: {} }, "credsStore": "test" }));
+}
+
+#[test]
+fn a_registry_is_itself_however_its_host_is_written() {
+    let (double, layout, image) = (Double::start(), tempfile::tempdir().unwrap(), image());
+    let host = double.address.replace("127.0.0.1", "LocalHost");
+    let user = user_with_credentials(&host);
+    image.write_layout(layout.path(), "1");
+    for blob in image.blobs() {
+        let demand = unauthorized("Basic realm=\"x\"").then(Answer::new(404, ""));
+        double.on(format!("HEAD /v2/app/blobs/{}", blob.digest()), demand);
+        double.on(format!("PUT /up?digest={}", blob.digest().as_str().replace(':', "%3A")), Answer::new(201, ""));
+    }
+    let location = format!("http://{}/up", host.to_lowercase());
+    double.on("POST /v2/app/blobs/uploads/", Answer::new(202, "").header("location", location));
+    double.on("PUT /v2/app/manifests/1", Answer::new(201, ""));
+    user.succeed("rpush", &[&format!("oci:{}", layout.path().display()), &format!("{host}/app:1")]);
+    let sent: Vec<_> = double.requests().into_iter().filter(|request| request.path.starts_with("/up")).collect();
+    assert_eq!((sent.len(), authorizations(&sent).len()), (2, 2), "a layer and the configuration");
+    // And a list goes on there.
+    let first = Answer::new(200, r#"{"tags":["1"]}"#).header("link", "</v2/app/tags/list?n=1000&last=1>; rel=\"next\"");
+    double.on("/v2/app/tags/list?n=1000", first);
+    double.on("/v2/app/tags/list?n=1000&last=1", Answer::new(200, r#"{"tags":["2"]}"#));
+    assert_eq!(user.succeed("rbox", &["tags", &format!("{host}/app")]), "1\n2\n");
 }
