@@ -44,6 +44,13 @@ pub fn referring_tags(subject: &Digest) -> Vec<Tag> {
     ["sig", "att", "sbom"].into_iter().filter_map(|kind| tag(kind).ok()).collect()
 }
 
+/// What such a tag is made of; `None` of any other tag.
+pub fn subject_of_tag(tag: &Tag) -> Option<Digest> {
+    let (digest, _) = tag.as_str().rsplit_once('.')?;
+    let subject = digest.replacen('-', ":", 1).parse().ok()?;
+    referring_tags(&subject).contains(tag).then_some(subject)
+}
+
 /// The bytes of a blob as they come.
 pub type BlobReader<'a> = Box<dyn Read + Send + 'a>;
 

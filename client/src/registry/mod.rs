@@ -129,31 +129,39 @@ impl Repository {
 
     /// The manifest or index a reference stands for (end-3).
     pub fn get_manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        let attempted = || format!("get manifest {}", reference.identifier());
         let wrong = Cell::new(0);
-        self.at_any(reference, |host| {
-            let mut answer = self.ask_manifest(host, reference, &reqwest::Method::GET)?;
-            let media_type = media_type_of(&answer);
-            let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| broken_off(&host.endpoint.host, &e))?;
-            if bytes.len() > MANIFEST_LIMIT_BYTES {
-                return Err(host.broken(&attempted(), "it is longer than 4 MiB".into()));
-            }
-            let said = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
-            let is_other = reference.digest().cloned().or(said).is_some_and(|expected: Digest| {
-                let mut hasher = expected.algorithm().hasher();
-                hasher.update(&bytes);
-                hasher.finish() != expected
-            });
-            if is_other && !std::ptr::eq(host, self.registry()) {
-                return Err(host.broken(&attempted(), "it sent another".into()));
-            }
-            // A length that is too small cuts it off, and nothing else tells. What comes each time is what is there.
-            if is_other && wrong.replace(wrong.get() + 1) < WRONG_MANIFESTS_LIMIT {
-                return Err(broken_off(&host.endpoint.host, &std::io::Error::other("it is not what its digest promises")));
-            }
-            let raw = RawManifest { media_type, digest: Digest::of(&bytes), bytes };
-            Ok(raw)
-        })
+        self.at_any(reference, |host| self.manifest_of(host, reference, &wrong))
+    }
+
+    /// The same as the host has it that is pushed to: for who writes there what follows from it.
+    pub fn get_own_manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        let (host, wrong) = (self.pushed_to(), Cell::new(0));
+        host.retrying(&self.cancel, || self.manifest_of(host, reference, &wrong))
+    }
+
+    /// One attempt; `wrong` counts those that brought another.
+    fn manifest_of(&self, host: &Host, reference: &Reference, wrong: &Cell<u32>) -> Result<RawManifest> {
+        let attempted = || format!("get manifest {}", reference.identifier());
+        let mut answer = self.ask_manifest(host, reference, &reqwest::Method::GET)?;
+        let media_type = media_type_of(&answer);
+        let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| broken_off(&host.endpoint.host, &e))?;
+        if bytes.len() > MANIFEST_LIMIT_BYTES {
+            return Err(host.broken(&attempted(), "it is longer than 4 MiB".into()));
+        }
+        let said = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
+        let is_other = reference.digest().cloned().or(said).is_some_and(|expected: Digest| {
+            let mut hasher = expected.algorithm().hasher();
+            hasher.update(&bytes);
+            hasher.finish() != expected
+        });
+        if is_other && !std::ptr::eq(host, self.registry()) {
+            return Err(host.broken(&attempted(), "it sent another".into()));
+        }
+        // A length that is too small cuts it off, and nothing else tells. What comes each time is what is there.
+        if is_other && wrong.replace(wrong.get() + 1) < WRONG_MANIFESTS_LIMIT {
+            return Err(broken_off(&host.endpoint.host, &std::io::Error::other("it is not what its digest promises")));
+        }
+        Ok(RawManifest { media_type, digest: Digest::of(&bytes), bytes })
     }
 
     /// The digest a reference stands for (end-3, as HEAD); `None` where only the manifest itself can tell.

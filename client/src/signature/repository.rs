@@ -9,7 +9,7 @@ use longshore_runtime::parallel::Cancel;
 use longshore_runtime::{RawManifest, Source};
 use serde_json::{Value, json};
 
-use super::{PrivateKey, Signed};
+use super::{PrivateKey, Signed, layers};
 use crate::error::{Error, Result};
 use crate::policy::Rule;
 use crate::registry::{Content, Repository};
@@ -69,23 +69,22 @@ pub fn sign(repository: &Repository, image: &Reference, digest: &Digest, key: &P
     });
     let config = config.to_string().into_bytes();
     let place = place(image, digest)?;
-    let existing = find(repository, &place)?;
-    let mut layers: Vec<Value> = existing.as_ref().map(layers).unwrap_or_default();
-    if layers.len() >= SIGNATURES_LIMIT {
+    let existing = layers::find(repository, &place)?.map(|raw| parse(&raw, &place)).transpose()?;
+    if existing.as_ref().map_or(0, |existing| layers_of(existing).len()) >= SIGNATURES_LIMIT {
         let why = format!("it has {SIGNATURES_LIMIT} signatures already, and no more are looked at");
         return Err(Error::Policy { image: image.familiar(), why });
     }
-    layers.push(json!({
+    let layer = json!({
         "mediaType": DOCUMENT,
         "digest": document,
         "size": signed.document.len(),
         "annotations": { SIGNATURE: super::base64(&signed.signature) },
-    }));
+    });
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_MANIFEST,
         "config": { "mediaType": media_type::OCI_CONFIG, "digest": Digest::of(&config), "size": config.len() },
-        "layers": layers,
+        "layers": [layer],
     });
     for bytes in [signed.document, config] {
         let content = Content {
@@ -105,7 +104,7 @@ pub fn sign(repository: &Repository, image: &Reference, digest: &Digest, key: &P
     }
     let bytes = manifest.to_string().into_bytes();
     let raw = RawManifest { media_type: media_type::OCI_MANIFEST.into(), digest: Digest::of(&bytes), bytes };
-    repository.put_manifest(place.identifier(), &raw)
+    layers::add(repository, &place, &raw)
 }
 
 /// Where the signatures of an image are.
@@ -113,26 +112,24 @@ fn place(image: &Reference, digest: &Digest) -> Result<Reference> {
     Ok(format!("{}:{}-{}.sig", image.name(), digest.algorithm().as_str(), digest.hex()).parse()?)
 }
 
-/// What is under that tag; `None` if nothing is.
-fn find(repository: &Repository, place: &Reference) -> Result<Option<Value>> {
-    let raw = match repository.get_manifest(place) {
-        Err(Error::Refused { answer, .. }) if answer.status == 404 => return Ok(None),
-        other => other?,
-    };
+fn parse(raw: &RawManifest, place: &Reference) -> Result<Value> {
     let broken = |_| longshore_runtime::Error::invalid(format_args!("signatures {place}"), "they are no image manifest");
-    Ok(Some(serde_json::from_slice(&raw.bytes).map_err(broken)?))
+    Ok(serde_json::from_slice(&raw.bytes).map_err(broken)?)
 }
 
-fn layers(manifest: &Value) -> Vec<Value> {
+fn layers_of(manifest: &Value) -> Vec<Value> {
     manifest["layers"].as_array().cloned().unwrap_or_default()
 }
 
 /// The signatures an image has, none of them verified. What is no signature, or of no sensible size, is left out.
 fn fetch(repository: &Repository, image: &Reference, digest: &Digest) -> Result<Vec<Signed>> {
     let place = place(image, digest)?;
-    let Some(manifest) = find(repository, &place)? else { return Ok(Vec::new()) };
+    let raw = match repository.get_manifest(&place) {
+        Err(Error::Refused { answer, .. }) if answer.status == 404 => return Ok(Vec::new()),
+        other => other?,
+    };
     let mut found = Vec::new();
-    for layer in layers(&manifest).into_iter().take(SIGNATURES_LIMIT) {
+    for layer in layers_of(&parse(&raw, &place)?).into_iter().take(SIGNATURES_LIMIT) {
         let signature = layer["annotations"][SIGNATURE].as_str().and_then(super::from_base64);
         let descriptor = serde_json::from_value::<Descriptor>(layer);
         let (Some(signature), Ok(descriptor)) = (signature, descriptor) else { continue };

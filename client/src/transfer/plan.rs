@@ -104,6 +104,15 @@ impl Plan {
         Ok(plan)
     }
 
+    /// What refers to any manifest of the root, and nothing of what is in the root itself.
+    pub fn of_referrers(source: &dyn Source, reference: &Reference, root: RawManifest) -> Result<Self> {
+        let mut plan = Self::of(source, reference, root)?;
+        plan.blobs.clear();
+        plan.below.clear();
+        plan.add_referrers(source, reference)?;
+        Ok(plan)
+    }
+
     /// Also what refers to any of its manifests, and to those.
     pub fn add_referrers(&mut self, source: &dyn Source, reference: &Reference) -> Result<()> {
         let mut subjects: Vec<Digest> = self.seen.iter().cloned().collect();
