@@ -22,7 +22,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// An image given by its name has that name in the archive; one given by its ID has none.
 #[derive(Debug, Args)]
 pub(super) struct Save {
-    /// A file, in place of standard output
+    /// A file, a pipe or a device, in place of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Names or image IDs
@@ -32,14 +32,16 @@ pub(super) struct Save {
 
 impl Save {
     pub(super) fn execute(self, global: &Global) -> Result<ExitCode> {
-        if self.output.is_none() && io::stdout().is_terminal() {
+        // Standard output has other names, `/dev/stdout`; what these lead to cannot always be opened anew.
+        let output = self.output.filter(|path| !is_stdout(path));
+        if output.is_none() && io::stdout().is_terminal() {
             return Err(Error::invalid("save", "an archive is nothing for a terminal: use --output, or redirect it").into());
         }
         let store = global.store()?;
         let lease = store.lease()?;
         let images = find(&store, &lease, &self.images)?;
-        match &self.output {
-            Some(path) => write_file(path, |file| Ok(save::save(&store, &images, file)?))?,
+        match &output {
+            Some(path) => write_file(path, |out| Ok(save::save(&store, &images, out)?))?,
             None => save::save(&store, &images, BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()))?,
         }
         Ok(ExitCode::SUCCESS)
@@ -60,8 +62,31 @@ fn find(store: &Store, lease: &Lease, wanted: &[String]) -> Result<Vec<(Image, V
     Ok(images)
 }
 
+/// Writes the archive where it was asked for: a regular file appears when it is whole, and takes the place of the one that
+/// symbolic links lead to. A pipe or a device stays what it is and is written to.
+fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let failed = |e| Error::io(format!("write {}", path.display()), e);
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(Error::invalid(path.display(), "it is a directory: --output wants the name of a file in it").into())
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            let file = File::options().write(true).open(path).map_err(failed)?;
+            let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+            write(&mut out).and_then(|()| Ok(out.flush().map_err(failed)?))
+        }
+        Ok(_) => replace_file(&path.canonicalize().map_err(failed)?, write),
+        Err(_) => replace_file(path, write),
+    }
+}
+
+fn is_stdout(path: &Path) -> bool {
+    let (named, stdout) = (rustix::fs::stat(path), rustix::fs::fstat(io::stdout()));
+    named.is_ok_and(|named| stdout.is_ok_and(|stdout| (stdout.st_dev, stdout.st_ino) == (named.st_dev, named.st_ino)))
+}
+
 /// A file that appears when it is whole.
-fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let failed = |e| Error::io(format!("write {}", path.display()), e);
     let mut scratch = path.file_name().map_or_else(OsString::new, OsString::from);
     scratch.push(format!(".{}.tmp", std::process::id()));

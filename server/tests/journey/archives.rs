@@ -79,6 +79,50 @@ fn an_image_given_by_its_id_has_no_name_in_the_archive() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
+    let (user, _, name, _kept) = user_with_image();
+    let path = |name: &str| user.home().join(name).to_str().unwrap().to_owned();
+    let save = |to: &str| user.output("rbox", &["save", "-o", to, &name]);
+    let whole = user.output("rbox", &["save", &name]).stdout;
+
+    // A pipe; a link to it.
+    let pipe = path("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, pipe.as_str(), rustix::fs::Mode::RWXU).unwrap();
+    std::os::unix::fs::symlink("pipe", path("to-pipe")).unwrap();
+    for to in ["pipe", "to-pipe"] {
+        let read = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        assert!(save(&path(to)).status.success());
+        assert_eq!(read.join().unwrap(), whole);
+    }
+    let is_pipe = |name| std::os::unix::fs::FileTypeExt::is_fifo(&Path::new(name).symlink_metadata().unwrap().file_type());
+    assert!(is_pipe(&pipe));
+
+    // A device; here it can be replaced, as a real one can be by root.
+    std::os::unix::fs::symlink("/dev/null", path("null")).unwrap();
+    assert!(save(&path("null")).status.success());
+    assert!(Path::new(&path("null")).symlink_metadata().unwrap().is_symlink());
+
+    // Standard output by its other name: a pipe, a file that is appended to.
+    assert_eq!(save("/dev/stdout").stdout, whole);
+    std::fs::write(path("appended"), "before").unwrap();
+    let appended = std::fs::File::options().append(true).open(path("appended")).unwrap();
+    let mut command = user.command("rbox", &["save", "-o", "/dev/stdout", &name]);
+    assert!(command.stdout(appended).status().unwrap().success());
+    assert_eq!(std::fs::read(path("appended")).unwrap(), [b"before", &whole[..]].concat());
+
+    // A link to a file; a directory.
+    std::fs::write(path("real"), "before").unwrap();
+    std::os::unix::fs::symlink("real", path("to-real")).unwrap();
+    assert!(save(&path("to-real")).status.success());
+    assert!(Path::new(&path("to-real")).symlink_metadata().unwrap().is_symlink());
+    assert_eq!(std::fs::read(path("real")).unwrap(), whole);
+    assert!(user.fail("rbox", &["save", "-o", &path(""), &name]).contains("it is a directory"));
+}
+
+#[test]
 fn podman_and_skopeo_read_what_is_saved_and_write_what_is_loaded() {
     let (user, image, name, _kept) = user_with_image();
     if !installed("podman") || !installed("skopeo") {
