@@ -1,5 +1,7 @@
 //! Small helpers around files: whole-or-nothing writes, bounded reads, locks, random names.
 
+mod replacing;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
+pub use self::replacing::{Order, Replacing};
 use crate::error::{Attempt, Error, Result};
 
 /// `bytes` random bytes as lowercase hexadecimal digits, from the kernel's generator.
@@ -28,13 +31,18 @@ pub fn write_atomically(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()>
         file.write_all(bytes)?;
         file.sync_data()?;
         std::fs::rename(scratch, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory_of(path))?.sync_all()
     })();
     if written.is_err() {
         // That it may be gone already is fine.
         let _ = std::fs::remove_file(scratch);
     }
     written.attempt(|| format!("write {}", path.display()))
+}
+
+/// Where a file is; a mere name is in the working directory.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What is read at first: most files are shorter.
