@@ -286,6 +286,10 @@ fn a_wrong_byte_on_the_way_closes_no_upload() {
     assert!(of_layer.count() >= 1, "it was on its way");
     assert_eq!(two.to.get(&format!("/v2/app/blobs/{layer}")).status, 404);
     assert_eq!(two.to.get("/v2/app/manifests/1").status, 404);
+    // Nor does it leave one open.
+    let ended: Vec<Passed> = to.passed().into_iter().filter(|passed| passed.method == "DELETE").collect();
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!(two.to.get(ended[0].path.split('?').next().unwrap()).status, 404);
     two.copy(&[&source, &format!("{}/app:1", to.address)]);
     assert_has(&two.to, "app", "1", &image);
 
