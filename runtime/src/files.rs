@@ -1,5 +1,7 @@
 //! Small helpers around files: whole-or-nothing writes, bounded reads, locks, random names.
 
+mod replacing;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
+pub use self::replacing::{Order, Replacing};
 use crate::error::{Attempt, Error, Result};
 
 /// `bytes` random bytes as lowercase hexadecimal digits, from the kernel's generator.

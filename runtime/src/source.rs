@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::name::{Digest, Reference, Tag};
 use crate::parallel::Cancel;
@@ -28,6 +28,29 @@ pub struct Resolved {
     pub media_type: String,
 }
 
+/// All manifests of an image and of what refers to it, held at a time, in bytes: some 50,000 of usual ones, or 64 of the longest.
+pub const MANIFESTS_LIMIT_BYTES: usize = 256 << 20;
+
+/// Counts manifests that are held.
+#[derive(Debug, Default)]
+pub struct HeldBytes(usize);
+
+impl HeldBytes {
+    /// One more of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when all of them are too long; `of` says what they belong to.
+    pub fn add(&mut self, bytes: usize, of: impl std::fmt::Display) -> Result<()> {
+        self.0 = self.0.saturating_add(bytes);
+        if self.0 > MANIFESTS_LIMIT_BYTES {
+            let why = "the manifests that belong to it are longer than 256 MiB together; take one image of it, or leave out what refers to it";
+            return Err(Error::invalid(of, why));
+        }
+        Ok(())
+    }
+}
+
 /// What refers to a manifest.
 #[derive(Debug, Clone)]
 pub struct Referring {
@@ -42,6 +65,13 @@ pub fn referring_tags(subject: &Digest) -> Vec<Tag> {
     let tag = |kind: &str| format!("{}-{}.{kind}", subject.algorithm().as_str(), subject.hex()).parse();
     // A sha512 is too long for a tag.
     ["sig", "att", "sbom"].into_iter().filter_map(|kind| tag(kind).ok()).collect()
+}
+
+/// What such a tag is made of; `None` of any other tag.
+pub fn subject_of_tag(tag: &Tag) -> Option<Digest> {
+    let (digest, _) = tag.as_str().rsplit_once('.')?;
+    let subject = digest.replacen('-', ":", 1).parse().ok()?;
+    referring_tags(&subject).contains(tag).then_some(subject)
 }
 
 /// The bytes of a blob as they come.
@@ -90,5 +120,41 @@ pub trait Source: Sync {
     /// Is told that what it gave for a blob was wrong. Whether it will give something else.
     fn distrust(&self, _blob: &Digest) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn manifests_that_are_held_are_bounded_by_their_bytes() {
+        let mut held = HeldBytes::default();
+        held.add(MANIFESTS_LIMIT_BYTES, "a").unwrap();
+        let refused = held.add(1, "image b").unwrap_err().to_string();
+        assert!(refused.contains("image b") && refused.contains("256 MiB"), "{refused}");
+        assert!(held.add(usize::MAX, "c").is_err());
+    }
+
+    #[test]
+    fn a_tag_that_is_made_of_a_digest_says_of_which() {
+        let subject = Digest::of(b"a");
+        assert_eq!(referring_tags(&subject).iter().filter_map(subject_of_tag).collect::<Vec<_>>(), vec![subject.clone(); 3]);
+        for other in
+            ["latest", "1.sig", "sha256-00.sig", &format!("sha256-{}", subject.hex()), &format!("sha256-{}.txt", subject.hex())]
+        {
+            assert_eq!(subject_of_tag(&other.parse().unwrap()), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_tag_never_panics(tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", likely in "sha(256|512)[-.:][0-9a-f]{60,64}[.]?(sig)?") {
+            for tag in [tag, likely] {
+                let _ = tag.parse::<Tag>().map(|tag| subject_of_tag(&tag));
+            }
+        }
     }
 }

@@ -1,12 +1,11 @@
 //! `rbox save`
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use longshore_runtime::files::{Order, Replacing};
 use longshore_runtime::name::Reference;
 use longshore_runtime::store::{Image, Lease};
 use longshore_runtime::{Error, Store, save};
@@ -42,7 +41,11 @@ impl Save {
         let lease = store.lease()?;
         let images = find(&store, &lease, &self.images)?;
         match &output {
-            Some(path) => write_file(path, |out| Ok(save::save(&store, &images, out)?))?,
+            Some(path) => {
+                let file = Replacing::create(path, Order::First)?;
+                save::save(&store, &images, BufWriter::with_capacity(BUFFER_BYTES, file.file()))?;
+                file.finish()?;
+            }
             None => save::save(&store, &images, BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()))?,
         }
         Ok(ExitCode::SUCCESS)
@@ -64,41 +67,7 @@ fn find(store: &Store, lease: &Lease, wanted: &[String]) -> Result<Vec<(Image, V
     Ok(images)
 }
 
-/// Writes the archive where it was asked for: a regular file appears when it is whole, and takes the place of the one that
-/// symbolic links lead to. A pipe or a device stays what it is and is written to.
-fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let failed = |e| Error::io(format!("write {}", path.display()), e);
-    match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => {
-            Err(Error::invalid(path.display(), "it is a directory: --output wants the name of a file in it").into())
-        }
-        Ok(metadata) if !metadata.is_file() => {
-            let file = File::options().write(true).open(path).map_err(failed)?;
-            let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
-            write(&mut out).and_then(|()| Ok(out.flush().map_err(failed)?))
-        }
-        Ok(_) => replace_file(&path.canonicalize().map_err(failed)?, write),
-        Err(_) => replace_file(path, write),
-    }
-}
-
 fn is_stdout(path: &Path) -> bool {
     let (named, stdout) = (rustix::fs::stat(path), rustix::fs::fstat(io::stdout()));
     named.is_ok_and(|named| stdout.is_ok_and(|stdout| (stdout.st_dev, stdout.st_ino) == (named.st_dev, named.st_ino)))
-}
-
-/// A file that appears when it is whole.
-fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let failed = |e| Error::io(format!("write {}", path.display()), e);
-    let mut scratch = path.file_name().map_or_else(OsString::new, OsString::from);
-    scratch.push(format!(".{}.tmp", std::process::id()));
-    let scratch = path.with_file_name(scratch);
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(&scratch).map_err(failed)?);
-    let written =
-        write(&mut out).and_then(|()| Ok(out.flush().and_then(|()| std::fs::rename(&scratch, path)).map_err(failed)?));
-    if written.is_err() {
-        // Half an archive is of no use to anybody.
-        let _ = std::fs::remove_file(&scratch);
-    }
-    written
 }

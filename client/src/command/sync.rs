@@ -22,8 +22,8 @@ use crate::transfer::Choice;
 ///
 /// A side is a repository (docker://HOST/NAME, or that alone) or an image layout (oci:DIR). A repository of one registry keeps the
 /// last part of its name in the other, below what is given there: docker://quay.io/team/app to docker://mirror.example/quay
-/// becomes mirror.example/quay/app. Prints `+ TAG DIGEST` for what is new, `~ TAG OLD -> NEW` for what moved, `- TAG OLD` for what
-/// went, and how many did not change. What fails of one tag stops no other; the exit code says it.
+/// becomes mirror.example/quay/app. Prints `+ TAG DIGEST` for what is new, `~ TAG OLD -> NEW` for what moved, `& TAG DIGEST N` where N
+/// things that refer to it are new, `- TAG OLD` for what went, and how many did not change. What fails of one tag stops no other; the exit code says it.
 #[derive(Debug, Args)]
 pub(super) struct Sync {
     /// Only tags like this: * for any characters, ? for one; several may be given
@@ -120,6 +120,9 @@ impl Format {
             let line = match change {
                 Change::Added { digest } => json!({ "change": "added", "tag": tag, "digest": digest }),
                 Change::Moved { old, digest } => json!({ "change": "moved", "tag": tag, "old": old, "digest": digest }),
+                Change::Referred { digest, referrers } => {
+                    json!({ "change": "referrers", "tag": tag, "digest": digest, "referrers": referrers })
+                }
                 Change::Removed { old } => json!({ "change": "removed", "tag": tag, "old": old }),
                 Change::Failed(e) => json!({ "change": "failed", "tag": tag, "error": e.to_string() }),
             };
@@ -128,6 +131,7 @@ impl Format {
         print(|out| match change {
             Change::Added { digest } => writeln!(out, "+ {tag} {digest}"),
             Change::Moved { old, digest } => writeln!(out, "~ {tag} {old} -> {digest}"),
+            Change::Referred { digest, referrers } => writeln!(out, "& {tag} {digest} {referrers}"),
             Change::Removed { old: Some(old) } => writeln!(out, "- {tag} {old}"),
             Change::Removed { old: None } => writeln!(out, "- {tag}"),
             Change::Failed(_) => Ok(()),

@@ -23,6 +23,22 @@ impl Repository {
         Ok(Resolved { digest: raw.digest, media_type: raw.media_type })
     }
 
+    /// Whether the host that is pushed to has a manifest of this digest (end-3, as HEAD).
+    pub fn has_manifest(&self, digest: &Digest) -> Result<bool> {
+        let attempted = || format!("look for manifest {digest}");
+        let host = self.pushed_to();
+        let url = format!("{}/manifests/{digest}", host.base);
+        let accept = media_type::MANIFESTS.join(", ");
+        host.retrying(&self.cancel, || {
+            let build = |client: &reqwest::Client| client.head(&url).header("accept", &accept);
+            let mut answer = host.send(Action::Push, &self.cancel, attempted, build)?;
+            if answer.status() == 404 {
+                return Ok(false);
+            }
+            host.expect(&mut answer, &[200], attempted).map(|()| true)
+        })
+    }
+
     /// The image for a platform: what the reference stands for, or what its index names.
     pub fn for_platform(&self, reference: &Reference, platform: &Platform) -> Result<RawManifest> {
         self.choose(reference, &self.pinned_manifest(reference)?, platform)

@@ -135,10 +135,10 @@ impl Repository {
         self.at_any(reference, |host| self.manifest_of(host, reference, &wrong))
     }
 
-    /// The same as the registry itself has it: for who writes there what follows from it.
+    /// The same as the host has it that is pushed to: for who writes there what follows from it.
     pub fn get_own_manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        let (registry, wrong) = (self.pushed_to(), Cell::new(0));
-        registry.retrying(&self.cancel, || self.manifest_of(registry, reference, &wrong))
+        let (host, wrong) = (self.pushed_to(), Cell::new(0));
+        host.retrying(&self.cancel, || self.manifest_of(host, reference, &wrong))
     }
 
     /// One attempt; `wrong` counts those that brought another.

@@ -3,7 +3,7 @@
 use longshore_runtime::RawManifest;
 use longshore_runtime::image::media_type;
 use longshore_runtime::name::{Digest, Reference};
-use longshore_runtime::source::{Referring, referring_tags};
+use longshore_runtime::source::{HeldBytes, Referring, referring_tags};
 use serde_json::{Value, json};
 
 use super::Repository;
@@ -25,9 +25,11 @@ impl Repository {
             let why = format!("more than {REFERRERS_LIMIT} manifests refer to {subject}");
             return Err(self.registry().broken(&format!("list what refers to {subject}"), why));
         }
+        let mut held = HeldBytes::default();
         for referrer in listed {
             let digest = referrer.descriptor.digest;
             let manifest = self.get_manifest(&reference.with_digest(digest.clone()))?;
+            held.add(manifest.bytes.len(), format_args!("manifest {subject}"))?;
             found.push(Referring { manifest: RawManifest { digest, ..manifest }, tag: None });
         }
         for tag in referring_tags(subject) {

@@ -84,13 +84,24 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
         Self { host, content, sent, cancel, chunk_bytes: None, mount_from: content.mount_from.as_ref() }
     }
 
-    /// Sends it, whatever happens in between.
+    /// Sends it, whatever happens in between. What cannot be sent leaves nothing at the registry.
     pub(super) fn run(mut self) -> Result<Sent> {
+        let mut session = None;
+        let sent = self.persist(&mut session);
+        // Who cannot be reached is not asked once more.
+        if let (Err(failure), Some(session)) = (&sent, &session)
+            && (self.cancel.is_set() || !matches!(failure, Error::Unreachable { .. }))
+        {
+            self.abandon(session);
+        }
+        sent
+    }
+
+    fn persist(&mut self, session: &mut Option<Session>) -> Result<Sent> {
         let mut retry = Retry::new(*self.host.pool.timing(), self.cancel);
-        let mut session: Option<Session> = None;
         let mut best_offset = 0;
         loop {
-            let failure = match self.go_on(&mut session) {
+            let failure = match self.go_on(session) {
                 Ok(sent) => return Ok(sent),
                 Err(failure) => failure,
             };
@@ -107,7 +118,7 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
                     self.chunk_bytes.get_or_insert(CHUNK_BYTES);
                 }
             }
-            session = session.and_then(|session| self.status(&session));
+            *session = session.take().and_then(|session| self.status(&session));
             // It may have ended well, and only the answer was lost.
             if session.is_none() && is_there(self.host, self.content.digest, self.cancel)? {
                 return Ok(Sent::Uploaded);
@@ -237,6 +248,13 @@ impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'
         let (offset, location) = asked.ok()?;
         let offset = offset.filter(|&offset| offset <= self.content.size)?;
         Some(Session { location, offset, chunk_min_bytes: session.chunk_min_bytes })
+    }
+
+    /// Ends a session that nobody goes on with (end-14). A registry that does not do that drops it some time later.
+    fn abandon(&self, session: &Session) {
+        let (host, cancel) = (self.host, Cancel::default());
+        let (trusted, build) = (host.is_own(&session.location), |client: &Client| client.delete(session.location.clone()));
+        let _ = host.exchange(Action::Push, &cancel, trusted, || self.attempted(), build, None);
     }
 
     fn exchange(

@@ -5,6 +5,7 @@
 //! what it says of the very digest that was asked for.
 
 mod key;
+pub(crate) mod layers;
 mod repository;
 mod sealed;
 

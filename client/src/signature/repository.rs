@@ -10,7 +10,7 @@ use longshore_runtime::parallel::Cancel;
 use longshore_runtime::{RawManifest, Source};
 use serde_json::{Value, json};
 
-use super::{PrivateKey, Signed};
+use super::{PrivateKey, Signed, layers};
 use crate::error::{Error, Result};
 use crate::policy::Rule;
 use crate::registry::{Content, Repository};
@@ -71,31 +71,30 @@ pub fn sign(repository: &Repository, image: &Reference, digest: &Digest, key: &P
     });
     let config = config.to_string().into_bytes();
     let place = place(image, digest)?;
-    // No mirror's, which may be behind: what is added to that replaces what the registry has.
-    let existing = found(repository.get_own_manifest(&place), &place)?;
-    let mut layers: Vec<Value> = existing.as_ref().map(layers).unwrap_or_default();
+    let existing = layers::find(repository, &place)?.map(|raw| parse(&raw, &place)).transpose()?;
+    let known = existing.as_ref().map(layers_of).unwrap_or_default();
     let is_ours = |layer: &Value| {
         let signature = layer["annotations"][SIGNATURE].as_str().and_then(super::from_base64);
         layer["digest"] == document.as_str() && signature.is_some_and(|one| key.public().verifies(&signed.document, &one))
     };
-    if layers.iter().any(is_ours) {
+    if known.iter().any(is_ours) {
         return Ok(());
     }
-    if layers.len() >= SIGNATURES_LIMIT {
+    if known.len() >= SIGNATURES_LIMIT {
         let why = format!("it has {SIGNATURES_LIMIT} signatures already, and no more are looked at");
         return Err(Error::Policy { image: image.familiar(), why });
     }
-    layers.push(json!({
+    let layer = json!({
         "mediaType": DOCUMENT,
         "digest": document,
         "size": signed.document.len(),
         "annotations": { SIGNATURE: super::base64(&signed.signature) },
-    }));
+    });
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_MANIFEST,
         "config": { "mediaType": media_type::OCI_CONFIG, "digest": Digest::of(&config), "size": config.len() },
-        "layers": layers,
+        "layers": [layer],
     });
     for bytes in [signed.document, config] {
         let content = Content {
@@ -115,7 +114,7 @@ pub fn sign(repository: &Repository, image: &Reference, digest: &Digest, key: &P
     }
     let bytes = manifest.to_string().into_bytes();
     let raw = RawManifest { media_type: media_type::OCI_MANIFEST.into(), digest: Digest::of(&bytes), bytes };
-    repository.put_manifest(place.identifier(), &raw)
+    layers::add(repository, &place, &raw)
 }
 
 /// Where the signatures of an image are.
@@ -123,17 +122,12 @@ fn place(image: &Reference, digest: &Digest) -> Result<Reference> {
     Ok(format!("{}:{}-{}.sig", image.name(), digest.algorithm().as_str(), digest.hex()).parse()?)
 }
 
-/// What is under that tag; `None` if nothing is.
-fn found(asked: Result<RawManifest>, place: &Reference) -> Result<Option<Value>> {
-    let raw = match asked {
-        Err(Error::Refused { answer, .. }) if answer.status == 404 => return Ok(None),
-        other => other?,
-    };
+fn parse(raw: &RawManifest, place: &Reference) -> Result<Value> {
     let broken = |_| longshore_runtime::Error::invalid(format_args!("signatures {place}"), "they are no image manifest");
-    Ok(Some(serde_json::from_slice(&raw.bytes).map_err(broken)?))
+    Ok(serde_json::from_slice(&raw.bytes).map_err(broken)?)
 }
 
-fn layers(manifest: &Value) -> Vec<Value> {
+fn layers_of(manifest: &Value) -> Vec<Value> {
     manifest["layers"].as_array().cloned().unwrap_or_default()
 }
 
@@ -146,9 +140,12 @@ fn fetch(
     documents: &mut BTreeMap<Digest, Vec<u8>>,
 ) -> Result<Vec<Signed>> {
     let place = place(image, digest)?;
-    let Some(manifest) = found(repository.get_manifest(&place), &place)? else { return Ok(Vec::new()) };
+    let raw = match repository.get_manifest(&place) {
+        Err(Error::Refused { answer, .. }) if answer.status == 404 => return Ok(Vec::new()),
+        other => other?,
+    };
     let mut signatures = Vec::new();
-    for layer in layers(&manifest).into_iter().take(SIGNATURES_LIMIT) {
+    for layer in layers_of(&parse(&raw, &place)?).into_iter().take(SIGNATURES_LIMIT) {
         let signature = layer["annotations"][SIGNATURE].as_str().and_then(super::from_base64);
         let descriptor = serde_json::from_value::<Descriptor>(layer);
         let (Some(signature), Ok(descriptor)) = (signature, descriptor) else { continue };

@@ -12,11 +12,13 @@ use longshore_runtime::image::media_type;
 use longshore_runtime::name::{Digest, Tag};
 use longshore_runtime::parallel::{self, Cancel};
 use longshore_runtime::progress::Progress;
+use longshore_runtime::source::subject_of_tag;
 
 pub use self::filter::{Filter, Glob, Pattern};
 pub use self::side::{Address, Side};
 use crate::error::{Error, Result};
-use crate::transfer::{Choice, Plan, Transfer};
+use crate::signature::layers;
+use crate::transfer::{Choice, Manifest, Plan, Transfer};
 
 /// Tags asked for at a time: an answer is short, the way may be long.
 const QUESTIONS: usize = 8;
@@ -35,6 +37,13 @@ pub enum Change {
         old: Digest,
         /// What it stands for.
         digest: Digest,
+    },
+    /// It stands for the same, but something that refers to that was not there.
+    Referred {
+        /// What it stands for.
+        digest: Digest,
+        /// How many manifests came.
+        referrers: usize,
     },
     /// It has gone at the source.
     Removed {
@@ -75,7 +84,15 @@ impl Job<'_> {
         let mut unchanged = 0;
         for (tag, compared) in tags.iter().zip(self.compare(&tags)) {
             let change = match compared {
-                Ok((Some(old), new)) if old == new => {
+                Ok((Some(old), new)) if old == new => match self.bring_referrers(tag, &new) {
+                    Ok(0) => {
+                        unchanged += 1;
+                        continue;
+                    }
+                    Ok(referrers) => Change::Referred { digest: new, referrers },
+                    Err(e) => Change::Failed(e),
+                },
+                Ok((Some(_), _)) if layers::is_added_to(tag) && self.holds(tag) => {
                     unchanged += 1;
                     continue;
                 }
@@ -111,8 +128,8 @@ impl Job<'_> {
     fn wanted(&self, tag: &Tag) -> Result<Digest> {
         let is_index = |media: &str| matches!(media, media_type::OCI_INDEX | media_type::DOCKER_LIST);
         match self.from.resolve(tag)? {
-            Some(known) if matches!(self.choice, Choice::All) || !is_index(&known.media_type) => Ok(known.digest),
-            _ => Ok(self.from.find(tag, self.choice)?.1.digest),
+            Some(known) if matches!(self.choice(tag), Choice::All) || !is_index(&known.media_type) => Ok(known.digest),
+            _ => Ok(self.from.find(tag, self.choice(tag))?.1.digest),
         }
     }
 
@@ -121,7 +138,7 @@ impl Job<'_> {
         if self.dry_run {
             return Ok(wanted);
         }
-        let (found, root) = self.from.find(tag, self.choice)?;
+        let (found, root) = self.from.find(tag, self.choice(tag))?;
         let (source, reference) = (found.source(), found.reference());
         let mut plan = Plan::of(source, reference, root)?;
         if self.referrers {
@@ -131,14 +148,62 @@ impl Job<'_> {
         self.to.bring(tag, self.from, |destination| {
             Transfer { source, reference, destination, jobs: self.jobs, progress }.run(&plan)
         })?;
-        Ok(plan.root.digest)
+        // Where it is added to what is there, it stands for both.
+        let both = if layers::is_added_to(tag) { self.to.resolve(tag)? } else { None };
+        Ok(both.map_or(plan.root.digest, |both| both.digest))
     }
 
-    /// Takes away what has gone at the source.
+    /// Brings what refers to an image that is there already; gives how many manifests were missing.
+    fn bring_referrers(&self, tag: &Tag, digest: &Digest) -> Result<usize> {
+        if !self.referrers {
+            return Ok(0);
+        }
+        let (found, root) = self.from.find(tag, self.choice(tag))?;
+        if root.digest != *digest {
+            // It has moved meanwhile: the next sync sees that.
+            return Ok(0);
+        }
+        let (source, reference) = (found.source(), found.reference());
+        let plan = Plan::of_referrers(source, reference, root)?;
+        let mut missing = 0;
+        self.to.bring(tag, self.from, |destination| {
+            for manifest in plan.listed() {
+                missing += usize::from(!destination.has_manifest(manifest)?);
+            }
+            if missing == 0 || self.dry_run {
+                return Ok(());
+            }
+            let progress = &(self.progress)();
+            Transfer { source, reference, destination, jobs: self.jobs, progress }.run(&plan)
+        })?;
+        Ok(missing)
+    }
+
+    /// Whether all that is under a tag that is added to is there, perhaps with more. What fails here fails again, and is told,
+    /// when it is brought.
+    fn holds(&self, tag: &Tag) -> bool {
+        let Ok((_, raw)) = self.from.find(tag, &Choice::All) else { return false };
+        let (manifest, mut holds) = (Manifest { raw, subject: None, tag: Some(tag.clone()) }, false);
+        let looked = self.to.bring(tag, self.from, |destination| {
+            holds = destination.has_manifest(&manifest)?;
+            Ok(())
+        });
+        looked.is_ok() && holds
+    }
+
+    /// Which images of what a tag stands for. A list of referrers is no image for several platforms.
+    fn choice(&self, tag: &Tag) -> &Choice {
+        if layers::is_added_to(tag) { &Choice::All } else { self.choice }
+    }
+
+    /// Takes away what has gone at the source; last of all what is under a tag of cosign's, which stays with its subject.
     fn remove_others(&self, all: &[Tag], told: &mut dyn FnMut(&Tag, Change) -> Result<()>) -> Result<()> {
         let kept: BTreeSet<&Tag> = all.iter().collect();
-        for tag in self.to.tags(true)? {
-            if kept.contains(&tag) || !self.filter.accepts(&tag) || lists_referrers(&tag) {
+        let is_gone = |tag: &Tag| !kept.contains(tag) && self.filter.accepts(tag) && !layers::lists_referrers(tag);
+        let mut gone: Vec<Tag> = self.to.tags(true)?.into_iter().filter(is_gone).collect();
+        gone.sort_by_key(|tag| subject_of_tag(tag).is_some());
+        for tag in gone {
+            if subject_of_tag(&tag).map_or(Ok(false), |subject| self.to.has(&subject))? {
                 continue;
             }
             let removed = self.to.resolve(&tag).map(|resolved| resolved.map(|resolved| resolved.digest)).and_then(|old| {
@@ -151,9 +216,4 @@ impl Job<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether a tag is the list of what refers to a manifest, which clients keep where the registry keeps none.
-fn lists_referrers(tag: &Tag) -> bool {
-    tag.as_str().replacen('-', ":", 1).parse::<Digest>().is_ok()
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use longshore_runtime::layout::Layout;
-use longshore_runtime::name::{Reference, Tag};
+use longshore_runtime::name::{Digest, Reference, Tag};
 use longshore_runtime::origin::Origin;
 use longshore_runtime::source::Resolved;
 use longshore_runtime::{Error, RawManifest, Source};
@@ -114,6 +114,14 @@ impl Side {
                 let named = Layout::open(dir)?.named()?.into_iter().find(|named| named.name == tag.as_str());
                 Ok(named.map(|named| Resolved { digest: named.manifest.digest, media_type: named.manifest.media_type }))
             }
+        }
+    }
+
+    /// Whether it has a manifest of this digest. A layout keeps what has lost its name: that does not count.
+    pub fn has(&self, digest: &Digest) -> Result<bool> {
+        match self {
+            Self::Registry(repository, _) => repository.has_manifest(digest),
+            Self::Layout(dir) => Ok(Layout::open(dir)?.reaches(digest)?),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Image layouts and archives as the place where images go.
 
+use longshore_runtime::RawManifest;
 use longshore_runtime::image::Descriptor;
 use longshore_runtime::layout::{DockerArchive, Layout, LayoutArchive};
 use longshore_runtime::parallel::Cancel;
@@ -7,6 +8,7 @@ use longshore_runtime::parallel::Cancel;
 use super::{Destination, Manifest, Moving, Plan};
 use crate::error::Result;
 use crate::registry::Sent;
+use crate::signature::layers;
 
 /// A name in an image layout, or none.
 #[derive(Debug)]
@@ -32,6 +34,16 @@ impl Destination for InLayout<'_> {
         Ok(Sent::Uploaded)
     }
 
+    fn has_manifest(&self, manifest: &Manifest) -> Result<bool> {
+        match &manifest.tag {
+            Some(tag) => {
+                let existing = self.layout.find(tag.as_str())?;
+                Ok(existing.is_some() && layers::with(existing.as_ref(), &manifest.raw, tag.as_str())?.is_none())
+            }
+            None => Ok(self.layout.lists(&manifest.raw.digest)?),
+        }
+    }
+
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         Ok(self.layout.put_manifest(&manifest.raw)?)
     }
@@ -39,9 +51,19 @@ impl Destination for InLayout<'_> {
     fn finish(&self, plan: &Plan) -> Result<()> {
         self.layout.put_manifest(&plan.root)?;
         for manifest in plan.listed() {
-            self.layout.list(&manifest.raw, manifest.name())?;
+            self.list(&manifest.raw, manifest.name())?;
         }
-        Ok(self.layout.list(&plan.root, self.name)?)
+        self.list(&plan.root, self.name)
+    }
+}
+
+impl InLayout<'_> {
+    /// Lists a manifest; under a tag that is added to, together with what is there.
+    fn list(&self, manifest: &RawManifest, name: Option<&str>) -> Result<()> {
+        match name.and_then(|name| name.parse().ok()).filter(layers::is_added_to) {
+            Some(tag) => self.layout.replace_named(tag.as_str(), |existing| layers::with(existing, manifest, tag.as_str())),
+            None => Ok(self.layout.list(manifest, name)?),
+        }
     }
 }
 
@@ -53,6 +75,10 @@ impl Destination for LayoutArchive {
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
         Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
         Ok(Sent::Uploaded)
+    }
+
+    fn has_manifest(&self, _: &Manifest) -> Result<bool> {
+        Ok(false)
     }
 
     /// They are there since it was made.
@@ -73,6 +99,10 @@ impl Destination for DockerArchive {
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
         Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
         Ok(Sent::Uploaded)
+    }
+
+    fn has_manifest(&self, _: &Manifest) -> Result<bool> {
+        Ok(false)
     }
 
     /// It has a form of its own.

@@ -31,7 +31,10 @@ pub trait Destination: Sync {
     /// Brings a blob there, verified. What may pass is tried again: an error is final.
     fn put_blob(&self, blob: &Moving<'_>) -> Result<Sent>;
 
-    /// Stores a manifest by its digest. What it names is there.
+    /// Whether a manifest is there, under its tag if it has one: what else is under that may be there, too.
+    fn has_manifest(&self, manifest: &Manifest) -> Result<bool>;
+
+    /// Stores a manifest by its digest, or adds it to what is under its tag. What it names is there.
     fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
 
     /// Gives the root its name, last of all.

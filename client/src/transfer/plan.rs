@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_runtime::image::{Descriptor, Document, Index};
 use longshore_runtime::name::{Digest, Platform, Reference, Tag};
+use longshore_runtime::source::HeldBytes;
 use longshore_runtime::{Error, RawManifest, Source};
 
 use crate::error::Result;
@@ -93,14 +94,25 @@ pub struct Plan {
     /// What gets the name.
     pub root: RawManifest,
     seen: BTreeSet<Digest>,
+    held: HeldBytes,
 }
 
 impl Plan {
     /// The root and all below it.
     pub fn of(source: &dyn Source, reference: &Reference, root: RawManifest) -> Result<Self> {
-        let mut plan = Self { blobs: BTreeMap::new(), below: Vec::new(), root: root.clone(), seen: BTreeSet::new() };
+        let (seen, held) = (BTreeSet::new(), HeldBytes::default());
+        let mut plan = Self { blobs: BTreeMap::new(), below: Vec::new(), root: root.clone(), seen, held };
         plan.add_below(source, reference, &root, DEPTH_LIMIT)?;
         plan.seen.insert(root.digest);
+        Ok(plan)
+    }
+
+    /// What refers to any manifest of the root, and nothing of what is in the root itself.
+    pub fn of_referrers(source: &dyn Source, reference: &Reference, root: RawManifest) -> Result<Self> {
+        let mut plan = Self::of(source, reference, root)?;
+        plan.blobs.clear();
+        plan.below.clear();
+        plan.add_referrers(source, reference)?;
         Ok(plan)
     }
 
@@ -153,6 +165,7 @@ impl Plan {
             self.add_below(source, reference, manifest, depth_left)?;
         }
         if is_new || tag.is_some() {
+            self.held.add(manifest.bytes.len(), format_args!("image {}", reference.familiar()))?;
             self.below.push(Manifest { raw: manifest.clone(), subject, tag });
         }
         if self.below.len() > MANIFESTS_LIMIT {
@@ -196,4 +209,56 @@ fn verify(expected: &Digest, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     Err(Error::Mismatch { what: format!("manifest {expected}"), expected: expected.clone(), got }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_runtime::image::media_type;
+    use longshore_runtime::parallel::Cancel;
+    use longshore_runtime::source::{BlobReader, MANIFESTS_LIMIT_BYTES};
+    use serde_json::json;
+
+    use super::*;
+
+    /// An index of indexes that name nothing.
+    struct Nested(Vec<RawManifest>);
+
+    impl Nested {
+        fn index(entries: &[RawManifest], name: usize) -> RawManifest {
+            let entry = |raw: &RawManifest| json!({ "mediaType": raw.media_type, "digest": raw.digest, "size": raw.bytes.len() });
+            let entries: Vec<_> = entries.iter().map(entry).collect();
+            let document = json!({ "schemaVersion": 2, "manifests": entries, "annotations": { "name": name.to_string() } });
+            let bytes = document.to_string().into_bytes();
+            RawManifest { media_type: media_type::OCI_INDEX.into(), digest: Digest::of(&bytes), bytes }
+        }
+    }
+
+    impl Source for Nested {
+        fn manifest(&self, reference: &Reference) -> longshore_runtime::Result<RawManifest> {
+            Ok(self.0.iter().find(|manifest| Some(&manifest.digest) == reference.digest()).unwrap().clone())
+        }
+
+        fn blob<'a>(
+            &'a self,
+            _: &Reference,
+            _: &Descriptor,
+            _: u64,
+            _: &'a Cancel<'a>,
+        ) -> longshore_runtime::Result<BlobReader<'a>> {
+            unreachable!("manifests only")
+        }
+    }
+
+    #[test]
+    fn manifests_that_are_too_long_together_are_refused() {
+        let source = Nested((0..3).map(|name| Nested::index(&[], name)).collect());
+        let (reference, root) = ("localhost/a".parse().unwrap(), Nested::index(&source.0, 9));
+        let length: usize = source.0.iter().map(|manifest| manifest.bytes.len()).sum();
+        for (spare, fits) in [(length, true), (length - 1, false)] {
+            let mut plan = Plan::of(&source, &reference, Nested::index(&[], 9)).unwrap();
+            plan.held.add(MANIFESTS_LIMIT_BYTES - spare, "others").unwrap();
+            let added = plan.add_below(&source, &reference, &root, DEPTH_LIMIT);
+            assert_eq!(added.is_ok(), fits, "{added:?}");
+        }
+    }
 }

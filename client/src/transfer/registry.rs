@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use longshore_runtime::Store;
 use longshore_runtime::image::Descriptor;
-use longshore_runtime::name::{Digest, Reference, RepoName};
+use longshore_runtime::name::{Digest, Reference, RepoName, Tag};
 use longshore_runtime::parallel::Cancel;
 use longshore_runtime::progress::LayerEvent;
+use longshore_runtime::{RawManifest, Store};
 
 use super::stream::streamed;
 use super::{Destination, Manifest, Moving, Plan};
 use crate::error::Result;
 use crate::registry::{Content, Repository, Sent};
+use crate::signature::layers;
 
 /// A name in a registry.
 #[derive(Debug)]
@@ -43,16 +44,37 @@ impl Destination for Remote<'_> {
         })
     }
 
+    fn has_manifest(&self, manifest: &Manifest) -> Result<bool> {
+        let RawManifest { digest, .. } = &manifest.raw;
+        match &manifest.tag {
+            Some(tag) => {
+                let existing = layers::find(self.repository, &self.tagged(tag)?)?;
+                Ok(existing.is_some() && layers::with(existing.as_ref(), &manifest.raw, tag.as_str())?.is_none())
+            }
+            None => self.repository.has_manifest(digest),
+        }
+    }
+
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
-        let identifier = manifest.name().unwrap_or(manifest.raw.digest.as_str());
-        match &manifest.subject {
-            Some(subject) => self.repository.put_referrer(&manifest.raw, subject).map(drop),
-            None => self.repository.put_manifest(identifier, &manifest.raw),
+        match (&manifest.tag, &manifest.subject) {
+            // It may have others there.
+            (Some(tag), _) => layers::add(self.repository, &self.tagged(tag)?, &manifest.raw),
+            (None, Some(subject)) => self.repository.put_referrer(&manifest.raw, subject).map(drop),
+            (None, None) => self.repository.put_manifest(manifest.raw.digest.as_str(), &manifest.raw),
         }
     }
 
     fn finish(&self, plan: &Plan) -> Result<()> {
-        self.repository.put_manifest(self.reference.identifier(), &plan.root)
+        match self.reference.tag().filter(|tag| self.reference.digest().is_none() && layers::is_added_to(tag)) {
+            Some(_) => layers::add(self.repository, self.reference, &plan.root),
+            None => self.repository.put_manifest(self.reference.identifier(), &plan.root),
+        }
+    }
+}
+
+impl Remote<'_> {
+    fn tagged(&self, tag: &Tag) -> Result<Reference> {
+        Ok(format!("{}:{tag}", self.reference.name()).parse()?)
     }
 }
 

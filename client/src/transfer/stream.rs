@@ -203,6 +203,10 @@ mod tests {
             unreachable!("it is no place")
         }
 
+        fn has_manifest(&self, _: &Manifest) -> Result<bool> {
+            unreachable!("it is no place")
+        }
+
         fn put_manifest(&self, _: &Manifest) -> Result<()> {
             unreachable!("it is no place")
         }

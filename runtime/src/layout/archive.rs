@@ -2,13 +2,12 @@
 //! place, and several are written at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{MARKER, Open, Report, index, receive};
 use crate::error::{Attempt, Error, Result};
-use crate::files;
+use crate::files::{Order, Replacing};
 use crate::image::Descriptor;
 use crate::name::Digest;
 use crate::progress::LayerEvent;
@@ -18,43 +17,10 @@ use crate::source::RawManifest;
 /// The unit of a tar file.
 const BLOCK_BYTES: u64 = 512;
 
-/// A file that appears under its name when it is whole, and goes if that never happens.
-#[derive(Debug)]
-pub(super) struct Scratch {
-    pub(super) file: File,
-    scratch: PathBuf,
-    path: PathBuf,
-}
-
-impl Scratch {
-    pub(super) fn create(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let scratch = path.with_file_name(format!(".{name}.{}.tmp", files::random_hex(4)?));
-        let file = File::create_new(&scratch).attempt(|| format!("create {}", scratch.display()))?;
-        Ok(Self { file, scratch, path: path.into() })
-    }
-
-    pub(super) fn attempted(&self) -> String {
-        format!("write {}", self.path.display())
-    }
-
-    /// Gives it its name.
-    pub(super) fn finish(&self) -> Result<()> {
-        self.file.sync_data().and_then(|()| std::fs::rename(&self.scratch, &self.path)).attempt(|| self.attempted())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Half an archive is of no use to anybody; a whole one has another name by now.
-        let _ = std::fs::remove_file(&self.scratch);
-    }
-}
-
 /// An image layout in an archive.
 #[derive(Debug)]
 pub struct LayoutArchive {
-    scratch: Scratch,
+    to: Replacing,
     /// Where the bytes of each blob begin.
     places: BTreeMap<Digest, u64>,
 }
@@ -67,17 +33,17 @@ impl LayoutArchive {
         manifests: &[RawManifest],
         listed: &[(&RawManifest, Option<&str>)],
     ) -> Result<Self> {
-        let scratch = Scratch::create(path)?;
+        let to = Replacing::create(path, Order::Any)?;
         let mut places = BTreeMap::new();
         let mut end = 0;
         let mut add = |name: &str, size: u64, bytes: &[u8]| -> Result<u64> {
             let mut header = header(size);
             let written = header.set_path(name).and_then(|()| {
                 header.set_cksum();
-                scratch.file.write_all_at(header.as_bytes(), end)?;
-                scratch.file.write_all_at(bytes, end.saturating_add(BLOCK_BYTES))
+                to.file().write_all_at(header.as_bytes(), end)?;
+                to.file().write_all_at(bytes, end.saturating_add(BLOCK_BYTES))
             });
-            written.attempt(|| scratch.attempted())?;
+            written.attempt(|| to.attempted())?;
             let place = end.saturating_add(BLOCK_BYTES);
             // What a manifest says of a size nobody has checked.
             end = place.saturating_add(size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
@@ -96,17 +62,17 @@ impl LayoutArchive {
             places.insert(blob.digest.clone(), place);
         }
         // The end is two blocks of nothing, which a hole is.
-        scratch.file.set_len(end.saturating_add(2 * BLOCK_BYTES)).attempt(|| scratch.attempted())?;
-        Ok(Self { scratch, places })
+        to.file().set_len(end.saturating_add(2 * BLOCK_BYTES)).attempt(|| to.attempted())?;
+        Ok(Self { to, places })
     }
 
     /// Brings a blob to its place.
     pub fn put_blob(&self, blob: &Descriptor, open: &Open<'_>, report: &Report<'_>) -> Result<()> {
         let place = self.places.get(&blob.digest).copied();
-        let place = place.ok_or_else(|| Error::invalid(self.scratch.path.display(), "it has no place for that blob"))?;
+        let place = place.ok_or_else(|| Error::invalid(self.to.path().display(), "it has no place for that blob"))?;
         report(LayerEvent::Started { total_bytes: blob.size, resumed_bytes: 0 });
         let hasher = blob.digest.algorithm().hasher();
-        let got = receive(blob, 0, hasher, open, &self.scratch.file, place, report)?;
+        let got = receive(blob, 0, hasher, open, self.to.file(), place, report)?;
         if got == blob.digest {
             return Ok(());
         }
@@ -115,7 +81,7 @@ impl LayoutArchive {
 
     /// Gives it its name: all its blobs are there.
     pub fn finish(&self) -> Result<()> {
-        self.scratch.finish()
+        self.to.finish()
     }
 }
 
@@ -125,6 +91,7 @@ fn member(digest: &Digest) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Cursor, Read};
 
     use super::*;

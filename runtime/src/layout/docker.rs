@@ -5,15 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-use super::archive::Scratch;
 use super::{Open, Report};
 use crate::error::{Attempt, Error, Result};
-use crate::files::unnamed_file;
+use crate::files::{Order, Replacing, unnamed_file};
 use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Document, ImageConfig, Manifest};
 use crate::name::{Algorithm, Digest, Reference};
 use crate::progress::LayerEvent;
@@ -27,8 +26,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A docker archive of one image.
 #[derive(Debug)]
 pub struct DockerArchive {
-    scratch: Scratch,
-    directory: PathBuf,
+    to: Replacing,
     name: Option<Reference>,
     manifest: Manifest,
     config: Mutex<Vec<u8>>,
@@ -42,10 +40,8 @@ impl DockerArchive {
         let Document::Image(manifest) = Document::parse(&root.media_type, &root.bytes)? else {
             return Err(Error::invalid("docker-archive", "it holds one image, not an index: choose one with --platform"));
         };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self {
-            scratch: Scratch::create(path)?,
-            directory: directory.into(),
+            to: Replacing::create(path, Order::First)?,
             name,
             manifest,
             config: Mutex::default(),
@@ -64,7 +60,7 @@ impl DockerArchive {
             *self.config.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
             return Ok(());
         }
-        let mut plain = unnamed_file(&self.directory)?;
+        let mut plain = unnamed_file(&self.to.directory())?;
         let algorithms = (blob.digest.algorithm(), Algorithm::Sha256);
         let inflated = unpack::inflate(reader, algorithms, &unpack::Options::default(), &mut plain)?;
         check(blob, inflated.blob)?;
@@ -82,9 +78,9 @@ impl DockerArchive {
             let why = format!("it has {} layers and {} DiffIDs", self.manifest.layers.len(), diff_ids.len());
             return Err(Error::invalid("image", why));
         }
-        let mut out = tar::Builder::new(io::BufWriter::with_capacity(BUFFER_BYTES, &self.scratch.file));
+        let mut out = tar::Builder::new(io::BufWriter::with_capacity(BUFFER_BYTES, self.to.file()));
         let config_name = format!("{}.json", self.manifest.config.digest.hex());
-        add_bytes(&mut out, &config_name, &config).attempt(|| self.scratch.attempted())?;
+        add_bytes(&mut out, &config_name, &config).attempt(|| self.to.attempted())?;
         let mut written = BTreeSet::new();
         let mut members = Vec::new();
         for (layer, diff_id) in self.manifest.layers.iter().zip(&diff_ids) {
@@ -95,15 +91,15 @@ impl DockerArchive {
                     let what = format!("layer {}, inflated,", layer.digest);
                     return Err(Error::Mismatch { what, expected: diff_id.clone(), got: got.clone() });
                 }
-                add_file(&mut out, &name, file).attempt(|| self.scratch.attempted())?;
+                add_file(&mut out, &name, file).attempt(|| self.to.attempted())?;
             }
             members.push(name);
         }
         let names: Vec<String> = self.name.iter().map(Reference::familiar).collect();
         let list = json!([{ "Config": config_name, "RepoTags": names, "Layers": members }]).to_string();
         let written = add_bytes(&mut out, "manifest.json", list.as_bytes()).and_then(|()| out.into_inner()?.flush());
-        written.attempt(|| self.scratch.attempted())?;
-        self.scratch.finish()
+        written.attempt(|| self.to.attempted())?;
+        self.to.finish()
     }
 }
 

@@ -2,13 +2,16 @@
 //!
 //! What others wrote into it stays, also what nobody here knows.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Layout;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{Descriptor, media_type};
+use crate::image::{Descriptor, Document, media_type};
+use crate::name::{Digest, MANIFEST_LIMIT_BYTES};
 use crate::source::RawManifest;
 use crate::store::REF_NAME;
 
@@ -56,8 +59,51 @@ impl Layout {
         Ok(named.collect())
     }
 
+    /// The manifest under a name; `None` if nothing has it.
+    pub fn find(&self, name: &str) -> Result<Option<RawManifest>> {
+        let Some(named) = self.named()?.into_iter().find(|named| named.name == name) else { return Ok(None) };
+        let Descriptor { media_type, digest, .. } = named.manifest;
+        let path = self.blob_path(&digest);
+        // Others list what is not here.
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = files::read_bounded(&path, MANIFEST_LIMIT_BYTES as u64)?;
+        Ok(Some(RawManifest { media_type, digest, bytes }))
+    }
+
+    /// Whether a manifest is listed, under a name or without one.
+    pub fn lists(&self, digest: &Digest) -> Result<bool> {
+        let index = self.read_index()?;
+        Ok(index["manifests"].as_array().into_iter().flatten().any(|entry| entry["digest"] == digest.as_str()))
+    }
+
+    /// Whether a manifest is listed, or named by an index that is.
+    pub fn reaches(&self, digest: &Digest) -> Result<bool> {
+        let index = self.read_index()?;
+        let entries = index["manifests"].as_array().into_iter().flatten();
+        let mut left: Vec<Descriptor> = entries.filter_map(|entry| Descriptor::deserialize(entry).ok()).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(listed) = left.pop() {
+            if listed.digest == *digest {
+                return Ok(true);
+            }
+            let is_index = matches!(&*listed.media_type, media_type::OCI_INDEX | media_type::DOCKER_LIST);
+            if !is_index || !seen.insert(listed.digest.clone()) {
+                continue;
+            }
+            // Others list what is not here.
+            let bytes = files::read_bounded(&self.blob_path(&listed.digest), MANIFEST_LIMIT_BYTES as u64);
+            if let Ok(Document::Index(index)) = bytes.and_then(|bytes| Document::parse(&listed.media_type, &bytes)) {
+                left.extend(index.manifests);
+            }
+        }
+        Ok(false)
+    }
+
     /// Lists a manifest that is here: under a name, which it takes from whatever had it, or without one.
     pub fn list(&self, manifest: &RawManifest, name: Option<&str>) -> Result<()> {
+        let _lock = self.lock()?;
         self.change(|entries| {
             let digest = manifest.digest.as_str();
             match name {
@@ -69,8 +115,25 @@ impl Layout {
         })
     }
 
+    /// Stores what `next` makes of the manifest that has a name, and gives it that; `None` leaves it as it is. Nobody else
+    /// names anything meanwhile.
+    pub fn replace_named<E: From<Error>>(
+        &self,
+        name: &str,
+        next: impl FnOnce(Option<&RawManifest>) -> Result<Option<RawManifest>, E>,
+    ) -> Result<(), E> {
+        let _lock = self.lock()?;
+        let Some(manifest) = next(self.find(name)?.as_ref())? else { return Ok(()) };
+        self.put_manifest(&manifest)?;
+        Ok(self.change(|entries| {
+            entries.retain(|entry| name_of(entry) != Some(name));
+            entries.push(entry(&manifest, Some(name)));
+        })?)
+    }
+
     /// Takes a name away. The image's blobs stay.
     pub fn unlist(&self, name: &str) -> Result<()> {
+        let _lock = self.lock()?;
         self.change(|entries| entries.retain(|entry| name_of(entry) != Some(name)))
     }
 
@@ -80,9 +143,8 @@ impl Layout {
         serde_json::from_slice(&bytes).map_err(|e| Error::invalid(path.display(), format_args!("it is not JSON: {e}")))
     }
 
-    /// Replaces the index by a changed one; nobody else changes it meanwhile.
+    /// Replaces the index by a changed one. The lock is held.
     fn change(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
-        let _lock = self.lock()?;
         let mut index = self.read_index()?;
         let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(Error::invalid(self.dir.join("index.json").display(), "it lists no manifests"));
@@ -101,7 +163,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::name::Digest;
 
     fn manifest(bytes: &[u8]) -> RawManifest {
         RawManifest { media_type: media_type::OCI_MANIFEST.into(), digest: Digest::of(bytes), bytes: bytes.into() }
@@ -137,6 +198,7 @@ mod tests {
             let layout = Layout::open_or_create(dir.path()).unwrap();
             for index in [text, likely.clone(), format!("{{\"manifests\":[{likely}]}}"), format!("{{\"manifests\":{likely}}}")] {
                 std::fs::write(dir.path().join("index.json"), index).unwrap();
+                let _ = (layout.find("1"), layout.reaches(&Digest::of(b"x")));
                 let _ = (layout.named(), layout.list(&manifest(b"x"), Some("1")), layout.unlist("1"));
             }
         }

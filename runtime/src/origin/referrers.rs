@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{Origin, Tagged};
 use crate::error::Result;
 use crate::name::{Digest, Tag};
-use crate::source::{Referring, referring_tags};
+use crate::source::{HeldBytes, Referring, referring_tags};
 
 /// Entries of a layout that are looked into.
 const LOOKS_LIMIT: usize = 1000;
@@ -18,7 +18,7 @@ impl Origin {
             let name = entry.annotations.name.as_deref()?;
             tags.iter().find(|tag| tag.as_str() == name).cloned()
         };
-        let mut found = Vec::new();
+        let (mut found, mut held) = (Vec::new(), HeldBytes::default());
         for entry in self.listed.iter().filter(|entry| entry.descriptor.digest != *subject).take(LOOKS_LIMIT) {
             let tag = tag_of(entry);
             if tag.is_none() && entry.annotations.name.is_some() {
@@ -27,6 +27,7 @@ impl Origin {
             // Others list what is not here.
             let Ok(manifest) = self.manifest(&entry.descriptor) else { continue };
             if tag.is_some() || subject_of(&manifest.bytes).as_ref() == Some(subject) {
+                held.add(manifest.bytes.len(), format_args!("manifest {subject}"))?;
                 found.push(Referring { manifest, tag });
             }
         }

@@ -132,6 +132,30 @@ fn a_docker_archive_holds_the_same_files_and_configuration() {
 }
 
 #[test]
+fn an_archive_goes_into_a_pipe_a_device_and_where_a_link_leads() {
+    let two = Two::with(&image(), "app", "1");
+    let source = format!("docker://{}/app:1", two.from.address);
+    let [pipe, null, file, link] = ["pipe", "null", "file", "link"].map(|name| two.path(name));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    for kind in ["oci-archive", "docker-archive"] {
+        std::fs::write(&file, "before").unwrap();
+        let to = |path: &Path| format!("{kind}:{}", path.display());
+        two.copy(&[&source, &to(&link)]);
+        let read = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        two.copy(&[&source, &to(&pipe)]);
+        assert!(read.join().unwrap() == std::fs::read(&file).unwrap(), "{kind}");
+        two.copy(&[&source, &to(&null)]);
+        assert!([&null, &link].iter().all(|path| path.is_symlink()));
+        two.copy(&[&to(&file), &format!("{}/{kind}:1", two.to.address)]);
+    }
+}
+
+#[test]
 fn one_image_of_an_index_or_all_of_it() {
     let two = Two::new();
     let (own, other, index) = host_index(&two.from, "multi", "1");
@@ -262,6 +286,10 @@ fn a_wrong_byte_on_the_way_closes_no_upload() {
     assert!(of_layer.count() >= 1, "it was on its way");
     assert_eq!(two.to.get(&format!("/v2/app/blobs/{layer}")).status, 404);
     assert_eq!(two.to.get("/v2/app/manifests/1").status, 404);
+    // Nor does it leave one open.
+    let ended: Vec<Passed> = to.passed().into_iter().filter(|passed| passed.method == "DELETE").collect();
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!(two.to.get(ended[0].path.split('?').next().unwrap()).status, 404);
     two.copy(&[&source, &format!("{}/app:1", to.address)]);
     assert_has(&two.to, "app", "1", &image);
 

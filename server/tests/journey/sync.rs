@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use super::common::needs::installed;
 use super::common::proxy::{Fault, Proxy, Weather};
 use super::common::{OCI_MANIFEST, Rhub, image_manifest};
@@ -146,6 +148,84 @@ fn what_the_destination_has_its_mirrors_do_not_say() {
     assert_eq!(mirror.sync(&[]), ["= 1 unchanged"]);
 }
 
+/// The tag under which cosign keeps signatures of what a tag stands for.
+fn signatures_of(tag: &str) -> String {
+    format!("{}.sig", digest(tag).replace(':', "-"))
+}
+
+/// Puts a manifest of signatures, each a layer.
+fn put_signatures(rhub: &Rhub, repository: &str, of: &str, signatures: &[&str]) {
+    rhub.push_blob(repository, b"{}");
+    let mut manifest: Value = serde_json::from_str(&image_manifest(b"{}", b"")).unwrap();
+    let layer = |signature: &&str| {
+        rhub.push_blob(repository, signature.as_bytes());
+        let digest = longshore_runtime::name::Digest::of(signature.as_bytes());
+        json!({ "mediaType": "text/plain", "digest": digest, "size": signature.len(), "annotations": { "of": of } })
+    };
+    manifest["layers"] = signatures.iter().map(layer).collect();
+    let put = rhub.put_manifest(repository, &signatures_of(of), OCI_MANIFEST, manifest.to_string().as_bytes());
+    assert_eq!(put.status, 201);
+}
+
+/// The signatures in a repository of what a tag stands for.
+fn signatures(rhub: &Rhub, repository: &str, of: &str) -> Vec<String> {
+    let manifest = rhub.get(&format!("/v2/{repository}/manifests/{}", signatures_of(of))).json();
+    let layers = manifest["layers"].as_array().unwrap();
+    let blob = |layer: &Value| rhub.get(&format!("/v2/{repository}/blobs/{}", layer["digest"].as_str().unwrap())).body;
+    layers.iter().map(|layer| String::from_utf8(blob(layer)).unwrap()).collect()
+}
+
+#[test]
+fn signatures_of_both_sides_stay() {
+    let mirror = Mirror::new(&["1", "2"]);
+    let to = "mirror/of/app";
+    mirror.sync(&[]);
+    put_signatures(&mirror.from, "team/app", "1", &["the maker's", "of both"]);
+    put_signatures(&mirror.to, to, "1", &["the mirror's", "of both"]);
+    put_signatures(&mirror.to, to, "2", &["the mirror's"]);
+    let tag = signatures_of("1");
+
+    // As a tag among others.
+    let said = mirror.sync(&[]);
+    let now = tags(&mirror.to, to)[&tag].clone();
+    assert!(said[0].starts_with(&format!("~ {tag} ")) && said[0].ends_with(&now), "{said:?}");
+    let all = ["the mirror's", "of both", "the maker's"];
+    assert_eq!(signatures(&mirror.to, to, "1"), all);
+    assert_eq!(mirror.sync(&[]), ["= 3 unchanged"]);
+
+    // As what refers to an image, also to one that is there, and into a layout.
+    put_signatures(&mirror.to, to, "1", &all[..1]);
+    let only = ["--include", "1", "--referrers"];
+    let brought = format!("& 1 {} 1", digest("1"));
+    assert_eq!(mirror.sync(&[&only[..], &["--dry-run"]].concat()), [&brought, "= 0 unchanged"]);
+    assert_eq!(signatures(&mirror.to, to, "1"), all[..1]);
+    assert_eq!(mirror.sync(&only), [&brought, "= 0 unchanged"]);
+    assert_eq!(signatures(&mirror.to, to, "1"), ["the mirror's", "the maker's", "of both"]);
+    assert_eq!(mirror.sync(&only), ["= 1 unchanged"]);
+    let layout = format!("oci:{}", mirror.user.home().join("layout").display());
+    let back = format!("docker://{}/back/again", mirror.to.address);
+    let from = format!("docker://{}/{to}", mirror.to.address);
+    let run = |arguments: &[&str]| mirror.user.succeed("rbox", &[&["sync", "-q"], arguments].concat());
+    put_signatures(&mirror.to, to, "1", &all[..1]);
+    for source in [mirror.source(), from] {
+        run(&[&only[..], &[&source, &layout]].concat());
+        assert_eq!(run(&[&only[..], &[&source, &layout]].concat()), "= 1 unchanged\n");
+    }
+    run(&[&only[..], &[&layout, &back]].concat());
+    assert_eq!(signatures(&mirror.to, "back/again", "1"), ["the maker's", "of both", "the mirror's"]);
+
+    // They go with their subject, not before.
+    let kept = signatures_of("2");
+    mirror.sync(&[]);
+    assert_eq!(mirror.sync(&["--delete"]).last().unwrap(), "= 3 unchanged");
+    assert!(tags(&mirror.to, to).contains_key(&kept));
+    mirror.to.send("DELETE", &format!("/v2/{to}/manifests/{}", digest("2")), &[], b"");
+    mirror.from.send("DELETE", "/v2/team/app/manifests/2", &[], b"");
+    let said = mirror.sync(&["--delete"]);
+    assert!(said[0].starts_with(&format!("- {kept} ")), "{said:?}");
+    assert!(!tags(&mirror.to, to).contains_key(&kept));
+}
+
 #[test]
 fn to_a_layout_and_back() {
     let mirror = Mirror::new(&["1", "2", "3"]);
@@ -177,7 +257,7 @@ fn one_that_fails_stops_no_other() {
     let arguments = ["sync", "-q", "--format", "json", &mirror.source(), &mirror.destination()];
     let output = mirror.user.output("rbox", &arguments);
     assert_eq!(output.status.code(), Some(1));
-    let lines: Vec<serde_json::Value> =
+    let lines: Vec<Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let changes: Vec<_> = lines.iter().map(|line| line["change"].as_str().unwrap_or_default()).collect();
     assert_eq!(changes, ["added", "failed", "added", ""]);
