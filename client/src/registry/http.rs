@@ -17,6 +17,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Request, Response, Url};
 
 use super::redirect::{self, Elsewhere, Question};
+use super::small;
 use super::timing::Timing;
 use super::tls::Certificates;
 use crate::config::{Endpoint, Network, Proxy, Tls};
@@ -196,6 +197,7 @@ impl Pool {
                 idle: Arc::clone(&self.idle),
                 cancel,
                 stall: self.timing.stall,
+                small_body: self.timing.small_body,
                 client: Some(client),
                 response: Some(response),
                 hint: None,
@@ -269,6 +271,7 @@ pub(super) struct Answer<'a> {
     idle: Arc<Idle>,
     cancel: &'a Cancel<'a>,
     stall: Duration,
+    small_body: Duration,
     /// `None` after the body's end.
     client: Option<Client>,
     /// There until it is dropped.
@@ -303,11 +306,10 @@ impl Answer<'_> {
         values.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
     }
 
-    /// The body, at most `limit_bytes` of it and one more to show that there is more.
+    /// The body, small and wanted whole: at most `limit_bytes` of it and one more to show that there is more.
     pub(super) fn body(&mut self, limit_bytes: usize) -> io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        self.take(limit_bytes as u64 + 1).read_to_end(&mut body)?;
-        Ok(body)
+        let within = self.small_body;
+        small::read(self, limit_bytes, within)
     }
 }
 

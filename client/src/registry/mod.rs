@@ -146,8 +146,7 @@ impl Repository {
         let attempted = || format!("get manifest {}", reference.identifier());
         let mut answer = self.ask_manifest(host, reference, &reqwest::Method::GET)?;
         let media_type = media_type_of(&answer);
-        let within = host.pool.timing().small_body;
-        let bytes = small::read(&mut answer, MANIFEST_LIMIT_BYTES, within).map_err(|e| broken_off(&host.endpoint.host, &e))?;
+        let bytes = answer.body(MANIFEST_LIMIT_BYTES).map_err(|e| broken_off(&host.endpoint.host, &e))?;
         if bytes.len() > MANIFEST_LIMIT_BYTES {
             return Err(host.broken(&attempted(), "it is longer than 4 MiB".into()));
         }

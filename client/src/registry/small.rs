@@ -1,4 +1,4 @@
-//! Bodies that are small and wanted whole: manifests. They have a time limit in all, which a host that sends a byte now and
+//! Bodies that are small and wanted whole: manifests, tokens, lists, what errors say. They have a time limit in all, which a host that sends a byte now and
 //! then cannot outwit.
 
 use std::io::{self, Read};
