@@ -110,7 +110,8 @@ const MANUAL: &str = include_str!("../../docs/configuration.md");
 
 /// Key and default of every row of the manual's tables.
 fn documented() -> BTreeMap<String, String> {
-    let rows = MANUAL.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let rhub = MANUAL.split("\n# The clients\n").next().unwrap();
+    let rows = rhub.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
     rows.map(|(key, rest)| (key.to_owned(), rest.split(" | ").next().unwrap().trim_matches('`').to_owned())).collect()
 }
 
