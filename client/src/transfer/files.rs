@@ -68,22 +68,9 @@ impl InLayout<'_> {
 }
 
 impl Destination for LayoutArchive {
-    fn has_blob(&self, _: &Descriptor, _: &Cancel<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
         Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
         Ok(Sent::Uploaded)
-    }
-
-    fn has_manifest(&self, _: &Manifest) -> Result<bool> {
-        Ok(false)
-    }
-
-    /// They are there since it was made.
-    fn put_manifest(&self, _: &Manifest) -> Result<()> {
-        Ok(())
     }
 
     fn finish(&self, _: &Plan) -> Result<()> {
@@ -92,22 +79,9 @@ impl Destination for LayoutArchive {
 }
 
 impl Destination for DockerArchive {
-    fn has_blob(&self, _: &Descriptor, _: &Cancel<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
         Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
         Ok(Sent::Uploaded)
-    }
-
-    fn has_manifest(&self, _: &Manifest) -> Result<bool> {
-        Ok(false)
-    }
-
-    /// It has a form of its own.
-    fn put_manifest(&self, _: &Manifest) -> Result<()> {
-        Ok(())
     }
 
     fn finish(&self, _: &Plan) -> Result<()> {

@@ -23,19 +23,26 @@ pub use self::registry::{Neighbours, Remote};
 use crate::error::{Error, Result};
 use crate::registry::Sent;
 
-/// Where images go.
+/// Where images go. What is not said of it is that of an archive: nothing is there before, and its manifests are in it from
+/// its beginning.
 pub trait Destination: Sync {
     /// Whether a blob is there.
-    fn has_blob(&self, blob: &Descriptor, cancel: &Cancel<'_>) -> Result<bool>;
+    fn has_blob(&self, _blob: &Descriptor, _cancel: &Cancel<'_>) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Brings a blob there, verified. What may pass is tried again: an error is final.
     fn put_blob(&self, blob: &Moving<'_>) -> Result<Sent>;
 
     /// Whether a manifest is there, under its tag if it has one: what else is under that may be there, too.
-    fn has_manifest(&self, manifest: &Manifest) -> Result<bool>;
+    fn has_manifest(&self, _manifest: &Manifest) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Stores a manifest by its digest, or adds it to what is under its tag. What it names is there.
-    fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
+    fn put_manifest(&self, _manifest: &Manifest) -> Result<()> {
+        Ok(())
+    }
 
     /// Gives the root its name, last of all.
     fn finish(&self, plan: &Plan) -> Result<()>;
