@@ -77,15 +77,13 @@ impl Containers {
     /// Through the container's first process; `None` if that has ended.
     fn running_root(&self, container: &Container) -> Result<Option<Files>> {
         let id = &container.config.id;
-        let Some(pidfd) = self.runtime.first_process(id)? else { return Ok(None) };
-        let Some(root) = self.runtime.open_of_first_process(id, "root", OFlags::PATH | OFlags::DIRECTORY)? else {
-            return Ok(None);
-        };
+        let Some(process) = self.runtime.first_process(id)? else { return Ok(None) };
+        let Some(root) = process.open("root", OFlags::PATH | OFlags::DIRECTORY)? else { return Ok(None) };
         let rootless = if rustix::process::geteuid().is_root() {
             None
         } else {
             // An ordinary user's privileges are those in the namespace that user made.
-            move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)
+            move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::USER)
                 .attempt(|| format!("join the user namespace of container {}", container.config.name))?;
             Some(userns::mapping()?)
         };

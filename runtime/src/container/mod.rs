@@ -36,6 +36,7 @@ mod health;
 mod init;
 mod keys;
 mod launching;
+mod lock;
 mod log;
 mod log_attributes;
 mod log_compress;

@@ -25,11 +25,9 @@ impl Containers {
     /// of one that goes when it ends.
     pub fn kill_for_removal(&self, container: &Container) -> Result<bool> {
         let config = &container.config;
-        if let Some(held) = self.hold(container)?
-            && let Some(waiter) = self.waiter(&held)?
-        {
-            self.kill_living(&held, Signal::KILL)?;
-            waiter.wait()?;
+        if let Some(held) = self.hold(container)? {
+            held.kill(Signal::KILL)?;
+            held.waiter.wait()?;
         }
         Ok(config.auto_remove && !self.directory(&config.id).exists())
     }

@@ -1,17 +1,15 @@
 //! Signals, and waiting for the end.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 use super::record::{Config, End, KILLED, Phase};
 use super::store::{Container, Containers, not_running};
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Error, Result};
 use crate::files;
-use crate::hooks::ends_within;
-use crate::lifecycle::Signal;
+use crate::lifecycle::{FirstProcess, Signal};
 
 /// How long `stop` waits before it kills, if nothing else is said.
 const GRACE: Duration = Duration::from_secs(10);
@@ -31,6 +29,11 @@ pub struct Waiter<'a> {
 }
 
 impl Waiter<'_> {
+    /// Whether nobody has started the container anew since.
+    fn is_current(&self) -> bool {
+        files::leads_to(&self.containers.lock_path(&self.id), &self.lock).unwrap_or(false)
+    }
+
     /// Waits until the container has ended and its monitor has cleared up. Gives the exit code.
     pub fn wait(&self) -> Result<u8> {
         files::try_lock(&self.lock, FlockOperation::LockShared)?;
@@ -45,13 +48,28 @@ impl Waiter<'_> {
     }
 }
 
-/// A container that was asked to stop.
-#[derive(Debug)]
-pub struct Stop<'a> {
-    containers: &'a Containers,
+/// A run of a container that is not followed by another, but where somebody starts it.
+pub(super) struct Held<'a> {
     container: Container,
-    waiter: Waiter<'a>,
-    pidfd: Option<OwnedFd>,
+    pub(super) waiter: Waiter<'a>,
+    /// `None` if it has ended.
+    process: Option<FirstProcess>,
+}
+
+impl Held<'_> {
+    /// Sends it a signal; that it has ended is no error.
+    pub(super) fn kill(&self, signal: Signal) -> Result<()> {
+        let Some(process) = &self.process else { return Ok(()) };
+        match self.waiter.containers.signal(&self.container.config, process, signal) {
+            Err(_) if process.ends_within(Duration::ZERO)? => Ok(()),
+            sent => sent,
+        }
+    }
+}
+
+/// A container that was asked to stop.
+pub struct Stop<'a> {
+    held: Held<'a>,
     /// When it is killed; `None` for never.
     deadline: Option<Instant>,
 }
@@ -59,18 +77,31 @@ pub struct Stop<'a> {
 impl Containers {
     /// Something that waits for a container that runs; `None` if it does not.
     pub fn waiter(&self, container: &Container) -> Result<Option<Waiter<'_>>> {
-        let id = container.config.id.clone();
-        let mut status = container.status.clone();
-        while status.is_live() {
-            let lock = self.open_lock(&id)?;
+        Ok(self.live(&container.config.id, true)?.map(|(_, waiter)| waiter))
+    }
+
+    /// A container that is live, and what waits for the end of that very run; `None` if it is not. One that is just being
+    /// started will do if `starting`, else it is waited for.
+    fn live(&self, id: &str, starting: bool) -> Result<Option<(Container, Waiter<'_>)>> {
+        let end = Instant::now() + START_LIMIT;
+        loop {
+            // In this order: if it is still its lock afterwards, it is that of the run that was found.
+            let waiter = Waiter { containers: self, lock: self.open_lock(id)?, id: id.to_owned() };
+            let now = self.load(id)?;
+            if !now.status.is_live() {
+                return Ok(None);
+            }
+            let is_starting = now.status.phase == Phase::Starting;
             // While one is being started it may still be the lock of the run before: that would say how that one ended.
-            if status.phase != Phase::Starting || End::read(&lock).is_none() {
-                return Ok(Some(Waiter { containers: self, lock, id }));
+            let is_its = waiter.is_current() && !(is_starting && End::read(&waiter.lock).is_some());
+            if is_its && (starting || !is_starting) {
+                return Ok(Some((now, waiter)));
+            }
+            if Instant::now() > end {
+                return Err(being_started(&now.config));
             }
             std::thread::sleep(START_POLL);
-            status = self.load(&id)?.status;
         }
-        Ok(None)
     }
 
     /// Sends a signal to the first process of a container.
@@ -80,53 +111,43 @@ impl Containers {
     /// [`Error::Busy`] when it does not run.
     pub fn kill(&self, id: &str, signal: Signal) -> Result<()> {
         let container = self.load(id)?;
-        let ends = signal == Signal::KILL || signal == stop_signal(&container.config);
+        let config = &container.config;
+        let ends = signal == Signal::KILL || signal == stop_signal(config);
         match container.status.phase {
             // Before the signal: what ends by it is not to be started again.
-            Phase::Running if ends => self.mark_stopped(&container.config, &container.status)?,
+            Phase::Running if ends => self.mark_stopped(config, &container.status)?,
             Phase::Running => {}
             // That it is not started again is all there is to do.
-            Phase::Restarting if ends => return self.mark_stopped(&container.config, &container.status),
+            Phase::Restarting if ends => return self.mark_stopped(config, &container.status),
             // Its first process is not what it is to be yet: a signal would be lost on it.
-            Phase::Starting => {
-                let why = "it is just being started; try again".into();
-                return Err(Error::Busy { what: format!("container {}", container.config.name), why });
-            }
-            Phase::Created | Phase::Exited | Phase::Restarting => return Err(not_running(&container.config)),
+            Phase::Starting => return Err(being_started(config)),
+            Phase::Created | Phase::Exited | Phase::Restarting => return Err(not_running(config)),
         }
-        self.privileged("send a signal", &mut || self.runtime.kill(id, signal, false))?;
-        self.tell("kill", &container.config, &[("signal", &signal.to_string())]);
+        self.signal(config, &self.runtime.first_process(id)?.ok_or_else(|| not_running(config))?, signal)
+    }
+
+    fn signal(&self, config: &Config, process: &FirstProcess, signal: Signal) -> Result<()> {
+        self.privileged("send a signal", &mut || process.signal(signal))?;
+        self.tell("kill", config, &[("signal", &signal.to_string())]);
         Ok(())
     }
 
-    /// The same to one that ran a moment ago; that it has ended since is no error.
-    pub(super) fn kill_living(&self, container: &Container, signal: Signal) -> Result<()> {
+    /// The run of a container that is live, once nobody is just starting it; `None` if it is not, or has gone. It is not
+    /// started again by its policy from here on: one that runs always is one that was stopped, too.
+    pub(super) fn hold(&self, container: &Container) -> Result<Option<Held<'_>>> {
         let id = &container.config.id;
-        let Err(error) = self.kill(id, signal) else { return Ok(()) };
-        let is_there = match self.load(id).map(|now| now.status.phase) {
-            Ok(Phase::Starting) => true,
-            // What its monitor writes comes a moment after its end.
-            Ok(Phase::Running) => self.runtime.first_process(id).is_ok_and(|process| process.is_some()),
-            _ => false,
-        };
-        if is_there { Err(error) } else { Ok(()) }
-    }
-
-    /// The container once nobody is just starting it, `None` if it has gone. It is not started again by its policy from
-    /// here on: one that runs always is one that was stopped, too.
-    pub(super) fn hold(&self, container: &Container) -> Result<Option<Container>> {
         self.mark_stopped(&container.config, &container.status)?;
-        let end = Instant::now() + START_LIMIT;
-        loop {
-            let now = match self.load(&container.config.id) {
-                Err(Error::NotFound { .. }) => return Ok(None),
-                now => now?,
-            };
-            if now.status.phase != Phase::Starting || Instant::now() > end {
-                return Ok(Some(now));
-            }
-            std::thread::sleep(START_POLL);
-        }
+        let (container, waiter) = match self.live(id, false) {
+            Err(Error::NotFound { .. }) | Ok(None) => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(Some(live)) => live,
+        };
+        // Who has started it since took the mark away.
+        self.mark_stopped(&container.config, &container.status)?;
+        let process = self.runtime.first_process(id)?;
+        // Asked only now: if it is not another's by then, the process is of the run that is waited for.
+        let process = process.filter(|_| waiter.is_current());
+        Ok(Some(Held { container, waiter, process }))
     }
 
     /// Asks a container to stop: by `signal`, else by its own, which is what was chosen when it was made, what its image
@@ -134,20 +155,17 @@ impl Containers {
     /// as long as it takes; without it as many as were chosen when it was made, or 10.
     pub fn begin_stop(&self, container: &Container, signal: Option<Signal>, grace_s: Option<i64>) -> Result<Option<Stop<'_>>> {
         self.networks().repair();
-        let Some(container) = self.hold(container)? else { return Ok(None) };
-        let Some(waiter) = self.waiter(&container)? else { return Ok(None) };
-        let config = &container.config;
-        let signal = signal.unwrap_or_else(|| stop_signal(config));
+        let Some(held) = self.hold(container)? else { return Ok(None) };
+        let config = &held.container.config;
         let grace_s = grace_s.or(config.stop_timeout_s.map(i64::from));
         let grace = grace_s.map_or(Some(GRACE), |seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
-        let pidfd = self.runtime.first_process(&config.id)?;
-        self.kill_living(&container, signal)?;
-        if self.is_paused(&container) {
+        held.kill(signal.unwrap_or_else(|| stop_signal(config)))?;
+        if self.is_paused(&held.container) {
             // It cannot hear otherwise.
-            self.unpause(&container)?;
+            self.unpause(&held.container)?;
         }
         let deadline = grace.map(|grace| Instant::now() + grace);
-        Ok(Some(Stop { containers: self, container, waiter, pidfd, deadline }))
+        Ok(Some(Stop { held, deadline }))
     }
 }
 
@@ -158,17 +176,21 @@ fn stop_signal(config: &Config) -> Signal {
     named.parse().unwrap_or(Signal::TERM)
 }
 
+fn being_started(config: &Config) -> Error {
+    Error::Busy { what: format!("container {}", config.name), why: "it is just being started; try again".into() }
+}
+
 impl Stop<'_> {
     /// Waits until it has stopped, and kills it when its time is over. Gives the exit code.
     pub fn finish(self) -> Result<u8> {
-        if let (Some(pidfd), Some(deadline)) = (&self.pidfd, self.deadline) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !ends_within(pidfd, left).attempt(|| "wait for the container's end")? {
-                self.containers.kill_living(&self.container, Signal::KILL)?;
-            }
+        let Held { container, waiter, process } = &self.held;
+        if let (Some(process), Some(deadline)) = (process, self.deadline)
+            && !process.ends_within(deadline.saturating_duration_since(Instant::now()))?
+        {
+            self.held.kill(Signal::KILL)?;
         }
-        let code = self.waiter.wait()?;
-        self.containers.tell("stop", &self.container.config, &[]);
+        let code = waiter.wait()?;
+        waiter.containers.tell("stop", &container.config, &[]);
         Ok(code)
     }
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::state::{Container, Process};
-use super::{Runtime, not_running};
+use super::{FirstProcess, Runtime, not_running};
 use crate::cgroup::processes;
 use crate::error::{Attempt, Error, Result};
 use crate::sys;
@@ -110,19 +110,30 @@ impl Runtime {
     pub fn kill(&self, id: &str, signal: Signal, all: bool) -> Result<()> {
         let container = self.look_at(id)?;
         let process = container.process()?;
-        let cgroups = &container.record.cgroups;
         if all {
             // Its first process may have ended and others not.
-            return processes::signal_all(cgroups, signal.0);
+            return processes::signal_all(&container.record.cgroups, signal.0);
         }
-        let process = process.ok_or_else(|| not_running(id))?;
+        FirstProcess { process: process.ok_or_else(|| not_running(id))?, container }.signal(signal)
+    }
+}
+
+impl FirstProcess {
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when it has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let Self { container, process } = self;
         match sys::pidfd_signal(process.pidfd.as_fd(), signal.0) {
             Ok(()) => {}
-            Err(Errno::SRCH) => return Err(not_running(id)),
-            Err(errno) => as_owner(&process, signal.0, errno)?,
+            Err(Errno::SRCH) => return Err(not_running(container.id())),
+            Err(errno) => as_owner(process, signal.0, errno)?,
         }
+        let cgroups = &container.record.cgroups;
         if signal.0 == libc::SIGKILL {
-            if !cgroups.is_empty() && !owns_pid_namespace(&container) {
+            if !cgroups.is_empty() && !owns_pid_namespace(container) {
                 // Nothing else ends the others with it.
                 processes::signal_all(cgroups, libc::SIGKILL)?;
             }

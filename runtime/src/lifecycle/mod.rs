@@ -17,6 +17,7 @@ mod delete;
 mod events;
 mod exec;
 mod features;
+mod first_process;
 mod freeze;
 mod handover;
 mod helper;
@@ -28,16 +29,12 @@ mod start;
 mod state;
 mod update;
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::{Member, Unit};
-use crate::error::{Attempt, Error, Result};
-use crate::hooks::ends_within;
+use crate::error::{Error, Result};
 use state::Container;
 
 pub use checkpoint::CheckpointOptions;
@@ -47,6 +44,7 @@ pub use criu::{CriuOptions, ManageCgroups, Switch};
 pub use events::EventsOptions;
 pub use exec::ExecOptions;
 pub use features::features;
+pub(crate) use first_process::FirstProcess;
 pub(crate) use helper::apart;
 pub use kill::Signal;
 pub use restore::RestoreOptions;
@@ -93,28 +91,12 @@ impl Runtime {
     }
 
     /// The first process of a container, if that has not ended.
-    pub(crate) fn first_process(&self, id: &str) -> Result<Option<OwnedFd>> {
-        match self.look_at(id) {
-            Err(Error::NotFound { .. }) => Ok(None),
-            container => Ok(container?.process()?.map(|process| process.pidfd)),
-        }
-    }
-
-    /// Opens a file below `/proc/PID` of a container's first process: its own, whatever becomes of its number
-    /// afterwards. `None` if it has ended.
-    pub(crate) fn open_of_first_process(&self, id: &str, name: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
-        let process = match self.look_at(id) {
-            Err(Error::NotFound { .. }) => None,
-            container => container?.process()?,
+    pub(crate) fn first_process(&self, id: &str) -> Result<Option<FirstProcess>> {
+        let container = match self.look_at(id) {
+            Err(Error::NotFound { .. }) => return Ok(None),
+            container => container?,
         };
-        let Some(process) = process else { return Ok(None) };
-        let path = format!("/proc/{}/{name}", process.pid.as_raw_nonzero());
-        let opened = rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty());
-        // Only now: as long as it lives its number is no other's.
-        if ends_within(&process.pidfd, Duration::ZERO).attempt(|| "look after the container")? {
-            return Ok(None);
-        }
-        opened.attempt(|| format!("open {path}")).map(Some)
+        Ok(container.process()?.map(|process| FirstProcess { container, process }))
     }
 
     /// A container nobody else changes meanwhile.

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::common::needs::useful;
 use super::common::wait_until;
@@ -552,7 +553,10 @@ fn many_start_and_restart_one_at_once_and_none_waits_for_its_end() {
                 |child: &Child| locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {} ", child.id())));
             waiting.iter().all(waits)
         });
-        kill_process(Pid::from_raw(ready.monitor(&id).cast_signed()).unwrap(), Signal::KILL).unwrap();
+        let monitor = pidfd_open(Pid::from_raw(ready.monitor(&id).cast_signed()).unwrap(), PidfdFlags::empty()).unwrap();
+        pidfd_send_signal(&monitor, Signal::KILL).unwrap();
+        // Until it has died the container runs, and there is nothing to start.
+        assert_eq!(poll(&mut [PollFd::new(&monitor, PollFlags::IN)], None).unwrap(), 1);
         let starting: Vec<_> = (0..4).map(|_| quiet(&["start", "one"])).collect();
         wait_until("it runs", || ready.inspect("one")["State"]["Running"] == true);
         end_while_it_runs(starting);
