@@ -4,7 +4,8 @@ mod replacing;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -38,6 +39,22 @@ pub fn write_atomically(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()>
         let _ = std::fs::remove_file(scratch);
     }
     written.attempt(|| format!("write {}", path.display()))
+}
+
+/// Bytes of a file that the kernel is told to write down at a time.
+const BEHIND_BYTES: u64 = 8 << 20;
+
+/// Writes at an offset, and has the disk begin with what was written before: it works while more comes, and who waits for
+/// the end of that waits for little.
+pub(crate) fn write_behind(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    file.write_all_at(bytes, offset)?;
+    let whole = |offset: u64| offset / BEHIND_BYTES * BEHIND_BYTES;
+    let (from, to) = (whole(offset), whole(offset.saturating_add(bytes.len() as u64)));
+    if to > from {
+        // Where it does nothing, what waits for the end does all.
+        let _ = crate::sys::begin_write_back(file.as_fd(), from, to - from);
+    }
+    Ok(())
 }
 
 /// Where a file is; a mere name is in the working directory.

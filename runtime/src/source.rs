@@ -1,7 +1,9 @@
 //! Where images come from, as this crate sees it.
 
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Cursor, Empty, Read};
 use std::ops::Range;
+
+use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
@@ -74,8 +76,39 @@ pub fn subject_of_tag(tag: &Tag) -> Option<Digest> {
     referring_tags(&subject).contains(tag).then_some(subject)
 }
 
+/// Bytes that are read of a file, or copied, at a time.
+const TAKEN_BYTES: usize = 256 << 10;
+
 /// The bytes of a blob as they come.
-pub type BlobReader<'a> = Box<dyn Read + Send + 'a>;
+pub trait BlobRead: BufRead + Send {
+    /// The next of them, for somebody to keep: some, not very many, and none only at the end. What has come in memory of its
+    /// own is not copied.
+    fn take_bytes(&mut self) -> io::Result<Bytes> {
+        let here = self.fill_buf()?;
+        let taken = Bytes::copy_from_slice(&here[..here.len().min(TAKEN_BYTES)]);
+        self.consume(taken.len());
+        Ok(taken)
+    }
+}
+
+impl<R: Read + Send> BlobRead for BufReader<R> {}
+impl<T: AsRef<[u8]> + Send> BlobRead for Cursor<T> {}
+impl BlobRead for Empty {}
+impl BlobRead for &[u8] {}
+
+impl<T: BlobRead + ?Sized> BlobRead for Box<T> {
+    fn take_bytes(&mut self) -> io::Result<Bytes> {
+        (**self).take_bytes()
+    }
+}
+
+/// A blob that is read from whatever source.
+pub type BlobReader<'a> = Box<dyn BlobRead + 'a>;
+
+/// A blob that lies in a file here.
+pub fn read_file<'a>(file: impl Read + Send + 'a) -> BlobReader<'a> {
+    Box::new(BufReader::with_capacity(TAKEN_BYTES, file))
+}
 
 /// Something that holds manifests and blobs: a registry, an image layout, an archive.
 ///

@@ -3,13 +3,15 @@
 //! A blob is known by its digest and size, so what a server says about it (`ETag`, `Content-Length`) is
 //! never needed; `Content-Range` must be what was asked for. Nothing past the range is ever handed out.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use longshore_runtime::image::Descriptor;
 use longshore_runtime::name::Digest;
 use longshore_runtime::parallel::Cancel;
+use longshore_runtime::source::BlobRead;
 
 use super::host::{Host, broken_off};
 use super::http::Answer;
@@ -19,9 +21,6 @@ use crate::error::{Error, Result};
 
 /// A connection that brings less than this while it may be silent is as good as silent.
 const FLOOR_BYTES: u64 = 4 << 10;
-
-/// Bytes read at a time of what is here already.
-const SKIP_BYTES: usize = 64 << 10;
 
 /// Which bytes are wanted.
 pub(super) enum Wanted {
@@ -60,8 +59,11 @@ struct Window {
 }
 
 impl Window {
-    /// Reads from an answer; `None` of one that brings next to nothing.
-    fn read(&mut self, answer: &mut Answer<'_>, buffer: &mut [u8], stall: Duration) -> io::Result<Option<usize>> {
+    /// Has bytes of an answer at hand; `None` of one that brings next to nothing.
+    fn fill(&mut self, answer: &mut Answer<'_>, stall: Duration) -> io::Result<Option<usize>> {
+        if answer.at_hand() > 0 {
+            return Ok(Some(answer.at_hand()));
+        }
         if self.waited >= stall {
             if self.bytes < FLOOR_BYTES {
                 return Ok(None);
@@ -69,7 +71,7 @@ impl Window {
             *self = Self::default();
         }
         let began = Instant::now();
-        let n = answer.read(buffer)?;
+        let n = answer.fill_buf()?.len();
         self.waited += began.elapsed();
         self.bytes += n as u64;
         Ok(Some(n))
@@ -186,45 +188,62 @@ impl<'a> Blob<'a> {
     /// Reads what is here already.
     fn skip(&self, answer: &mut Answer<'_>, bytes: u64) -> Result<()> {
         let broken = |e| broken_off(&self.host().endpoint.host, &e);
-        let (mut window, mut buffer, mut left_bytes) = (Window::default(), vec![0; SKIP_BYTES], bytes);
+        let (mut window, mut left_bytes) = (Window::default(), bytes);
         while left_bytes > 0 {
-            let wanted = buffer.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
-            match window.read(answer, &mut buffer[..wanted], self.host().pool.timing().stall).map_err(broken)? {
+            match window.fill(answer, self.host().pool.timing().stall).map_err(broken)? {
                 None => return Err(broken(window.too_slow())),
                 Some(0) => return Err(broken(ended_early(left_bytes))),
-                Some(n) => left_bytes -= n as u64,
+                Some(n) => {
+                    let skipped = within(n, left_bytes);
+                    answer.consume(skipped);
+                    left_bytes -= skipped as u64;
+                }
             }
         }
         Ok(())
     }
 
-    fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    /// Has some of the bytes at hand that are still to come.
+    fn fill(&mut self) -> Result<()> {
         if self.answer.is_none() && !self.connect()? {
             return Err(self.host().broken(&self.attempted(), "it served a range before, and does not now".into()));
         }
         let (host, stall) = (&self.host().endpoint.host, self.host().pool.timing().stall);
-        let left_bytes = self.range.end - self.range.start;
-        let wanted = buffer.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
-        let Some(answer) = &mut self.answer else { return Ok(0) };
-        let read = self.window.read(answer, &mut buffer[..wanted], stall).map_err(|e| broken_off(host, &e))?;
-        let Some(n) = read else {
-            self.moved_bytes -= self.window.bytes;
-            return Err(broken_off(host, &self.window.too_slow()));
-        };
-        if n == 0 {
-            return Err(broken_off(host, &ended_early(left_bytes)));
+        let Some(answer) = &mut self.answer else { return Ok(()) };
+        match self.window.fill(answer, stall).map_err(|e| broken_off(host, &e))? {
+            Some(0) => Err(broken_off(host, &ended_early(self.range.end - self.range.start))),
+            Some(_) => Ok(()),
+            None => {
+                self.moved_bytes -= self.window.bytes;
+                Err(broken_off(host, &self.window.too_slow()))
+            }
         }
+    }
+
+    /// How many of the bytes at hand are wanted, once there are some; 0 at the end.
+    fn ready(&mut self) -> io::Result<usize> {
+        if self.range.is_empty() {
+            return Ok(0);
+        }
+        while let Err(failure) = self.fill() {
+            self.recover(failure).map_err(io::Error::other)?;
+        }
+        let at_hand = self.answer.as_ref().map_or(0, Answer::at_hand);
+        Ok(within(at_hand, self.range.end - self.range.start))
+    }
+
+    /// Counts bytes that were taken.
+    fn took(&mut self, n: usize) {
         self.range.start += n as u64;
         self.moved_bytes += n as u64;
         self.answer_left_bytes = self.answer_left_bytes.map(|left| left.saturating_sub(n as u64));
-        if self.range.is_empty() {
-            if self.answer_left_bytes == Some(0) {
-                // Read to its end it leaves a connection for the next request.
-                let _ = answer.read(&mut [0]);
-            }
-            self.answer = None;
+        if self.range.is_empty()
+            && let Some(mut answer) = self.answer.take()
+            && self.answer_left_bytes == Some(0)
+        {
+            // Read to its end it leaves a connection for the next request.
+            let _ = answer.fill_buf();
         }
-        Ok(n)
     }
 
     /// After a failure: the next host, or a wait and the same again, or the end.
@@ -247,18 +266,42 @@ impl<'a> Blob<'a> {
     }
 }
 
-impl Read for Blob<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() || self.range.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            match self.next(buffer) {
-                Ok(n) => return Ok(n),
-                Err(failure) => self.recover(failure).map_err(io::Error::other)?,
-            }
+impl BufRead for Blob<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.ready()? {
+            0 => Ok(&[]),
+            n => self.answer.as_mut().map_or(Ok(&[]), |answer| Ok(&answer.fill_buf()?[..n])),
         }
     }
+
+    fn consume(&mut self, bytes: usize) {
+        if let Some(answer) = &mut self.answer {
+            answer.consume(bytes);
+            self.took(bytes);
+        }
+    }
+}
+
+impl Read for Blob<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = if buffer.is_empty() { 0 } else { self.fill_buf()?.read(buffer)? };
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BlobRead for Blob<'_> {
+    fn take_bytes(&mut self) -> io::Result<Bytes> {
+        let n = self.ready()?;
+        let taken = self.answer.as_mut().map_or_else(Bytes::new, |answer| answer.take(n));
+        self.took(taken.len());
+        Ok(taken)
+    }
+}
+
+/// How many bytes are to be taken, where no more than `limit_bytes` are wanted.
+fn within(bytes: usize, limit_bytes: u64) -> usize {
+    bytes.min(usize::try_from(limit_bytes).unwrap_or(usize::MAX))
 }
 
 fn ended_early(missing_bytes: u64) -> io::Error {

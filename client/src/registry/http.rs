@@ -5,14 +5,15 @@
 //! next request finds one open.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use longshore_runtime::parallel::Cancel;
+use longshore_runtime::source::BlobRead;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Request, Response, Url};
 
@@ -32,9 +33,6 @@ const STRANGERS_LIMIT: usize = 16;
 /// What is said of a proxy that wants credentials (by the library below, too), and of one that does not connect.
 const PROXY_WANTS: &str = "proxy authorization required";
 const PROXY_REFUSES: &str = "tunnel error: unsuccessful";
-
-/// Bytes read of a body that is sent to the registry at a time.
-const UPLOAD_CHUNK_BYTES: usize = 256 << 10;
 
 /// One thread's HTTP client.
 struct Client {
@@ -306,6 +304,16 @@ impl Answer<'_> {
         values.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
     }
 
+    /// How many bytes of the body have come and were not read.
+    pub(super) fn at_hand(&self) -> usize {
+        self.chunk.len()
+    }
+
+    /// Takes of what has come of the body at most `limit_bytes`.
+    pub(super) fn take(&mut self, limit_bytes: usize) -> Bytes {
+        self.chunk.split_to(self.chunk.len().min(limit_bytes))
+    }
+
     /// The body, small and wanted whole: at most `limit_bytes` of it and one more to show that there is more.
     pub(super) fn body(&mut self, limit_bytes: usize) -> io::Result<Vec<u8>> {
         let within = self.small_body;
@@ -313,20 +321,27 @@ impl Answer<'_> {
     }
 }
 
-impl Read for Answer<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl BufRead for Answer<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.chunk.is_empty() {
-            let (Some(client), Some(response)) = (&self.client, &mut self.response) else { return Ok(0) };
+            let (Some(client), Some(response)) = (&self.client, &mut self.response) else { break };
             match client.runtime.block_on(watch(self.cancel, self.stall, None, response.chunk()))? {
                 Some(chunk) => self.chunk = chunk,
-                None => {
-                    lock(&self.idle).extend(self.client.take());
-                    return Ok(0);
-                }
+                None => lock(&self.idle).extend(self.client.take()),
             }
         }
-        let n = buffer.len().min(self.chunk.len());
-        buffer[..n].copy_from_slice(&self.chunk.split_to(n));
+        Ok(&self.chunk)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.chunk.advance(bytes);
+    }
+}
+
+impl Read for Answer<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
         Ok(n)
     }
 }
@@ -343,36 +358,23 @@ impl Drop for Answer<'_> {
     }
 }
 
-/// A request body read from `reader` as the connection takes it. The file is read on the client's own
-/// thread, which has nothing else to do meanwhile. `count` and `sent` are told of the bytes.
+/// A request body read from `reader` as the connection takes it, on the client's own thread, which has nothing else to do
+/// meanwhile. `count` and `sent` are told of the bytes.
 pub(super) fn upload_body(
-    reader: impl Read + Send + 'static,
+    mut reader: impl BlobRead + 'static,
     count: Arc<AtomicU64>,
     sent: impl Fn(u64) + Send + 'static,
 ) -> reqwest::Body {
-    struct Chunks<R, F> {
-        reader: R,
-        count: Arc<AtomicU64>,
-        sent: F,
-    }
-    impl<R: Read, F: Fn(u64)> Iterator for Chunks<R, F> {
-        type Item = io::Result<Bytes>;
-
-        fn next(&mut self) -> Option<Self::Item> {
-            let mut chunk = vec![0; UPLOAD_CHUNK_BYTES];
-            match self.reader.read(&mut chunk) {
-                Ok(0) => None,
-                Ok(n) => {
-                    chunk.truncate(n);
-                    self.count.fetch_add(n as u64, Ordering::Relaxed);
-                    (self.sent)(n as u64);
-                    Some(Ok(chunk.into()))
-                }
-                Err(e) => Some(Err(e)),
-            }
+    let chunks = std::iter::from_fn(move || match reader.take_bytes() {
+        Ok(chunk) if chunk.is_empty() => None,
+        Ok(chunk) => {
+            count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            sent(chunk.len() as u64);
+            Some(Ok(chunk))
         }
-    }
-    reqwest::Body::wrap_stream(futures_util::stream::iter(Chunks { reader, count, sent }))
+        Err(e) => Some(Err(e)),
+    });
+    reqwest::Body::wrap_stream(futures_util::stream::iter(chunks))
 }
 
 /// The innermost cause: "connection refused" says more than "error sending request". Its kind tells what

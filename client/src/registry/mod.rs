@@ -29,14 +29,13 @@ mod verifier;
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::Read;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use longshore_runtime::image::{Descriptor, media_type};
 use longshore_runtime::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
 use longshore_runtime::parallel::Cancel;
-use longshore_runtime::source::{BlobReader, Referring, Resolved};
+use longshore_runtime::source::{BlobRead, BlobReader, Referring, Resolved};
 use longshore_runtime::{RawManifest, Source};
 
 pub use self::allowance::Allowance;
@@ -211,7 +210,7 @@ impl Repository {
 
     /// Uploads a blob (end-4a, end-6), or has it mounted (end-11). `sent` is told how many bytes were handed
     /// to the connection.
-    pub fn put_blob<R: Read + Send + 'static>(
+    pub fn put_blob<R: BlobRead + 'static>(
         &self,
         content: &Content<'_, R>,
         sent: impl Fn(u64) + Clone + Send + 'static,

@@ -1,13 +1,14 @@
 //! Sending a blob: mounted from where it is, in one piece, or, where that does not get through, in chunks
 //! from wherever the registry says it stands.
 
-use std::io::Read;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use longshore_runtime::name::{Digest, RepoName};
 use longshore_runtime::parallel::Cancel;
+use longshore_runtime::source::BlobRead;
 use reqwest::{Body, Client, RequestBuilder, Url};
 
 use super::host::{Host, Sending};
@@ -79,7 +80,7 @@ pub(super) struct Upload<'a, R, F> {
     mount_from: Option<&'a RepoName>,
 }
 
-impl<'a, R: Read + Send + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'a, R, F> {
+impl<'a, R: BlobRead + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'a, R, F> {
     pub(super) fn new(host: &'a Host, content: &'a Content<'a, R>, sent: F, cancel: &'a Cancel<'a>) -> Self {
         Self { host, content, sent, cancel, chunk_bytes: None, mount_from: content.mount_from.as_ref() }
     }

@@ -2,10 +2,11 @@
 //! by a connection that nobody drives any more, and never says so.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use longshore_runtime::source::BlobRead;
 
 /// Slices that are read ahead.
 const AHEAD: usize = 4;
@@ -88,16 +89,30 @@ impl Drop for Slices {
     }
 }
 
+impl BufRead for Slices {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.slice.is_empty() {
+            self.slice = self.queue.pop()?.unwrap_or_default();
+        }
+        Ok(&self.slice)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.slice.advance(bytes);
+    }
+}
+
 impl Read for Slices {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.slice.is_empty() {
-            match self.queue.pop()? {
-                Some(slice) => self.slice = slice,
-                None => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.slice.len());
-        buffer[..n].copy_from_slice(&self.slice.split_to(n));
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
         Ok(n)
+    }
+}
+
+impl BlobRead for Slices {
+    fn take_bytes(&mut self) -> io::Result<Bytes> {
+        self.fill_buf()?;
+        Ok(std::mem::take(&mut self.slice))
     }
 }

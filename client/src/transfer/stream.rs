@@ -4,11 +4,10 @@
 //! **Invariant: the end of a blob that is not what its digest promises is never sent**, so that the registry cannot take it
 //! for complete. What was handed on before can be asked for again from any offset: the hash is kept every few bytes.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
-use bytes::Bytes;
 use longshore_runtime::name::Hasher;
 use longshore_runtime::parallel::Cancel;
 use longshore_runtime::progress::LayerEvent;
@@ -16,9 +15,6 @@ use longshore_runtime::progress::LayerEvent;
 use super::Moving;
 use super::queue::{Queue, Slices};
 use crate::error::{Error, Result};
-
-/// Bytes read and hashed at a time.
-const SLICE_BYTES: usize = 256 << 10;
 
 /// The hash is kept whenever so many bytes more have been taken in.
 const KEPT_EVERY_BYTES: u64 = 8 << 20;
@@ -82,24 +78,25 @@ impl<'a> Stream<'a> {
         let failed = |e| Error::Runtime(longshore_runtime::Error::io(attempted(), e));
         let (mut position, mut hasher) = self.kept_before(offset);
         let mut reader = self.moving.open(position, &self.cancel)?;
-        let mut buffer = vec![0; SLICE_BYTES];
         while position < blob.size {
-            let wanted = usize::try_from(blob.size - position).unwrap_or(usize::MAX).min(SLICE_BYTES);
-            let n = fill(&mut reader, &mut buffer[..wanted]).map_err(failed)?;
-            if n == 0 {
-                let missing = blob.size - position;
-                let early = format!("it ended early, {missing} bytes are missing");
+            let mut bytes = match reader.take_bytes() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.map_err(failed)?,
+            };
+            let left_bytes = blob.size - position;
+            if bytes.is_empty() {
+                let early = format!("it ended early, {left_bytes} bytes are missing");
                 return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, early)));
             }
-            hasher.update(&buffer[..n]);
-            let begin = position;
-            position += n as u64;
+            bytes.truncate(usize::try_from(left_bytes).unwrap_or(usize::MAX));
+            hasher.update(&bytes);
+            let skipped = usize::try_from(offset.saturating_sub(position)).unwrap_or(usize::MAX);
+            position += bytes.len() as u64;
             self.keep(position, &hasher);
             if position == blob.size {
                 self.check(hasher.clone())?;
             }
-            let skipped = usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX).min(n);
-            if skipped < n && !queue.push(Bytes::copy_from_slice(&buffer[skipped..n])) {
+            if skipped < bytes.len() && !queue.push(bytes.split_off(skipped)) {
                 return Ok(());
             }
         }
@@ -131,20 +128,6 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Reads until the buffer is full or the reader ends.
-fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
-}
-
 /// Sends a blob as a stream: `send` gets a way to open it at any offset.
 pub(super) fn streamed<T>(moving: &Moving<'_>, send: impl FnOnce(&dyn Fn(u64) -> Result<Slices>) -> Result<T>) -> Result<T> {
     moving.report(LayerEvent::Started { total_bytes: moving.blob.size, resumed_bytes: 0 });
@@ -160,7 +143,7 @@ pub(super) fn streamed<T>(moving: &Moving<'_>, send: impl FnOnce(&dyn Fn(u64) ->
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{Cursor, Read};
 
     use longshore_runtime::image::Descriptor;
     use longshore_runtime::name::{Digest, Reference};

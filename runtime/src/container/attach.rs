@@ -112,9 +112,15 @@ impl Containers {
     ///
     /// [`Error::Busy`] when it does not run, or is paused.
     pub fn attach(&self, config: &Config, mut attaching: Attaching) -> Result<AttachEnd> {
-        // Who was attached from the start is connected, whatever has become of the container since.
-        if wait_for(&mut [PollFd::new(&attaching.listener, PollFlags::IN)], Some(Duration::ZERO))? == 0 {
-            self.ask(config, &attaching)?;
+        // Who was attached from the start is connected, whatever has become of the container since; also if that came about
+        // just when it was asked.
+        let is_connected =
+            || wait_for(&mut [PollFd::new(&attaching.listener, PollFlags::IN)], Some(Duration::ZERO)).map(|ready| ready > 0);
+        if !is_connected()?
+            && let Err(refused) = self.ask(config, &attaching)
+            && !is_connected()?
+        {
+            return Err(refused);
         }
         let socket = rustix::net::accept_with(&attaching.listener, rustix::net::SocketFlags::CLOEXEC)
             .attempt(|| "be attached to the container")?;

@@ -2,16 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::sync::mpsc::sync_channel;
+
+use bytes::Bytes;
 
 use super::{Open, Report};
-use crate::error::{Attempt, Result};
+use crate::error::{Attempt, Error, Result};
+use crate::files::write_behind;
 use crate::image::Descriptor;
 use crate::name::{Digest, Hasher};
 use crate::progress::LayerEvent;
 
-/// Bytes read and written at a time.
+/// Bytes read at a time of what is here already.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// Pieces that are received before they are hashed.
+const AHEAD: usize = 4;
 
 /// Takes the next `bytes` of a reader in.
 pub(super) fn hash(reader: &mut impl Read, bytes: u64, hasher: &mut Hasher) -> io::Result<()> {
@@ -28,7 +34,7 @@ pub(super) fn hash(reader: &mut impl Read, bytes: u64, hasher: &mut Hasher) -> i
 }
 
 /// Writes a blob's bytes from `offset` on to `file` at `at`, and gives the digest of all of it; `hasher` has taken in those
-/// before.
+/// before. A thread of its own hashes what this one receives and writes: neither waits long for the other.
 pub(super) fn receive(
     blob: &Descriptor,
     offset: u64,
@@ -44,22 +50,32 @@ pub(super) fn receive(
         return Ok(hasher.finish());
     }
     let mut reader = open(offset)?;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    while left_bytes > 0 {
-        let wanted = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(BUFFER_BYTES);
-        let n = match reader.read(&mut buffer[..wanted]) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            other => other.attempt(attempted)?,
-        };
-        if n == 0 {
-            let early = io::Error::new(io::ErrorKind::UnexpectedEof, format!("it ended early, {left_bytes} bytes are missing"));
-            return Err(early).attempt(attempted);
+    std::thread::scope(|scope| {
+        let (to_hasher, received) = sync_channel::<Bytes>(AHEAD);
+        let hashing = scope.spawn(move || {
+            received.into_iter().for_each(|bytes| hasher.update(&bytes));
+            hasher.finish()
+        });
+        while left_bytes > 0 {
+            let mut bytes = match reader.take_bytes() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.attempt(attempted)?,
+            };
+            if bytes.is_empty() {
+                let early =
+                    io::Error::new(io::ErrorKind::UnexpectedEof, format!("it ended early, {left_bytes} bytes are missing"));
+                return Err(early).attempt(attempted);
+            }
+            bytes.truncate(usize::try_from(left_bytes).unwrap_or(usize::MAX));
+            // It takes all there is, until this is dropped.
+            let _ = to_hasher.send(bytes.clone());
+            write_behind(file, &bytes, at).attempt(attempted)?;
+            let moved_bytes = bytes.len() as u64;
+            report(LayerEvent::Moved(moved_bytes));
+            at += moved_bytes;
+            left_bytes -= moved_bytes;
         }
-        hasher.update(&buffer[..n]);
-        file.write_all_at(&buffer[..n], at).attempt(attempted)?;
-        report(LayerEvent::Moved(n as u64));
-        at += n as u64;
-        left_bytes -= n as u64;
-    }
-    Ok(hasher.finish())
+        drop(to_hasher);
+        hashing.join().map_err(|_| Error::io(attempted(), io::Error::other("its hash was not completed")))
+    })
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::CHUNK_BYTES;
 use crate::error::{Attempt, Result};
+use crate::files::write_behind;
 
 /// What a journal begins with.
 const MAGIC: &[u8; 16] = b"longshore chunks";
@@ -96,7 +97,7 @@ impl<'a> Partial<'a> {
     }
 
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file.write_all_at(bytes, offset).attempt(|| format!("keep a download in {}", self.path.display()))
+        write_behind(self.file, bytes, offset).attempt(|| format!("keep a download in {}", self.path.display()))
     }
 
     /// Reads some of the bytes at `offset`, which are here.
