@@ -10,7 +10,7 @@ use longshore_runtime::error::Attempt;
 use longshore_runtime::image::media_type;
 use longshore_runtime::name::{Algorithm, Digest, Reference};
 use longshore_runtime::parallel::Cancel;
-use longshore_runtime::source::{BlobRead, read_file};
+use longshore_runtime::source::BlobRead;
 use longshore_runtime::{Error as RuntimeError, RawManifest};
 use serde_json::{Map, Value, json};
 
@@ -134,7 +134,7 @@ fn push_file(repository: &Repository, file: &Attachment) -> Result<Value> {
     put(repository, &digest, size, &|offset| {
         let mut file = open()?;
         file.seek(SeekFrom::Start(offset)).attempt(attempted)?;
-        Ok(read_file(file.take(size - offset)))
+        Ok(file.take(size - offset))
     })?;
     let name = file.path.file_name().unwrap_or(Path::new("file").as_os_str()).to_string_lossy();
     Ok(json!({ "mediaType": file.media_type, "digest": digest, "size": size, "annotations": { TITLE: name } }))

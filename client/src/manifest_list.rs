@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use longshore_runtime::image::{CONFIG_LIMIT_BYTES, Descriptor, Document, INDEX_LIMIT, media_type};
 use longshore_runtime::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
-use longshore_runtime::pull::DEFAULT_JOBS;
 use longshore_runtime::{Error as RuntimeError, RawManifest, Store, files};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -218,7 +217,7 @@ pub fn bring(to: &Repository, list: &Reference, from: &Repository, image: &Refer
     let plan = Plan::of(from, &image, root)?;
     let neighbours = Neighbours::source(&image, &place);
     let destination = &Remote { reference: &place, repository: to, neighbours };
-    Transfer { source: from, reference: &image, destination, jobs: DEFAULT_JOBS, progress: &reporter(COPY, true) }.run(&plan)
+    Transfer { source: from, reference: &image, destination, jobs: None, progress: &reporter(COPY, true) }.run(&plan)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod cgroup;
 pub mod clock;
 pub mod container;
 pub mod difference;
+pub mod download;
 pub mod erofs;
 pub mod error;
 pub mod events;

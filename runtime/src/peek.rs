@@ -11,7 +11,7 @@ use crate::error::{Attempt, Error, Result};
 use crate::image::Descriptor;
 use crate::name::Reference;
 use crate::parallel::Cancel;
-use crate::source::{BlobReader, Source, read_file};
+use crate::source::{BlobReader, Source};
 use crate::store::Store;
 use crate::unpack::{Found, ImagePath, Reading, Remembered, Search};
 
@@ -114,7 +114,7 @@ impl Layers<'_> {
     fn open<'a>(&'a self, layer: &Descriptor, cancel: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
         let path = self.store.blob_path(&layer.digest);
         if self.store.has_blob(&layer.digest) {
-            return Ok(read_file(File::open(&path).attempt(|| format!("open {}", path.display()))?));
+            return Ok(Box::new(File::open(&path).attempt(|| format!("open {}", path.display()))?));
         }
         if layer.is_foreign() {
             let why = "its licence keeps it out of registries; it cannot be fetched";
@@ -130,8 +130,9 @@ impl Layers<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::source::BlobRead;
     use std::collections::{BTreeMap, HashMap};
-    use std::io::{BufReader, Read};
+    use std::io::Read;
     use std::sync::Mutex;
 
     use proptest::prelude::*;
@@ -199,14 +200,15 @@ mod tests {
         }
     }
 
+    impl BlobRead for Counted<'_> {}
+
     impl Source for Blobs {
         fn manifest(&self, _: &Reference) -> Result<RawManifest> {
             Err(Error::invalid("manifest", "nobody asks"))
         }
 
         fn blob<'a>(&'a self, _: &Reference, blob: &Descriptor, _: u64, _: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
-            let counted = Counted { bytes: &self.blobs[&blob.digest], digest: blob.digest.clone(), blobs: self };
-            Ok(Box::new(BufReader::with_capacity(1, counted)))
+            Ok(Box::new(Counted { bytes: &self.blobs[&blob.digest], digest: blob.digest.clone(), blobs: self }))
         }
     }
 

@@ -1,7 +1,9 @@
 //! Where images come from, as this crate sees it.
 
-use std::io::{self, BufRead, BufReader, Cursor, Empty, Read};
+use std::fs::File;
+use std::io::{self, Cursor, Empty, Read, Take};
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -76,39 +78,30 @@ pub fn subject_of_tag(tag: &Tag) -> Option<Digest> {
     referring_tags(&subject).contains(tag).then_some(subject)
 }
 
-/// Bytes that are read of a file, or copied, at a time.
+/// Bytes that are read at a time where there is no other measure.
 const TAKEN_BYTES: usize = 256 << 10;
 
 /// The bytes of a blob as they come.
-pub trait BlobRead: BufRead + Send {
+pub trait BlobRead: Read + Send {
     /// The next of them, for somebody to keep: some, not very many, and none only at the end. What has come in memory of its
     /// own is not copied.
     fn take_bytes(&mut self) -> io::Result<Bytes> {
-        let here = self.fill_buf()?;
-        let taken = Bytes::copy_from_slice(&here[..here.len().min(TAKEN_BYTES)]);
-        self.consume(taken.len());
-        Ok(taken)
+        let mut bytes = vec![0; TAKEN_BYTES];
+        let n = self.read(&mut bytes)?;
+        bytes.truncate(n);
+        Ok(bytes.into())
     }
 }
 
-impl<R: Read + Send> BlobRead for BufReader<R> {}
-impl<T: AsRef<[u8]> + Send> BlobRead for Cursor<T> {}
+impl BlobRead for File {}
 impl BlobRead for Empty {}
 impl BlobRead for &[u8] {}
-
-impl<T: BlobRead + ?Sized> BlobRead for Box<T> {
-    fn take_bytes(&mut self) -> io::Result<Bytes> {
-        (**self).take_bytes()
-    }
-}
+impl<T: AsRef<[u8]> + Send> BlobRead for Cursor<T> {}
+impl<R: Read + Send> BlobRead for Take<R> {}
+impl BlobRead for Box<dyn Read + Send> {}
 
 /// A blob that is read from whatever source.
 pub type BlobReader<'a> = Box<dyn BlobRead + 'a>;
-
-/// A blob that lies in a file here.
-pub fn read_file<'a>(file: impl Read + Send + 'a) -> BlobReader<'a> {
-    Box::new(BufReader::with_capacity(TAKEN_BYTES, file))
-}
 
 /// Something that holds manifests and blobs: a registry, an image layout, an archive.
 ///
@@ -148,6 +141,11 @@ pub trait Source: Sync {
     /// What refers to a manifest: signatures, SBOMs.
     fn referrers(&self, _reference: &Reference, _subject: &Digest) -> Result<Vec<Referring>> {
         Ok(Vec::new())
+    }
+
+    /// How long it takes to answer, at best, as far as that is known.
+    fn latency(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Is told that what it gave for a blob was wrong. Whether it will give something else.

@@ -51,6 +51,16 @@ pub(crate) fn local_offset_s(time_s: i64) -> i64 {
     if known { local.tm_gmtoff } else { 0 }
 }
 
+/// Has all threads of this program share one heap of the C library's, which has one for each thread where nobody says so,
+/// and keeps in each what was given back.
+pub(crate) fn share_heap() {
+    // SAFETY: it sets a number that is read when the next heap would be made.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Has the kernel begin to write these bytes of a file to its disk, and does not wait for that.
 pub(crate) fn begin_write_back(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<()> {
     let signed = |number: u64| i64::try_from(number).map_err(|_| Errno::INVAL);

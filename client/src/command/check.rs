@@ -10,7 +10,7 @@ use longshore_runtime::container::Containers;
 use longshore_runtime::image::Descriptor;
 use longshore_runtime::name::{Digest, Platform, Reference};
 use longshore_runtime::parallel::Cancel;
-use longshore_runtime::pull::{self, DEFAULT_JOBS, Options};
+use longshore_runtime::pull::{self, Options};
 use longshore_runtime::source::BlobReader;
 use longshore_runtime::store::{Problem, Remedy, Thoroughness};
 use longshore_runtime::{RawManifest, Source, Store, unpack};
@@ -129,7 +129,7 @@ fn bring(
     let approve = |_: &Digest, _: &Digest| Ok(());
     let options = Options {
         platform: Platform::host(),
-        jobs: DEFAULT_JOBS,
+        jobs: None,
         unpack: unpack.clone(),
         form: None,
         named: false,

@@ -8,7 +8,7 @@ use clap::Args;
 use longshore_runtime::layout::{DockerArchive, Layout, LayoutArchive};
 use longshore_runtime::name::{Digest, Platform, Reference};
 use longshore_runtime::origin::Location;
-use longshore_runtime::pull::{self, Approve, DEFAULT_JOBS, Options};
+use longshore_runtime::pull::{self, Approve, Options};
 use longshore_runtime::store::LayerForm;
 use longshore_runtime::{Error, RawManifest};
 
@@ -41,9 +41,9 @@ pub(super) struct Copy {
     referrers: bool,
     #[command(flatten)]
     credentials: BothCredentials,
-    /// Blobs moved at a time
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_JOBS)]
-    jobs: usize,
+    /// Blobs moved at a time [default: 4, or 20 a long way off]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// Print only the digest
     #[arg(short, long)]
     quiet: bool,

@@ -8,7 +8,7 @@ use clap::Args;
 use longshore_runtime::Error;
 use longshore_runtime::name::{Platform, Reference};
 use longshore_runtime::origin::{Input, Origin, each_in_archive};
-use longshore_runtime::pull::{self, Approve, DEFAULT_JOBS, Options};
+use longshore_runtime::pull::{self, Approve, Options};
 use longshore_runtime::store::LayerForm;
 
 use super::{Global, Own, print};
@@ -48,7 +48,7 @@ impl Load {
         let policy = Policy::load()?;
         // Whether the names it is to have want a signature is looked at before: an archive has none.
         let approve: &Approve<'_> = &|_, _| Ok(());
-        let mut options = Options { platform, jobs: DEFAULT_JOBS, unpack, form, named: true, action: "load", approve };
+        let mut options = Options { platform, jobs: None, unpack, form, named: true, action: "load", approve };
         let progress = reporter(LOAD, self.quiet);
         let lease = store.lease()?;
         let nameless: Reference = NAMELESS.parse()?;

@@ -78,6 +78,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use longshore_runtime::container::{self, Containers};
+use longshore_runtime::download;
 use longshore_runtime::userns::{self, Mapping};
 use longshore_runtime::{Store, unpack};
 
@@ -237,6 +238,7 @@ pub fn rrun() -> ExitCode {
 /// The one place where a command line becomes a verb, and an error a message and an exit code. `verb` is the one that
 /// the program is another name of.
 fn program<P: Parser>(name: &'static str, verb: Option<&str>, execute: impl FnOnce(P) -> Result<ExitCode>) -> ExitCode {
+    download::prepare();
     let words = std::env::args_os().skip(1);
     let launches = verb.map_or_else(|| launches(words), |verb| LAUNCHING.contains(&verb));
     let parsed = P::command().name(name).try_get_matches().and_then(|matches| P::from_arg_matches(&matches));

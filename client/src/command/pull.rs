@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use longshore_runtime::name::{Digest, Platform, Reference};
-use longshore_runtime::pull::{self, DEFAULT_JOBS, Options, Pulled};
+use longshore_runtime::pull::{self, Options, Pulled};
 use longshore_runtime::store::LayerForm;
 use longshore_runtime::{Store, unpack};
 
@@ -40,9 +40,9 @@ pub(super) struct Fetch {
     /// Which image of a multi-platform one, OS/ARCH[/VARIANT] [default: this machine's]
     #[arg(long)]
     platform: Option<Platform>,
-    /// Layers fetched and unpacked at a time
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_JOBS)]
-    jobs: usize,
+    /// Layers fetched and unpacked at a time [default: 4, or 20 a long way off]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// How progress is shown, on standard error
     #[arg(long, value_name = "FORM", value_enum, default_value_t)]
     progress: Form,

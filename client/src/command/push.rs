@@ -32,9 +32,9 @@ pub(super) struct Push {
     /// Print only the digest
     #[arg(short, long)]
     quiet: bool,
-    /// Blobs uploaded at a time
-    #[arg(long, value_name = "N", default_value_t = longshore_runtime::pull::DEFAULT_JOBS)]
-    jobs: usize,
+    /// Blobs uploaded at a time [default: 4, or 20 a long way off]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// How progress is shown, on standard error
     #[arg(long, value_name = "FORM", value_enum, default_value_t)]
     progress: Form,

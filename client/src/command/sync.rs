@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use longshore_runtime::name::{Platform, Tag};
-use longshore_runtime::pull::DEFAULT_JOBS;
 use semver::VersionReq;
 use serde_json::json;
 
@@ -55,9 +54,9 @@ pub(super) struct Sync {
     dry_run: bool,
     #[command(flatten)]
     credentials: BothCredentials,
-    /// Blobs moved at a time
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_JOBS)]
-    jobs: usize,
+    /// Blobs moved at a time [default: 4, or 20 a long way off]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// Nothing of blobs
     #[arg(short, long)]
     quiet: bool,

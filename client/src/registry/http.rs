@@ -80,6 +80,8 @@ pub(super) struct Pool {
     headers: HeaderMap,
     timing: Timing,
     idle: Arc<Idle>,
+    /// The shortest time in which an answer has come.
+    best_latency_us: AtomicU64,
     /// By the beginning of their URLs. What is set for this host is not theirs.
     strangers: Mutex<HashMap<String, Arc<Self>>>,
 }
@@ -100,6 +102,7 @@ impl Pool {
             headers: header_map(&network.headers)?,
             timing,
             idle: Arc::default(),
+            best_latency_us: AtomicU64::new(u64::MAX),
             strangers: Mutex::default(),
         })
     }
@@ -132,6 +135,12 @@ impl Pool {
             strangers.clear();
         }
         Ok(Arc::clone(strangers.entry(base).or_insert(pool)))
+    }
+
+    /// How long an answer takes at best; `None` if there was none yet.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        let best_us = self.best_latency_us.load(Ordering::Relaxed);
+        (best_us < u64::MAX).then(|| Duration::from_micros(best_us))
     }
 
     pub(super) fn timing(&self) -> &Timing {
@@ -183,8 +192,11 @@ impl Pool {
         let client = self.client()?;
         let limit = if sent.is_some() { self.timing.finish } else { self.timing.answer };
         let proxy = self.network.proxies.proxy_for(request.url());
-        let execute = client.client.execute(request);
+        let (began, execute) = (Instant::now(), client.client.execute(request));
         let answered = client.runtime.block_on(watch(cancel, limit, sent, execute));
+        if answered.is_ok() && sent.is_none() {
+            self.best_latency_us.fetch_min(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
         let answered = match (answered, proxy) {
             (Err(e), Some(proxy)) => Err(of_proxy(proxy, &e)),
             (Ok(answer), Some(proxy)) if answer.status().as_u16() == 407 => Err(of_proxy(proxy, &io::Error::other(PROXY_WANTS))),

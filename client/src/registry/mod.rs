@@ -31,6 +31,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use longshore_runtime::image::{Descriptor, media_type};
 use longshore_runtime::name::{Digest, MANIFEST_LIMIT_BYTES, Reference};
@@ -283,6 +284,10 @@ impl Source for Repository {
 
     fn referrers(&self, reference: &Reference, subject: &Digest) -> longshore_runtime::Result<Vec<Referring>> {
         Ok(self.referring(reference, subject)?)
+    }
+
+    fn latency(&self) -> Duration {
+        self.hosts.iter().find_map(|host| host.pool.latency()).unwrap_or_default()
     }
 
     fn distrust(&self, blob: &Digest) -> bool {

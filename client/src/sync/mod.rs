@@ -70,8 +70,8 @@ pub struct Job<'a> {
     pub delete: bool,
     /// Change nothing.
     pub dry_run: bool,
-    /// Blobs at a time.
-    pub jobs: usize,
+    /// Blobs at a time, if somebody has chosen.
+    pub jobs: Option<usize>,
     /// Makes who is told of an image's blobs.
     pub progress: &'a (dyn Fn() -> Arc<dyn Progress> + Sync),
 }

@@ -25,12 +25,7 @@ impl Destination for InLayout<'_> {
     }
 
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
-        self.layout.put_blob(
-            moving.blob,
-            &|offset| moving.open(offset, moving.cancel),
-            &|event| moving.report(event),
-            moving.cancel,
-        )?;
+        self.layout.put_blob(moving.blob, moving.fetching)?;
         Ok(Sent::Uploaded)
     }
 
@@ -69,7 +64,7 @@ impl InLayout<'_> {
 
 impl Destination for LayoutArchive {
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
-        Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
+        Self::put_blob(self, moving.blob, moving.fetching)?;
         Ok(Sent::Uploaded)
     }
 
@@ -80,7 +75,7 @@ impl Destination for LayoutArchive {
 
 impl Destination for DockerArchive {
     fn put_blob(&self, moving: &Moving<'_>) -> Result<Sent> {
-        Self::put_blob(self, moving.blob, &|offset| moving.open(offset, moving.cancel), &|event| moving.report(event))?;
+        Self::put_blob(self, moving.blob, moving.fetching)?;
         Ok(Sent::Uploaded)
     }
 

@@ -9,8 +9,10 @@ mod registry;
 mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_runtime::Source;
+use longshore_runtime::download::{self, Fetching};
 use longshore_runtime::image::Descriptor;
 use longshore_runtime::name::Reference;
 use longshore_runtime::parallel::{self, Cancel};
@@ -44,6 +46,11 @@ pub trait Destination: Sync {
         Ok(())
     }
 
+    /// How long it takes to answer, at best, as far as that is known.
+    fn latency(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Gives the root its name, last of all.
     fn finish(&self, plan: &Plan) -> Result<()>;
 }
@@ -56,8 +63,8 @@ pub struct Transfer<'a> {
     pub reference: &'a Reference,
     /// Where to.
     pub destination: &'a dyn Destination,
-    /// Blobs at a time.
-    pub jobs: usize,
+    /// Blobs at a time; [as many](download::jobs) as the distance suggests, if nothing is said.
+    pub jobs: Option<usize>,
     /// Who is told.
     pub progress: &'a Arc<dyn Progress>,
 }
@@ -68,24 +75,25 @@ impl Transfer<'_> {
         let blobs: Vec<Descriptor> = plan.blobs().cloned().collect();
         self.progress.layers(&blobs);
         let cancel = Cancel::default();
-        parallel::for_each(&blobs, self.jobs, &cancel, |_, blob| self.blob(blob, &cancel))?;
+        let fetching = Fetching::new(self.source, self.reference, &**self.progress, &cancel);
+        let jobs = self.jobs.unwrap_or_else(|| download::jobs(self.source.latency().max(self.destination.latency())));
+        parallel::for_each(&blobs, jobs, &cancel, |_, blob| self.blob(&Moving { transfer: self, fetching: &fetching, blob }))?;
         plan.manifests().try_for_each(|manifest| self.destination.put_manifest(manifest))?;
         self.destination.finish(plan)
     }
 
-    fn blob(&self, blob: &Descriptor, cancel: &Cancel<'_>) -> Result<()> {
-        let report = |event| self.progress.layer(&blob.digest, event);
-        if self.destination.has_blob(blob, cancel)? {
-            report(LayerEvent::Exists);
+    fn blob(&self, moving: &Moving<'_>) -> Result<()> {
+        let digest = &moving.blob.digest;
+        if self.destination.has_blob(moving.blob, moving.fetching.cancel)? {
+            moving.report(LayerEvent::Exists);
             return Ok(());
         }
-        let moving = Moving { transfer: self, blob, cancel };
         loop {
-            match self.destination.put_blob(&moving) {
-                Ok(Sent::Uploaded) => report(LayerEvent::Complete),
-                Ok(Sent::Mounted) => report(LayerEvent::Exists),
+            match self.destination.put_blob(moving) {
+                Ok(Sent::Uploaded) => moving.report(LayerEvent::Complete),
+                Ok(Sent::Mounted) => moving.report(LayerEvent::Exists),
                 // A mirror's bytes were wrong: the next one's may be right.
-                Err(Error::Runtime(longshore_runtime::Error::Mismatch { .. })) if self.source.distrust(&blob.digest) => continue,
+                Err(Error::Runtime(longshore_runtime::Error::Mismatch { .. })) if self.source.distrust(digest) => continue,
                 Err(e) => return Err(e),
             }
             return Ok(());
@@ -96,21 +104,21 @@ impl Transfer<'_> {
 /// A blob on its way.
 pub struct Moving<'a> {
     transfer: &'a Transfer<'a>,
+    /// Where it comes from, and what ends that.
+    pub fetching: &'a Fetching<'a>,
     /// Which.
     pub blob: &'a Descriptor,
-    /// Ends it.
-    pub cancel: &'a Cancel<'a>,
 }
 
 impl Moving<'_> {
     /// Its bytes at the source from an offset on, not verified. They end soon after `cancel` is set.
     pub fn open<'a>(&'a self, offset: u64, cancel: &'a Cancel<'a>) -> longshore_runtime::Result<BlobReader<'a>> {
-        self.transfer.source.blob(self.transfer.reference, self.blob, offset, cancel)
+        self.fetching.source.blob(self.fetching.reference, self.blob, offset, cancel)
     }
 
     /// Tells what becomes of it.
     pub fn report(&self, event: LayerEvent) {
-        self.transfer.progress.layer(&self.blob.digest, event);
+        self.fetching.report(self.blob, event);
     }
 
     fn progress(&self) -> Arc<dyn Progress> {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use longshore_runtime::image::Descriptor;
 use longshore_runtime::name::{Digest, Reference, RepoName, Tag};
 use longshore_runtime::parallel::Cancel;
 use longshore_runtime::progress::LayerEvent;
-use longshore_runtime::{RawManifest, Store};
+use longshore_runtime::{RawManifest, Source, Store};
 
 use super::stream::streamed;
 use super::{Destination, Manifest, Moving, Plan};
@@ -40,8 +41,12 @@ impl Destination for Remote<'_> {
         streamed(moving, |open| {
             let mount_from = self.neighbours.having(&blob.digest).cloned();
             let content = Content { digest: &blob.digest, size: blob.size, open, mount_from };
-            self.repository.put_blob(&content, sent, moving.cancel)
+            self.repository.put_blob(&content, sent, moving.fetching.cancel)
         })
+    }
+
+    fn latency(&self) -> Duration {
+        self.repository.latency()
     }
 
     fn has_manifest(&self, manifest: &Manifest) -> Result<bool> {

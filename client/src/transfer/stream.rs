@@ -35,7 +35,7 @@ pub(super) struct Stream<'a> {
 impl<'a> Stream<'a> {
     pub(super) fn new(moving: &'a Moving<'a>) -> Self {
         let kept = Mutex::new(vec![(0, moving.blob.digest.algorithm().hasher())]);
-        let cancel = Cancel::of(moving.cancel);
+        let cancel = Cancel::of(moving.fetching.cancel);
         Self { moving, kept, failure: Mutex::default(), current: Mutex::default(), cancel }
     }
 
@@ -145,6 +145,7 @@ pub(super) fn streamed<T>(moving: &Moving<'_>, send: impl FnOnce(&dyn Fn(u64) ->
 mod tests {
     use std::io::{Cursor, Read};
 
+    use longshore_runtime::download::Fetching;
     use longshore_runtime::image::Descriptor;
     use longshore_runtime::name::{Digest, Reference};
     use longshore_runtime::progress::Progress;
@@ -203,11 +204,13 @@ mod tests {
     fn read(source: Vec<u8>, promised: &[u8], opened: &[(u64, u64)]) -> (Vec<Vec<u8>>, Result<()>) {
         let (source, progress): (_, Arc<dyn Progress>) = (Bytes(source), reporter(COPY, true));
         let reference = "localhost/a".parse().unwrap();
-        let transfer = Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: 1, progress: &progress };
+        let transfer =
+            Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: None, progress: &progress };
         let size = promised.len() as u64;
         let blob = Descriptor { media_type: String::new(), digest: Digest::of(promised), size, platform: None };
         let cancel = Cancel::default();
-        let moving = Moving { transfer: &transfer, blob: &blob, cancel: &cancel };
+        let fetching = Fetching::new(&source, &reference, &*progress, &cancel);
+        let moving = Moving { transfer: &transfer, fetching: &fetching, blob: &blob };
         let mut all = Vec::new();
         let done = streamed(&moving, |open| {
             for (offset, bytes) in opened {
@@ -246,10 +249,12 @@ mod tests {
         wrong[7] ^= 1;
         let (source, progress): (_, Arc<dyn Progress>) = (Bytes(wrong), reporter(COPY, true));
         let reference = "localhost/a".parse().unwrap();
-        let transfer = Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: 1, progress: &progress };
+        let transfer =
+            Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: None, progress: &progress };
         let blob = Descriptor { media_type: String::new(), digest: Digest::of(&promised), size: 300_000, platform: None };
         let cancel = Cancel::default();
-        let moving = Moving { transfer: &transfer, blob: &blob, cancel: &cancel };
+        let fetching = Fetching::new(&source, &reference, &*progress, &cancel);
+        let moving = Moving { transfer: &transfer, fetching: &fetching, blob: &blob };
         let done = streamed(&moving, |open| {
             let failed = open(0)?.read_to_end(&mut Vec::new());
             assert!(failed.is_err() && open(0).is_err());
@@ -264,10 +269,12 @@ mod tests {
         let mut kept = Vec::new();
         let (source, progress): (_, Arc<dyn Progress>) = (Bytes(promised.clone()), reporter(COPY, true));
         let reference = "localhost/a".parse().unwrap();
-        let transfer = Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: 1, progress: &progress };
+        let transfer =
+            Transfer { source: &source, reference: &reference, destination: &Nowhere, jobs: None, progress: &progress };
         let blob = Descriptor { media_type: String::new(), digest: Digest::of(&promised), size: 5_000_000, platform: None };
         let cancel = Cancel::default();
-        let moving = Moving { transfer: &transfer, blob: &blob, cancel: &cancel };
+        let fetching = Fetching::new(&source, &reference, &*progress, &cancel);
+        let moving = Moving { transfer: &transfer, fetching: &fetching, blob: &blob };
         let sent = streamed(&moving, |open| {
             for _ in 0..3 {
                 kept.push(open(0)?);

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{MARKER, Open, Report, index, receive};
+use super::{MARKER, index};
+use crate::download::{Fetching, hash};
 use crate::error::{Attempt, Error, Result};
-use crate::files::{Order, Replacing};
+use crate::files::{Order, Replacing, write_behind};
 use crate::image::Descriptor;
 use crate::name::Digest;
 use crate::progress::LayerEvent;
@@ -67,12 +68,17 @@ impl LayoutArchive {
     }
 
     /// Brings a blob to its place.
-    pub fn put_blob(&self, blob: &Descriptor, open: &Open<'_>, report: &Report<'_>) -> Result<()> {
+    pub fn put_blob(&self, blob: &Descriptor, fetching: &Fetching<'_>) -> Result<()> {
         let place = self.places.get(&blob.digest).copied();
         let place = place.ok_or_else(|| Error::invalid(self.to.path().display(), "it has no place for that blob"))?;
-        report(LayerEvent::Started { total_bytes: blob.size, resumed_bytes: 0 });
-        let hasher = blob.digest.algorithm().hasher();
-        let got = receive(blob, 0, hasher, open, self.to.file(), place, report)?;
+        fetching.report(blob, LayerEvent::Started { total_bytes: blob.size, resumed_bytes: 0 });
+        let mut at = place;
+        let got = hash(&mut *fetching.open(blob)?, blob, |bytes| {
+            write_behind(self.to.file(), bytes, at).attempt(|| self.to.attempted())?;
+            fetching.report(blob, LayerEvent::Moved(bytes.len() as u64));
+            at += bytes.len() as u64;
+            Ok(())
+        })?;
         if got == blob.digest {
             return Ok(());
         }
@@ -92,10 +98,10 @@ fn member(digest: &Digest) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{Cursor, Read};
+    use std::io::Read;
 
+    use super::super::tests::fetched_from;
     use super::*;
-    use crate::source::BlobReader;
 
     fn blob(bytes: &[u8]) -> Descriptor {
         Descriptor { media_type: String::new(), digest: Digest::of(bytes), size: bytes.len() as u64, platform: None }
@@ -109,8 +115,7 @@ mod tests {
         let blobs: Vec<Descriptor> = contents.iter().map(|bytes| blob(bytes)).collect();
         let archive = LayoutArchive::create(&path, &blobs, &[], &[]).unwrap();
         for (blob, bytes) in blobs.iter().zip(&contents).rev() {
-            let open = |_| Ok(Box::new(Cursor::new(bytes.as_slice())) as BlobReader<'_>);
-            archive.put_blob(blob, &open, &|_| {}).unwrap();
+            fetched_from(bytes, |fetching| archive.put_blob(blob, fetching)).0.unwrap();
         }
         assert!(!path.exists());
         archive.finish().unwrap();

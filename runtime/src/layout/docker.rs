@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-use super::{Open, Report};
+use crate::download::Fetching;
 use crate::error::{Attempt, Error, Result};
 use crate::files::{Order, Replacing, unnamed_file};
 use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Document, ImageConfig, Manifest};
@@ -50,9 +50,9 @@ impl DockerArchive {
     }
 
     /// Brings a blob here: the configuration as it is, a layer inflated.
-    pub fn put_blob(&self, blob: &Descriptor, open: &Open<'_>, report: &Report<'_>) -> Result<()> {
-        report(LayerEvent::Started { total_bytes: blob.size, resumed_bytes: 0 });
-        let reader = Reported { reader: open(0)?.take(blob.size), report };
+    pub fn put_blob(&self, blob: &Descriptor, fetching: &Fetching<'_>) -> Result<()> {
+        fetching.report(blob, LayerEvent::Started { total_bytes: blob.size, resumed_bytes: 0 });
+        let reader = Reported { reader: fetching.open(blob)?.take(blob.size), blob, fetching };
         if blob.digest == self.manifest.config.digest {
             let mut bytes = Vec::new();
             reader.take(CONFIG_LIMIT_BYTES + 1).read_to_end(&mut bytes).attempt(|| format!("copy blob {}", blob.digest))?;
@@ -124,13 +124,14 @@ fn check(blob: &Descriptor, got: Digest) -> Result<()> {
 /// Tells of the bytes that pass.
 struct Reported<'a> {
     reader: io::Take<BlobReader<'a>>,
-    report: &'a Report<'a>,
+    blob: &'a Descriptor,
+    fetching: &'a Fetching<'a>,
 }
 
 impl Read for Reported<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.reader.read(buffer)?;
-        (self.report)(LayerEvent::Moved(n as u64));
+        self.fetching.report(self.blob, LayerEvent::Moved(n as u64));
         Ok(n)
     }
 }

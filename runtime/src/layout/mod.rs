@@ -6,10 +6,8 @@
 mod archive;
 mod docker;
 mod index;
-mod receive;
 
 use std::fs::{File, Permissions};
-use std::io::Seek;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,15 +17,14 @@ use rustix::fs::FlockOperation;
 pub use self::archive::LayoutArchive;
 pub use self::docker::DockerArchive;
 pub use self::index::Named;
-use self::receive::receive;
+use crate::download::{self, Fetching, Partial};
 use crate::error::{Attempt, Error, Result};
 use crate::files;
 use crate::image::Descriptor;
 use crate::name::{Digest, MANIFEST_LIMIT_BYTES};
 use crate::origin::check_layout_version;
-use crate::parallel::Cancel;
 use crate::progress::LayerEvent;
-use crate::source::{BlobReader, RawManifest};
+use crate::source::RawManifest;
 
 /// Everybody may read what they were given.
 const FILE_MODE: u32 = 0o644;
@@ -37,12 +34,6 @@ const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// How long who waits for another command's blob does not look whether it has come.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Opens a blob at an offset from its beginning.
-pub type Open<'a> = dyn Fn(u64) -> Result<BlobReader<'a>> + 'a;
-
-/// Is told what becomes of a blob.
-pub type Report<'a> = dyn Fn(LayerEvent) + Sync + 'a;
 
 /// An image layout directory.
 #[derive(Debug)]
@@ -94,64 +85,48 @@ impl Layout {
     }
 
     /// Brings a blob here, going on with what an earlier command left. Who needs the same one waits for it.
-    pub fn put_blob(&self, blob: &Descriptor, open: &Open<'_>, report: &Report<'_>, cancel: &Cancel<'_>) -> Result<()> {
+    pub fn put_blob(&self, blob: &Descriptor, fetching: &Fetching<'_>) -> Result<()> {
         let path = self.dir.join(format!(".partial-{}-{}", blob.digest.algorithm().as_str(), blob.digest.hex()));
         let mut waiting = false;
-        let mut file = loop {
+        let file = loop {
             match files::lock_path(&path, FlockOperation::NonBlockingLockExclusive)? {
                 Some(file) => break file,
-                None if !waiting => report(LayerEvent::Waiting),
+                None if !waiting => fetching.report(blob, LayerEvent::Waiting),
                 None => {}
             }
             waiting = true;
-            if !cancel.sleep(LOOK) {
+            if !fetching.cancel.sleep(LOOK) {
                 return Err(Error::io(format_args!("write blob {}", blob.digest), std::io::Error::other("cancelled")));
             }
         };
         if self.has_blob(blob) {
-            report(LayerEvent::Exists);
+            fetching.report(blob, LayerEvent::Exists);
             return std::fs::remove_file(&path).attempt(|| format!("remove {}", path.display()));
         }
-        if self.fill(&mut file, blob, open, report)? {
-            // What an earlier command left is not what it should be: from the beginning, once.
-            self.fill(&mut file, blob, open, report)?;
+        let partial = Partial::new(&file, &path, blob.size);
+        loop {
+            let here = partial.load()?;
+            let is_pieced = !here.is_empty();
+            let got = fetching.fetch(blob, &partial, here, |bytes| download::hash(bytes, blob, |_| Ok(())))?;
+            if got == blob.digest {
+                return self.place(&file, &partial, &blob.digest);
+            }
+            partial.clear()?;
+            // What an earlier command left may not have been what it should be: from the beginning, once.
+            if !is_pieced {
+                return Err(Error::Mismatch { what: format!("blob {}", blob.digest), expected: blob.digest.clone(), got });
+            }
         }
-        self.place(&file, &path, &blob.digest)
-    }
-
-    /// Completes the file; `true` if what was in it before made it another blob, and it is empty again.
-    fn fill(&self, file: &mut File, blob: &Descriptor, open: &Open<'_>, report: &Report<'_>) -> Result<bool> {
-        let attempted = || format!("write blob {}", blob.digest);
-        let mut here = file.metadata().attempt(attempted)?.len();
-        if here > blob.size {
-            file.set_len(0).attempt(attempted)?;
-            here = 0;
-        }
-        let mut hasher = blob.digest.algorithm().hasher();
-        file.rewind().attempt(attempted)?;
-        receive::hash(file, here, &mut hasher).attempt(attempted)?;
-        report(LayerEvent::Started { total_bytes: blob.size, resumed_bytes: here });
-        let got = receive(blob, here, hasher, open, file, here, report)?;
-        if got == blob.digest {
-            return Ok(false);
-        }
-        file.set_len(0).attempt(attempted)?;
-        if here > 0 {
-            return Ok(true);
-        }
-        Err(Error::Mismatch { what: format!("blob {}", blob.digest), expected: blob.digest.clone(), got })
     }
 
     /// Gives a file that is complete its place.
-    fn place(&self, file: &File, path: &Path, digest: &Digest) -> Result<()> {
+    fn place(&self, file: &File, partial: &Partial<'_>, digest: &Digest) -> Result<()> {
         let to = self.blob_path(digest);
-        let placed = (|| {
-            file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-            file.sync_data()?;
-            std::fs::create_dir_all(to.parent().unwrap_or(&self.dir))?;
-            std::fs::rename(path, &to)
-        })();
-        placed.attempt(|| format!("write {}", to.display()))
+        let attempted = || format!("write {}", to.display());
+        file.set_permissions(Permissions::from_mode(FILE_MODE)).attempt(attempted)?;
+        file.sync_data().attempt(attempted)?;
+        std::fs::create_dir_all(to.parent().unwrap_or(&self.dir)).attempt(attempted)?;
+        partial.place(&to)
     }
 
     /// Stores a manifest, by its digest alone.
@@ -176,10 +151,13 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::io::Cursor;
+    use std::sync::Mutex;
 
     use super::*;
+    use crate::name::Reference;
+    use crate::parallel::Cancel;
+    use crate::progress::Progress;
+    use crate::source::{BlobReader, Source};
 
     const BYTES: &[u8] = b"the bytes of a blob";
 
@@ -187,15 +165,40 @@ mod tests {
         Descriptor { media_type: String::new(), digest: Digest::of(BYTES), size: BYTES.len() as u64, platform: None }
     }
 
-    /// Puts the blob from a source of these bytes, and gives the offsets that were asked for.
+    /// What has the blob, or says so.
+    struct Bytes<'a> {
+        bytes: &'a [u8],
+        asked: Mutex<Vec<u64>>,
+    }
+
+    impl Source for Bytes<'_> {
+        fn manifest(&self, _: &Reference) -> Result<RawManifest> {
+            unreachable!("blobs only")
+        }
+
+        fn blob<'a>(&'a self, _: &Reference, _: &Descriptor, offset: u64, _: &'a Cancel<'a>) -> Result<BlobReader<'a>> {
+            self.asked.lock().unwrap().push(offset);
+            Ok(Box::new(self.bytes.get(offset as usize..).unwrap_or_default()))
+        }
+    }
+
+    struct Quiet;
+
+    impl Progress for Quiet {
+        fn layers(&self, _: &[Descriptor]) {}
+        fn layer(&self, _: &Digest, _: LayerEvent) {}
+    }
+
+    /// What `put` makes of a source of these bytes, and the offsets that were asked for.
+    pub(super) fn fetched_from(bytes: &[u8], put: impl FnOnce(&Fetching<'_>) -> Result<()>) -> (Result<()>, Vec<u64>) {
+        let source = Bytes { bytes, asked: Mutex::default() };
+        let (reference, cancel) = ("localhost/a".parse().unwrap(), Cancel::default());
+        let result = put(&Fetching::new(&source, &reference, &Quiet, &cancel));
+        (result, source.asked.into_inner().unwrap())
+    }
+
     fn put(layout: &Layout, bytes: &[u8]) -> (Result<()>, Vec<u64>) {
-        let asked = RefCell::new(Vec::new());
-        let open = |offset: u64| {
-            asked.borrow_mut().push(offset);
-            Ok(Box::new(Cursor::new(&bytes[offset as usize..])) as BlobReader<'_>)
-        };
-        let result = layout.put_blob(&blob(), &open, &|_| {}, &Cancel::default());
-        (result, asked.into_inner())
+        fetched_from(bytes, |fetching| layout.put_blob(&blob(), fetching))
     }
 
     fn layout() -> (tempfile::TempDir, Layout) {

@@ -8,10 +8,8 @@ use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
-use super::crew::Transfer;
-use super::download::Download;
-use super::partial::Partial;
 use super::{Job, verify};
+use crate::download::{Download, Partial, hash};
 use crate::error::{Attempt, Error, Result};
 use crate::image::Descriptor;
 use crate::name::Digest;
@@ -32,7 +30,7 @@ pub(super) struct Unadopted {
 /// Brings one layer, number `at` from the bottom, into the store.
 pub(super) fn fetch(job: &Job<'_>, at: usize, descriptor: &Descriptor, diff_id: &Digest) -> Result<Option<Unadopted>> {
     let exists = || job.store.has_blob(&descriptor.digest) && job.store.has_layer(diff_id);
-    let report = |event| job.progress.layer(&descriptor.digest, event);
+    let report = |event| job.fetching.report(descriptor, event);
     if exists() {
         report(LayerEvent::Exists);
         return Ok(None);
@@ -99,7 +97,6 @@ impl Layer<'_> {
         for attempt in 0..ATTEMPTS_LIMIT {
             let here = partial.load()?;
             let is_pieced = !here.is_empty();
-            self.report_start(&here);
             match self.receive_once(&partial, here, attempt) {
                 Ok(unadopted) => {
                     partial.place(&self.job.store.blob_path(&self.descriptor.digest))?;
@@ -108,7 +105,7 @@ impl Layer<'_> {
                 Err(e @ (Error::Mismatch { .. } | Error::Invalid { .. })) => {
                     partial.clear()?;
                     let is_blob = matches!(&e, Error::Mismatch { expected, .. } if *expected == self.descriptor.digest);
-                    let again = is_blob && (self.job.source.distrust(&self.descriptor.digest) || is_pieced);
+                    let again = is_blob && (self.job.fetching.source.distrust(&self.descriptor.digest) || is_pieced);
                     if !again || attempt + 1 == ATTEMPTS_LIMIT {
                         discard(self.partial_path);
                         return Err(e);
@@ -121,39 +118,28 @@ impl Layer<'_> {
         Err(Error::invalid(format_args!("layer {}", self.descriptor.digest), "no source has it as its digest promises"))
     }
 
-    fn report_start(&self, here: &[Range<u64>]) {
-        let resumed_bytes = here.iter().map(|range| range.end - range.start).sum();
-        let started = LayerEvent::Started { total_bytes: self.descriptor.size, resumed_bytes };
-        self.job.progress.layer(&self.descriptor.digest, started);
-    }
-
     /// Fetches and, unless the layer is here under another compression, unpacks in the same pass.
     fn receive_once(&self, partial: &Partial<'_>, here: Vec<Range<u64>>, attempt: usize) -> Result<Option<Unadopted>> {
-        let transfer = Transfer::new(self.job, self.descriptor, partial, here);
-        std::thread::scope(|scope| {
-            let mut bytes = Download::new(&transfer, scope);
-            let received = if self.job.store.has_layer(self.diff_id) {
-                hash(&mut bytes, self.descriptor).and_then(|got| self.verify_blob(got)).map(|()| None)
-            } else {
-                self.unpack(&mut bytes, attempt)
-            };
-            match (received, bytes.take_failure()) {
-                (Ok(unadopted), _) => Ok(unadopted),
-                (Err(_), Some(failure)) => Err(failure),
-                (Err(e @ Error::Invalid { .. }), None) => Err(self.blame(e, bytes)),
-                (Err(e), None) => Err(e),
+        self.job.fetching.fetch(self.descriptor, partial, here, |bytes| {
+            if self.job.store.has_layer(self.diff_id) {
+                let got = hash(bytes, self.descriptor, |_| Ok(()))?;
+                return self.verify_blob(got).map(|()| None);
+            }
+            match self.unpack(&mut *bytes, attempt) {
+                Err(e @ Error::Invalid { .. }) if !bytes.has_failed() => Err(self.blame(e, bytes)),
+                unpacked => unpacked,
             }
         })
     }
 
     /// Whether undecodable bytes are the fault of the transfer (their digest is wrong) or of the image.
-    fn blame(&self, malformed: Error, mut rest: Download<'_, '_>) -> Error {
-        let verdict = io::copy(&mut rest, &mut io::sink())
+    fn blame(&self, malformed: Error, rest: &mut Download<'_, '_>) -> Error {
+        let verdict = io::copy(rest, &mut io::sink())
             .and_then(|_| File::open(self.partial_path))
             .attempt(|| "verify a layer that cannot be unpacked")
-            .and_then(|whole| hash(whole.take(self.descriptor.size), self.descriptor))
+            .and_then(|mut whole| hash(&mut whole, self.descriptor, |_| Ok(())))
             .and_then(|got| self.verify_blob(got));
-        rest.take_failure().or(verdict.err()).unwrap_or(malformed)
+        verdict.err().unwrap_or(malformed)
     }
 
     fn unpack(&self, compressed: impl Read + Send, attempt: usize) -> Result<Option<Unadopted>> {
@@ -176,17 +162,6 @@ impl Layer<'_> {
 
     fn verify_blob(&self, got: Digest) -> Result<()> {
         verify(|| format!("layer {}", self.descriptor.digest), &self.descriptor.digest, got)
-    }
-}
-
-fn hash(mut bytes: impl Read, descriptor: &Descriptor) -> Result<Digest> {
-    let mut hasher = descriptor.digest.algorithm().hasher();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match bytes.read(&mut buffer).attempt(|| format!("read layer {}", descriptor.digest))? {
-            0 => return Ok(hasher.finish()),
-            n => hasher.update(&buffer[..n]),
-        }
     }
 }
 

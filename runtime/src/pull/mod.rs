@@ -1,17 +1,12 @@
 //! Pulling: from a [`Source`] into the store, verified and unpacked in one pass over the bytes.
 
-mod crew;
-mod download;
 mod layer;
 mod manifest;
-mod pace;
-mod partial;
-mod plan;
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
 use self::manifest::Documents;
+use crate::download::{self, Fetching};
 use crate::error::{Error, Result};
 use crate::image::{ImageConfig, Manifest};
 use crate::name::{Digest, Platform, Reference};
@@ -21,9 +16,6 @@ use crate::source::Source;
 use crate::store::{LayerForm, Lease, Store};
 use crate::{parallel, unpack};
 
-/// Layers fetched and unpacked at the same time unless told otherwise.
-pub const DEFAULT_JOBS: usize = 4;
-
 /// Says no to an image that is not to be pulled, by the digest of what its name stands for and its own.
 pub type Approve<'a> = dyn Fn(&Digest, &Digest) -> Result<()> + Sync + 'a;
 
@@ -31,8 +23,8 @@ pub type Approve<'a> = dyn Fn(&Digest, &Digest) -> Result<()> + Sync + 'a;
 pub struct Options<'a> {
     /// Which image of an index.
     pub platform: Platform,
-    /// Layers at a time.
-    pub jobs: usize,
+    /// Layers at a time; [as many](download::jobs) as the source's distance suggests, if nothing is said.
+    pub jobs: Option<usize>,
     /// How layers are written.
     pub unpack: unpack::Options,
     /// What layers become; when nothing is said, the best that works here.
@@ -94,21 +86,9 @@ pub fn pull(
     } else {
         LayerForm::choose(options.form, &lease, options.unpack.userxattr)?
     };
-    fetch_layers(
-        &Job {
-            store,
-            source,
-            reference,
-            options,
-            progress,
-            lease: &lease,
-            form,
-            helpers: AtomicUsize::new(0),
-            cancel: Cancel::default(),
-        },
-        &manifest,
-        diff_ids,
-    )?;
+    let cancel = Cancel::default();
+    let fetching = Fetching::new(source, reference, progress, &cancel);
+    fetch_layers(&Job { store, fetching, options, lease: &lease, form }, &manifest, diff_ids)?;
 
     lease.put_blob(&manifest.config.digest, &config_bytes)?;
     lease.put_blob(&raw.digest, &raw.bytes)?;
@@ -121,22 +101,17 @@ pub fn pull(
 /// What all layers of one pull share.
 struct Job<'a> {
     store: &'a Store,
-    source: &'a dyn Source,
-    reference: &'a Reference,
+    fetching: Fetching<'a>,
     options: &'a Options<'a>,
-    progress: &'a dyn Progress,
     lease: &'a Lease,
     /// What layers become.
     form: LayerForm,
-    /// How many connections beyond one a layer there are.
-    helpers: AtomicUsize,
-    /// Set by the first layer that fails.
-    cancel: Cancel<'a>,
 }
 
 fn fetch_layers(job: &Job<'_>, manifest: &Manifest, diff_ids: &[Digest]) -> Result<()> {
     let unadopted = Mutex::new(Vec::new());
-    parallel::for_each(&manifest.layers, job.options.jobs, &job.cancel, |at, descriptor| {
+    let jobs = job.options.jobs.unwrap_or_else(|| download::jobs(job.fetching.source.latency()));
+    parallel::for_each(&manifest.layers, jobs, job.fetching.cancel, |at, descriptor| {
         let layer = layer::fetch(job, at, descriptor, &diff_ids[at])?;
         unadopted.lock().unwrap_or_else(PoisonError::into_inner).extend(layer);
         Ok(())

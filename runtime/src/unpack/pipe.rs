@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub(super) const BUFFER_BYTES: usize = 256 << 10;
 
 /// How many buffers go round; they bound the memory of the pipe.
-const BUFFERS: usize = 8;
+const BUFFERS: usize = 4;
 
 /// The writing end.
 pub(super) struct Filler {

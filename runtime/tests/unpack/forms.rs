@@ -94,7 +94,7 @@ impl Stored {
         let store = Store::open(temp.path()).unwrap();
         let options = Options {
             platform: Platform::host(),
-            jobs,
+            jobs: Some(jobs),
             unpack: unpack.clone(),
             form,
             named: true,

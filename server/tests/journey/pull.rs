@@ -109,7 +109,7 @@ fn a_download_that_gives_up_is_resumed_by_the_next_pull() {
     double.on(&path, Answer { cut: Some((0, u32::MAX)), ..whole.clone() });
     let output = pulling.wait_with_output().unwrap();
     let resumed_in_time = output.status.success();
-    assert!(resumed_in_time || stderr(&output).contains("pull again to resume"), "{}", stderr(&output));
+    assert!(resumed_in_time || stderr(&output).contains("run it again to resume"), "{}", stderr(&output));
     user.check_store();
     double.on(&path, whole);
     user.succeed("rpull", &[&name]);

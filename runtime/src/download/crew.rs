@@ -1,13 +1,13 @@
 //! Several connections for one blob: helpers that fetch ahead of whoever reads it in order.
 
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use super::Job;
+use super::Fetching;
 use super::partial::Partial;
 use super::plan::{ClaimId, Plan, rate};
 use crate::error::{Attempt, Result};
@@ -15,18 +15,15 @@ use crate::image::Descriptor;
 use crate::parallel::Cancel;
 use crate::progress::LayerEvent;
 
-/// Helpers of all blobs of a pull together.
+/// Helpers of all blobs of an image together.
 const HELPERS_LIMIT: usize = 16;
-
-/// Bytes a helper reads at once.
-const READ_BYTES: usize = 128 << 10;
 
 /// How long a helper without work does not look for some.
 const IDLE: Duration = Duration::from_millis(200);
 
 /// A download as all its connections see it.
-pub(super) struct Transfer<'a> {
-    pub(super) job: &'a Job<'a>,
+pub(crate) struct Transfer<'a> {
+    pub(super) fetching: &'a Fetching<'a>,
     pub(super) descriptor: &'a Descriptor,
     pub(super) partial: &'a Partial<'a>,
     /// Set when the download ends, however it ends.
@@ -41,12 +38,17 @@ pub(super) struct Transfer<'a> {
 
 impl<'a> Transfer<'a> {
     /// A download that goes on with what is `here`.
-    pub(super) fn new(job: &'a Job<'a>, descriptor: &'a Descriptor, partial: &'a Partial<'a>, here: Vec<Range<u64>>) -> Self {
+    pub(crate) fn new(
+        fetching: &'a Fetching<'a>,
+        descriptor: &'a Descriptor,
+        partial: &'a Partial<'a>,
+        here: Vec<Range<u64>>,
+    ) -> Self {
         Self {
-            job,
+            fetching,
             descriptor,
             partial,
-            cancel: Cancel::of(&job.cancel),
+            cancel: Cancel::of(fetching.cancel),
             plan: Mutex::new(Plan::new(descriptor.size, here)),
             news: Condvar::new(),
             helpers: AtomicUsize::new(0),
@@ -59,7 +61,7 @@ impl<'a> Transfer<'a> {
     }
 
     pub(super) fn report(&self, event: LayerEvent) {
-        self.job.progress.layer(&self.descriptor.digest, event);
+        self.fetching.report(self.descriptor, event);
     }
 
     /// Waits for bytes, or for so long.
@@ -105,7 +107,7 @@ impl<'a> Transfer<'a> {
     /// Has up to `wanted` helpers at work.
     pub(super) fn engage<'scope>(&'a self, scope: &'scope Scope<'scope, 'a>, wanted: usize) {
         while self.helpers() < wanted {
-            let Some(permit) = Permit::take(&self.job.helpers) else { return };
+            let Some(permit) = Permit::take(&self.fetching.helpers) else { return };
             self.helpers.fetch_add(1, Ordering::Relaxed);
             let work = move || {
                 let _permit = permit;
@@ -123,7 +125,6 @@ impl<'a> Transfer<'a> {
     /// Fetches one claim after the other. A helper that fails leaves its work to the others: only the
     /// reader's own failure is the download's.
     fn help(&self) {
-        let mut buffer = vec![0; READ_BYTES];
         let mut own_rate = 0;
         while !self.cancel.is_set() {
             let workers = self.helpers() as u64;
@@ -133,7 +134,7 @@ impl<'a> Transfer<'a> {
                 continue;
             };
             let began = Instant::now();
-            let fetched = self.fetch(claim, range, &mut buffer);
+            let fetched = self.fetch(claim, range);
             self.plan().release(claim);
             match fetched {
                 Ok(Some(bytes)) => own_rate = rate(bytes, began.elapsed()),
@@ -146,20 +147,19 @@ impl<'a> Transfer<'a> {
     }
 
     /// Fetches a claim for as long as it is one. Gives how many bytes came; `None` if the source has no ranges.
-    fn fetch(&self, claim: ClaimId, range: Range<u64>, buffer: &mut [u8]) -> Result<Option<u64>> {
+    fn fetch(&self, claim: ClaimId, range: Range<u64>) -> Result<Option<u64>> {
         let (start, mut left_bytes) = (range.start, range.end - range.start);
-        let opened = self.job.source.blob_range(self.job.reference, self.descriptor, range, &self.cancel)?;
-        let Some(mut bytes) = opened else { return Ok(None) };
+        let Fetching { source, reference, .. } = self.fetching;
+        let Some(mut reader) = source.blob_range(reference, self.descriptor, range, &self.cancel)? else { return Ok(None) };
         let mut position = start;
         while left_bytes > 0 && !self.cancel.is_set() {
-            let wanted = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(buffer.len());
-            let n = match bytes.read(&mut buffer[..wanted]) {
-                Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            let bytes = match reader.take_bytes() {
+                Ok(none) if none.is_empty() => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other,
             };
-            let n = n.attempt(|| "fetch a range of a layer")?;
-            let (kept, left) = self.keep(claim, position, &buffer[..n])?;
+            let bytes = bytes.attempt(|| "fetch a range of a blob")?;
+            let (kept, left) = self.keep(claim, position, &bytes)?;
             (position, left_bytes) = (position + kept as u64, left);
         }
         Ok(Some(position - start))

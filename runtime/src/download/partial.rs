@@ -22,7 +22,7 @@ const CHUNKS_LIMIT: u64 = 1 << 16;
 
 /// A partial download, locked by its opener.
 #[derive(Debug)]
-pub(super) struct Partial<'a> {
+pub(crate) struct Partial<'a> {
     file: &'a File,
     path: &'a Path,
     size: u64,
@@ -32,12 +32,12 @@ pub(super) struct Partial<'a> {
 
 impl<'a> Partial<'a> {
     /// A download of a blob of `size` bytes.
-    pub(super) fn new(file: &'a File, path: &'a Path, size: u64) -> Self {
+    pub(crate) fn new(file: &'a File, path: &'a Path, size: u64) -> Self {
         Self { file, path, size, journaled: AtomicBool::new(false) }
     }
 
     /// What is here, in bytes. A file that makes no sense is emptied.
-    pub(super) fn load(&self) -> Result<Vec<Range<u64>>> {
+    pub(crate) fn load(&self) -> Result<Vec<Range<u64>>> {
         let attempted = || format!("read the partial download {}", self.path.display());
         let length = self.file.metadata().attempt(attempted)?.len();
         if length <= self.size {
@@ -57,7 +57,7 @@ impl<'a> Partial<'a> {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         self.journaled.store(false, Ordering::Relaxed);
         self.file.set_len(0).attempt(|| format!("empty the partial download {}", self.path.display()))
     }
@@ -106,7 +106,7 @@ impl<'a> Partial<'a> {
     }
 
     /// Puts the file, which is complete and verified, where the blob belongs.
-    pub(super) fn place(&self, blob: &Path) -> Result<()> {
+    pub(crate) fn place(&self, blob: &Path) -> Result<()> {
         self.file
             .set_len(self.size)
             .and_then(|()| std::fs::rename(self.path, blob))

@@ -5,21 +5,29 @@ use std::io::{self, Read};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, Bytes};
+
+use super::FAR;
 use super::crew::Transfer;
 use super::pace::{Pace, Verdict};
 use super::plan::{CHUNK_BYTES, ClaimId, Next};
 use crate::error::{Error, Result};
 use crate::progress::LayerEvent;
-use crate::source::BlobReader;
+use crate::source::{BlobRead, BlobReader};
+
+/// Bytes read at a time of what is here.
+const HERE_BYTES: u64 = 256 << 10;
 
 /// How long a wait for a helper's bytes goes on before the pace is looked at.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Reads exactly the blob's size, or fails. Every byte handed out is in the partial file.
-pub(super) struct Download<'scope, 'env> {
+pub(crate) struct Download<'scope, 'env> {
     transfer: &'env Transfer<'env>,
     scope: &'scope Scope<'scope, 'env>,
     position: u64,
+    /// What comes before `position` and was not read.
+    at_hand: Bytes,
     own: Option<Own<'env>>,
     /// A range failed where everything from there on may not.
     whole_only: bool,
@@ -38,19 +46,34 @@ struct Own<'a> {
 
 impl<'scope, 'env> Download<'scope, 'env> {
     /// Reads `transfer`'s blob from its beginning; `scope` is where helpers will run.
-    pub(super) fn new(transfer: &'env Transfer<'env>, scope: &'scope Scope<'scope, 'env>) -> Self {
-        Self { transfer, scope, position: 0, own: None, whole_only: false, pace: Pace::new(Instant::now()), failure: None }
+    pub(crate) fn new(transfer: &'env Transfer<'env>, scope: &'scope Scope<'scope, 'env>) -> Self {
+        Self {
+            transfer,
+            scope,
+            position: 0,
+            at_hand: Bytes::new(),
+            own: None,
+            whole_only: false,
+            pace: Pace::new(Instant::now(), transfer.fetching.source.latency() >= FAR),
+            failure: None,
+        }
+    }
+
+    /// Whether reading failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
     }
 
     /// Why reading failed, if it did.
-    pub(super) fn take_failure(&mut self) -> Option<Error> {
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
-    fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    /// The next bytes; none at the end.
+    fn next(&mut self) -> Result<Bytes> {
         let transfer = self.transfer;
-        if self.position == transfer.descriptor.size || buffer.is_empty() {
-            return Ok(0);
+        if self.position == transfer.descriptor.size {
+            return Ok(Bytes::new());
         }
         loop {
             if transfer.cancel.is_set() {
@@ -60,18 +83,29 @@ impl<'scope, 'env> Download<'scope, 'env> {
             match (next, &self.own) {
                 (Next::Here(end), _) => {
                     self.hang_up();
-                    let end = usize::try_from(end - self.position).unwrap_or(usize::MAX).min(buffer.len());
-                    return match transfer.partial.read_at(&mut buffer[..end], self.position)? {
-                        0 => Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "its file was cut off"))),
-                        n => Ok(n),
-                    };
+                    return self.read_here(end);
                 }
-                (Next::Claimed(id), Some(own)) if own.claim == id => match self.fetch(buffer)? {
-                    0 => {} // It was taken away.
-                    n => return Ok(n),
-                },
+                (Next::Claimed(id), Some(own)) if own.claim == id => {
+                    let bytes = self.fetch()?;
+                    // None: it was taken away.
+                    if !bytes.is_empty() {
+                        return Ok(bytes);
+                    }
+                }
                 (Next::Claimed(id), _) => self.wait(id)?,
                 (Next::Free(end), _) => self.connect(end)?,
+            }
+        }
+    }
+
+    /// Reads some of what is here up to `end`.
+    fn read_here(&self, end: u64) -> Result<Bytes> {
+        let mut bytes = vec![0; (end - self.position).min(HERE_BYTES) as usize];
+        match self.transfer.partial.read_at(&mut bytes, self.position)? {
+            0 => Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "its file was cut off"))),
+            n => {
+                bytes.truncate(n);
+                Ok(bytes.into())
             }
         }
     }
@@ -83,17 +117,17 @@ impl<'scope, 'env> Download<'scope, 'env> {
         let end = if transfer.helpers() > 0 { end.min(chunk_end) } else { end };
         let range = self.position..end;
         let claim = transfer.plan().claim(range.clone(), Instant::now());
-        let job = transfer.job;
+        let fetching = transfer.fetching;
         let range = if end < transfer.descriptor.size && !self.whole_only {
             // What fails as a range need not fail from here to the end.
-            job.source.blob_range(job.reference, transfer.descriptor, range, &transfer.cancel).unwrap_or_default()
+            fetching.source.blob_range(fetching.reference, transfer.descriptor, range, &transfer.cancel).unwrap_or_default()
         } else {
             None
         };
         let is_range = range.is_some();
         let opened = match range {
             Some(bytes) => Ok(bytes),
-            None => job.source.blob(job.reference, transfer.descriptor, self.position, &transfer.cancel),
+            None => fetching.source.blob(fetching.reference, transfer.descriptor, self.position, &transfer.cancel),
         };
         match opened {
             Ok(bytes) => {
@@ -107,36 +141,38 @@ impl<'scope, 'env> Download<'scope, 'env> {
         }
     }
 
-    /// Reads from the own connection; 0 bytes when its claim is gone.
-    fn fetch(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let Some(own) = &mut self.own else { return Ok(0) };
-        let wanted = usize::try_from(own.left_bytes).unwrap_or(usize::MAX).min(buffer.len());
+    /// Reads from the own connection; no bytes when its claim is gone.
+    fn fetch(&mut self) -> Result<Bytes> {
+        let Some(own) = &mut self.own else { return Ok(Bytes::new()) };
         let began = Instant::now();
         let read = loop {
-            match own.bytes.read(&mut buffer[..wanted]) {
+            match own.bytes.take_bytes() {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => break other,
             }
         };
         self.pace.waited(began.elapsed());
-        let failed = !matches!(read, Ok(1..));
+        let failed = !matches!(&read, Ok(bytes) if !bytes.is_empty());
         if failed && own.is_range && !self.transfer.cancel.is_set() {
             self.whole_only = true;
             self.hang_up();
-            return Ok(0);
+            return Ok(Bytes::new());
         }
-        let n = match read {
-            Ok(0) => return Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "its bytes ended early"))),
-            Ok(n) => n,
+        let mut bytes = match read {
+            Ok(none) if none.is_empty() => {
+                return Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "its bytes ended early")));
+            }
+            Ok(bytes) => bytes,
             Err(e) => return Err(self.failed(e)),
         };
-        let (kept, left_bytes) = self.transfer.keep(own.claim, self.position, &buffer[..n])?;
+        let (kept, left_bytes) = self.transfer.keep(own.claim, self.position, &bytes)?;
         own.left_bytes = left_bytes;
         if left_bytes == 0 {
             self.own = None;
         }
         self.keep_pace(self.position + kept as u64)?;
-        Ok(kept)
+        bytes.truncate(kept);
+        Ok(bytes)
     }
 
     /// Gives the own connection up, and what it was to fetch.
@@ -178,18 +214,32 @@ impl<'scope, 'env> Download<'scope, 'env> {
     fn failed(&self, source: io::Error) -> Error {
         let descriptor = self.transfer.descriptor;
         let (here, total) = (self.position, descriptor.size);
-        let attempted = format!("fetch layer {} ({here} of {total} bytes are here; pull again to resume)", descriptor.digest);
+        let attempted = format!("fetch blob {} ({here} of {total} bytes are here; run it again to resume)", descriptor.digest);
         Error::io(attempted, source)
     }
 }
 
 impl Read for Download<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.next(buffer) {
-            Ok(n) => {
-                self.position += n as u64;
-                self.transfer.report(LayerEvent::Moved(n as u64));
-                Ok(n)
+        if self.at_hand.is_empty() {
+            self.at_hand = self.take_bytes()?;
+        }
+        let n = (&self.at_hand[..]).read(buffer)?;
+        self.at_hand.advance(n);
+        Ok(n)
+    }
+}
+
+impl BlobRead for Download<'_, '_> {
+    fn take_bytes(&mut self) -> io::Result<Bytes> {
+        if !self.at_hand.is_empty() {
+            return Ok(std::mem::take(&mut self.at_hand));
+        }
+        match self.next() {
+            Ok(bytes) => {
+                self.position += bytes.len() as u64;
+                self.transfer.report(LayerEvent::Moved(bytes.len() as u64));
+                Ok(bytes)
             }
             Err(e) => {
                 let brief = io::Error::other(e.to_string());

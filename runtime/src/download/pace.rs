@@ -1,7 +1,8 @@
 //! When one connection is not enough: a server that limits each of them, a long way.
 //!
 //! A blob begins on one connection. Where its reader mostly waits for the network, and the network is slow,
-//! others are added, twice as many each time, for as long as that makes it noticeably faster.
+//! others are added, twice as many each time, for as long as that makes it noticeably faster. Over a long way it begins on
+//! several: there each waits for the other side most of its time.
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ const GAIN_PERCENT: u64 = 25;
 /// Connections for one blob at the most.
 pub(super) const CONNECTIONS_LIMIT: usize = 8;
 
+/// Connections with which a blob begins that is far away.
+const FAR_CONNECTIONS: usize = 4;
+
 /// What a download has seen of its network.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -31,6 +35,8 @@ pub(super) struct Pace {
     connections: usize,
     best_rate: u64,
     settled: bool,
+    /// Nothing is known yet but that it is far away.
+    begins_far: bool,
 }
 
 /// What is to be done.
@@ -43,8 +49,9 @@ pub(super) enum Verdict {
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, arrived_bytes: 0, waited: Duration::ZERO, connections: 1, best_rate: 0, settled: false }
+    pub(super) fn new(now: Instant, is_far: bool) -> Self {
+        let (arrived_bytes, waited, best_rate) = (0, Duration::ZERO, 0);
+        Self { since: now, arrived_bytes, waited, connections: 1, best_rate, settled: false, begins_far: is_far }
     }
 
     /// So long the reader had nothing to do but wait for bytes.
@@ -54,6 +61,10 @@ impl Pace {
 
     /// Decides, once a window has passed. `arrived_bytes`: all that came so far, by all connections.
     pub(super) fn judge(&mut self, arrived_bytes: u64, left_bytes: u64, now: Instant) -> Verdict {
+        if std::mem::take(&mut self.begins_far) && left_bytes >= RANGES_FROM_BYTES {
+            (self.since, self.connections) = (now, FAR_CONNECTIONS);
+            return Verdict::Connections(self.connections);
+        }
         let passed = now.saturating_duration_since(self.since);
         if self.settled || passed < WINDOW {
             return Verdict::Stay;
@@ -82,8 +93,12 @@ mod tests {
 
     /// Lets half-second windows pass in each of which so many bytes come, and gives the verdicts.
     fn judged(windows: &[u64], waited: Duration, left_bytes: u64) -> Vec<usize> {
+        judged_from(false, windows, waited, left_bytes)
+    }
+
+    fn judged_from(is_far: bool, windows: &[u64], waited: Duration, left_bytes: u64) -> Vec<usize> {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut pace = Pace::new(now, is_far);
         let mut arrived = 0;
         let judge = |bytes: &u64| {
             now += WINDOW;
@@ -103,6 +118,15 @@ mod tests {
         assert_eq!(judged(&limited, WINDOW, u64::MAX), [2, 4, 8, 0]);
         let full_line = [20 << 20, 21 << 20, 60 << 20];
         assert_eq!(judged(&full_line, WINDOW, u64::MAX), [2, 0, 0], "a line that is full stays with two");
+    }
+
+    #[test]
+    fn what_is_far_away_begins_on_several_and_stays_with_those_where_more_bring_nothing() {
+        let limited = [1 << 20, 40 << 20, 80 << 20];
+        assert_eq!(judged_from(true, &limited, WINDOW, u64::MAX), [4, 8, 0]);
+        let full_line = [1 << 20, 5 << 20, 5 << 20, 60 << 20];
+        assert_eq!(judged_from(true, &full_line, WINDOW, u64::MAX), [4, 8, 0, 0]);
+        assert_eq!(judged_from(true, &[0], WINDOW, RANGES_FROM_BYTES - 1), [0]);
     }
 
     #[test]
