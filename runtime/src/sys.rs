@@ -51,13 +51,14 @@ pub(crate) fn local_offset_s(time_s: i64) -> i64 {
     if known { local.tm_gmtoff } else { 0 }
 }
 
-/// Has all threads of this program share one heap of the C library's, which has one for each thread where nobody says so,
-/// and keeps in each what was given back.
-pub(crate) fn share_heap() {
-    // SAFETY: it sets a number that is read when the next heap would be made.
+/// Has all threads of this program share one heap of the C library's, which has one for each where nobody says so, and
+/// keeps in each what was given back. From this one the kernel gets no more than what is over `kept_bytes`: buffers come
+/// and go, and memory that the kernel gives anew costs as much as what is read into it.
+pub(crate) fn share_heap(kept_bytes: c_int) {
     #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+    for (setting, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, kept_bytes), (libc::M_TRIM_THRESHOLD, kept_bytes)] {
+        // SAFETY: it sets a number that the next allocation reads.
+        unsafe { libc::mallopt(setting, value) };
     }
 }
 

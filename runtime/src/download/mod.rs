@@ -31,6 +31,9 @@ const JOBS: usize = 4;
 /// Blobs moved at a time over a long way, where each connection waits for most of its time.
 const FAR_JOBS: usize = 20;
 
+/// Memory that a program keeps between two buffers.
+const KEPT_BYTES: i32 = 4 << 20;
+
 /// A registry is far away if it takes so long to answer.
 pub(crate) const FAR: Duration = Duration::from_millis(40);
 
@@ -42,7 +45,7 @@ pub fn jobs(latency: Duration) -> usize {
 /// Prepares a program that moves many blobs at a time: their buffers are given back to one heap and not kept in one of each
 /// thread's. Call it before there are threads.
 pub fn prepare() {
-    crate::sys::share_heap();
+    crate::sys::share_heap(KEPT_BYTES);
 }
 
 /// What all blobs of one image have in common on their way here.
