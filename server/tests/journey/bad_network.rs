@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use longshore_runtime::name::Digest;
 
-use super::common::Rhub;
 use super::common::proxy::{Fault, Link, PASSING, Proxy, Weather, random};
+use super::common::{Rhub, wait_until};
 use super::image::{Image, tar};
 use super::tools::{User, stderr};
 
@@ -239,12 +240,15 @@ fn slow(bytes: usize, bytes_per_second: u64) -> Scene {
     Scene::new(layers(1, bytes), Weather { link, ..Weather::default() })
 }
 
-/// What of the one partial download is whole, by its journal: see `runtime/src/pull/partial.rs`.
+/// What of the one partial download is whole, by its journal: see `runtime/src/download/partial.rs`.
 fn whole_chunks(scene: &Scene) -> Vec<Range<u64>> {
+    whole_chunks_of(scene, &scene.user.store().join("partial").join(scene.layer.hex()))
+}
+
+fn whole_chunks_of(scene: &Scene, path: &Path) -> Vec<Range<u64>> {
     const CHUNK: u64 = 8 << 20;
     const MAGIC_BYTES: usize = 16;
     let size = scene.layer_bytes();
-    let path = scene.user.store().join("partial").join(scene.layer.hex());
     let Ok(file) = std::fs::File::open(path) else { return vec![] };
     let length = file.metadata().unwrap().len();
     if length <= size {
@@ -258,7 +262,10 @@ fn whole_chunks(scene: &Scene) -> Vec<Range<u64>> {
 
 /// Whether the partial download has a journal that lists more than the first chunk.
 fn has_journal(scene: &Scene) -> bool {
-    let chunks = whole_chunks(scene);
+    is_journal(&whole_chunks(scene))
+}
+
+fn is_journal(chunks: &[Range<u64>]) -> bool {
     chunks.len() > 1 || chunks.first().is_some_and(|chunk| chunk.start > 0)
 }
 
@@ -335,6 +342,46 @@ fn a_pull_by_ranges_killed_at_any_moment_fetches_no_whole_chunk_again() {
         }
     }
     assert!(resumed_from_journal > 0, "no kill came in the midst of ranges");
+}
+
+#[test]
+fn a_layer_comes_into_a_layout_as_it_comes_into_the_store() {
+    let scene = slow(64 << 20, 10 << 20);
+    let layout = scene.user.home().join("layout");
+    let partial = layout.join(format!(".partial-sha256-{}", scene.layer.hex()));
+    let copy = || {
+        let mut command = scene.user.command("rbox", &["copy", "-q", &scene.name, &format!("oci:{}:1", layout.display())]);
+        command.stdout(Stdio::null()).env("LONGSHORE_TEST_TIMING", TIMING);
+        command
+    };
+    let mut copying = copy().spawn().unwrap();
+    wait_until("the journal lists something", || is_journal(&whole_chunks_of(&scene, &partial)));
+    copying.kill().unwrap();
+    copying.wait().unwrap();
+    assert!(scene.proxy.most_open() > 2, "{} connections", scene.proxy.most_open());
+    let before = (whole_chunks_of(&scene, &partial), scene.proxy.passed().len());
+    assert!(copy().status().unwrap().success());
+    check_none_again(&scene, &before);
+    let blob = layout.join("blobs/sha256").join(scene.layer.hex());
+    assert_eq!(std::fs::read(blob).unwrap(), scene.image.layers[0].bytes);
+    assert!(!partial.exists());
+}
+
+#[test]
+fn a_long_way_off_more_layers_come_at_a_time_unless_somebody_says_how_many() {
+    let layout = tempfile::tempdir().unwrap();
+    let to = format!("oci:{}:1", layout.path().join("layout").display());
+    let most_open = |latency_ms, words: &[&str]| {
+        let link = Link { latency: Duration::from_millis(latency_ms), bytes_per_second: 100 << 10 };
+        let scene = Scene::new(layers(14, 50_000), Weather { link: Some(link), ..Weather::default() });
+        let words: Vec<&str> = words.iter().map(|word| if *word == "NAME" { &*scene.name } else { word }).collect();
+        scene.user.succeed("rbox", &words);
+        scene.proxy.most_open()
+    };
+    assert!(most_open(120, &["pull", "-q", "NAME"]) > 10);
+    assert!(most_open(120, &["copy", "-q", "NAME", &to]) > 10);
+    assert!(most_open(120, &["pull", "-q", "--jobs", "2", "NAME"]) <= 3);
+    assert!(most_open(0, &["pull", "-q", "NAME"]) <= 5);
 }
 
 /// None of the chunks that were whole then has been asked for since.
