@@ -4,11 +4,11 @@ mod replacing;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Advice, FlockOperation, Mode, OFlags, fadvise, flock};
 use rustix::io::Errno;
 
 pub use self::replacing::{Order, Replacing};
@@ -51,10 +51,16 @@ pub(crate) fn write_behind(file: &File, bytes: &[u8], offset: u64) -> std::io::R
     let whole = |offset: u64| offset / BEHIND_BYTES * BEHIND_BYTES;
     let (from, to) = (whole(offset), whole(offset.saturating_add(bytes.len() as u64)));
     if to > from {
-        // Where it does nothing, what waits for the end does all.
-        let _ = crate::sys::begin_write_back(file.as_fd(), from, to - from);
+        begin_write_back(file, from, to - from);
     }
     Ok(())
+}
+
+/// Has the disk begin with bytes of a file, and does not wait for it. A hint: it is the sync at the end that counts, of which
+/// little is left then, of a GiB 0.02 s instead of 0.5 s.
+pub fn begin_write_back(file: &File, offset: u64, bytes: u64) {
+    // Of pages that are not on the disk yet, this call writes back all and drops none.
+    let _ = fadvise(file, offset, NonZeroU64::new(bytes), Advice::DontNeed);
 }
 
 /// Where a file is; a mere name is in the working directory.

@@ -62,14 +62,6 @@ pub(crate) fn share_heap(kept_bytes: c_int) {
     }
 }
 
-/// Has the kernel begin to write these bytes of a file to its disk, and does not wait for that.
-pub(crate) fn begin_write_back(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<()> {
-    let signed = |number: u64| i64::try_from(number).map_err(|_| Errno::INVAL);
-    // SAFETY: it takes any numbers.
-    let begun = unsafe { libc::sync_file_range(file.as_raw_fd(), signed(offset)?, signed(bytes)?, libc::SYNC_FILE_RANGE_WRITE) };
-    check(begun.into()).map(drop)
-}
-
 /// Ends this process at once: no destructors, no flushing, no exit handlers.
 pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: `_exit` takes any code and never returns.

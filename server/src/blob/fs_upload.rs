@@ -3,14 +3,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use longshore_runtime::files::begin_write_back;
 use longshore_runtime::name::{Algorithm, Digest, Hasher};
-use rustix::fs::{Advice, fadvise};
 use tokio::sync::OwnedMutexGuard;
 
 use super::fs::Shared;
@@ -249,15 +248,12 @@ impl SessionFile {
         self.write_back(pieces.iter().map(|piece| piece.len() as u64).sum())
     }
 
-    /// Has the kernel begin to write to the disk what was `written` since it last did, so that little
-    /// is left to wait for at the end: of a GiB, 0.02 s instead of 0.5 s.
+    /// Has the disk begin with what was `written` since it last did, so that little is left to wait for at the end.
     fn write_back(&mut self, written: u64) -> Result<()> {
         self.unsynced += written;
         if self.unsynced >= WRITE_BACK_BYTES {
             let (end, length) = (self.measure()?, std::mem::take(&mut self.unsynced));
-            // Of pages that are not on the disk yet, this call writes back all and drops none. A hint: it
-            // is the sync at the end that counts.
-            let _ = fadvise(self.file()?, end - length, NonZeroU64::new(length), Advice::DontNeed);
+            begin_write_back(self.file()?, end - length, length);
         }
         Ok(())
     }
