@@ -76,6 +76,13 @@ fn the_platform_is_chosen_from_an_index_and_a_missing_one_is_named() {
     assert!(user.succeed("rbox", &["inspect", &name]).contains("s390x"));
     let said = user.fail("rpull", &["--platform", "linux/riscv64", &name]);
     assert!(said.contains("riscv64") && said.contains("linux/s390x"), "{said}");
+
+    user.succeed("rbox", &["rmi", &name]);
+    user.succeed("rpull", &["--all-platforms", &name]);
+    assert!(user.succeed("rbox", &["inspect", &name]).contains(&format!("\"Architecture\": \"{host}\"")));
+    let pinned = format!("{}/app@{}", double.address, other.manifest.digest());
+    assert!(user.succeed("rbox", &["inspect", &pinned]).contains("s390x"));
+    assert!(user.fail("rpull", &["--all-platforms", "--platform", "linux/s390x", &name]).contains("cannot be used with"));
 }
 
 #[test]
