@@ -39,8 +39,11 @@ pub(crate) struct Download<'scope, 'env> {
 /// A connection of the reader's own.
 struct Own<'a> {
     bytes: BlobReader<'a>,
+    /// What has come and was not claimed any more: the next bytes, should they be.
+    rest: Bytes,
     is_range: bool,
     claim: ClaimId,
+    /// What of its claim has not come.
     left_bytes: u64,
 }
 
@@ -110,13 +113,18 @@ impl<'scope, 'env> Download<'scope, 'env> {
         }
     }
 
-    /// Begins to fetch what nobody else does, up to `end` or, with helpers at work, the next chunk.
+    /// Begins to fetch what nobody else does, up to `end` or, with helpers at work, the next chunk: by the connection there
+    /// is, if that goes on to the blob's end.
     fn connect(&mut self, end: u64) -> Result<()> {
         let transfer = self.transfer;
         let chunk_end = (self.position / CHUNK_BYTES + 1).saturating_mul(CHUNK_BYTES);
         let end = if transfer.helpers() > 0 { end.min(chunk_end) } else { end };
         let range = self.position..end;
         let claim = transfer.plan().claim(range.clone(), Instant::now());
+        if let Some(own) = self.own.as_mut().filter(|own| !own.is_range) {
+            (own.claim, own.left_bytes) = (claim, end - self.position);
+            return Ok(());
+        }
         let fetching = transfer.fetching;
         let range = if end < transfer.descriptor.size && !self.whole_only {
             // What fails as a range need not fail from here to the end.
@@ -131,7 +139,7 @@ impl<'scope, 'env> Download<'scope, 'env> {
         };
         match opened {
             Ok(bytes) => {
-                self.own = Some(Own { bytes, is_range, claim, left_bytes: end - self.position });
+                self.own = Some(Own { bytes, rest: Bytes::new(), is_range, claim, left_bytes: end - self.position });
                 Ok(())
             }
             Err(e) => {
@@ -146,6 +154,9 @@ impl<'scope, 'env> Download<'scope, 'env> {
         let Some(own) = &mut self.own else { return Ok(Bytes::new()) };
         let began = Instant::now();
         let read = loop {
+            if !own.rest.is_empty() {
+                break Ok(std::mem::take(&mut own.rest));
+            }
             match own.bytes.take_bytes() {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => break other,
@@ -167,11 +178,11 @@ impl<'scope, 'env> Download<'scope, 'env> {
         };
         let (kept, left_bytes) = self.transfer.keep(own.claim, self.position, &bytes)?;
         own.left_bytes = left_bytes;
-        if left_bytes == 0 {
+        own.rest = bytes.split_off(kept);
+        if left_bytes == 0 && own.is_range {
             self.own = None;
         }
         self.keep_pace(self.position + kept as u64)?;
-        bytes.truncate(kept);
         Ok(bytes)
     }
 

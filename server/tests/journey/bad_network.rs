@@ -298,6 +298,19 @@ fn a_large_layer_comes_by_several_connections_where_each_is_slow_and_by_one_wher
 }
 
 #[test]
+fn where_nobody_gives_ranges_a_slow_layer_comes_by_the_connection_there_is() {
+    for latency_ms in [5, 60] {
+        let link = Some(Link { latency: Duration::from_millis(latency_ms), bytes_per_second: 20 << 20 });
+        let weather = Weather { link, faults: vec![Fault::NoRange], blob_faults: usize::MAX, ..Weather::default() };
+        let scene = Scene::new(layers(1, 64 << 20), weather);
+        scene.pull().unwrap();
+        scene.whole();
+        assert!(asked(&scene, 0).len() > 1, "others were tried");
+        scene.travelled_hardly_twice();
+    }
+}
+
+#[test]
 fn ranges_at_a_time_come_through_faults_liars_and_stragglers() {
     use Fault::{Middle, OtherOffset, Reset, SlowLoris, Stall, TooMany};
     let scene = slow(64 << 20, 12 << 20);
