@@ -1,5 +1,7 @@
 //! The places that `copy` and `push` name: opened to be read from.
 
+use std::time::Duration;
+
 use longshore_runtime::name::{Digest, Reference};
 use longshore_runtime::origin::{Location, Origin};
 use longshore_runtime::parallel::Cancel;
@@ -131,6 +133,10 @@ impl Source for Renamed<'_> {
 
     fn referrers(&self, reference: &Reference, subject: &Digest) -> longshore_runtime::Result<Vec<Referring>> {
         self.source.referrers(&self.of(reference), subject)
+    }
+
+    fn latency(&self) -> Duration {
+        self.source.latency()
     }
 
     fn distrust(&self, blob: &Digest) -> bool {
