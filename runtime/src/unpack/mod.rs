@@ -1,10 +1,10 @@
 //! Unpacking: one compressed layer becomes a directory, or an EROFS image, in overlayfs' own terms, in
 //! one pass.
 //!
-//! Two threads share the work of a layer: one reads, hashes, inflates and hashes again
-//! ([`stream`]), the other parses the tar stream ([`archive`]) and says what each entry means for the
-//! layer ([`extract`]), in whichever form ([`target`]) it is written: [`directory`] or [`image`]. A
-//! fixed set of recycled buffers joins them ([`pipe`]), so memory is bounded however large a layer is.
+//! Three threads share the work of a layer: one reads, hashes and inflates ([`stream`]), one hashes what comes of that,
+//! one parses the tar stream ([`archive`]) and says what each entry means for the layer ([`extract`]), in whichever form
+//! ([`target`]) it is written: [`directory`] or [`image`]. A fixed set of recycled buffers joins them ([`pipe`]), so memory
+//! is bounded however large a layer is.
 //!
 //! The tar parser is this crate's own, because no library at hand reads a stream with bounded memory
 //! *and* agrees with Go's `archive/tar` (what every other engine reads layers with): the `tar` crate
@@ -58,9 +58,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::ScopedJoinHandle;
 
-use crate::error::{Error, Result};
-use crate::name::{Algorithm, Digest};
+use crate::error::{Attempt, Error, Result};
+use crate::name::{Algorithm, Digest, Hasher};
 use crate::userns::Mapping;
 
 pub use adopt::adopt_directory;
@@ -72,8 +74,8 @@ pub(crate) use plain::{hand_over, inflate, merge, merge_stream, unpack_tree};
 use directory::Directory;
 use extract::Names;
 use image::Image;
-use pipe::Drainer;
-use stream::Streams;
+use pipe::{Drainer, Middle};
+use stream::Compressed;
 
 /// How a layer is written.
 #[derive(Debug, Clone, Default)]
@@ -189,7 +191,7 @@ pub struct Unpacked {
 /// # Errors
 ///
 /// [`Error::Invalid`] when the content is malformed, hostile or over a limit; [`Error::Io`] when
-/// reading `compressed` or writing failed. An error ends both threads; a reader that is blocked
+/// reading `compressed` or writing failed. An error ends all threads; a reader that is blocked
 /// is waited for.
 pub fn unpack_layer(
     compressed: impl Read + Send,
@@ -251,7 +253,16 @@ fn unpacked(streams: Streams, written: Written) -> Unpacked {
     }
 }
 
-/// Reads, hashes and inflates on a second thread, while `write` takes the tar stream on this one.
+/// What the two hashes and counts came to.
+struct Streams {
+    blob: Digest,
+    blob_bytes: u64,
+    diff_id: Digest,
+    unpacked_bytes: u64,
+}
+
+/// Reads, hashes and inflates on a second thread, and hashes what comes of it on a third, while `write` takes the tar
+/// stream on this one.
 fn read<T>(
     compressed: impl Read + Send,
     algorithm: Algorithm,
@@ -271,18 +282,43 @@ fn read_some<T>(
     options: &Options,
     write: impl FnOnce(&mut Drainer) -> Result<T>,
 ) -> Result<(T, Option<Streams>)> {
-    let (filler, mut drainer) = pipe::new();
+    let (filler, middle, mut drainer) = pipe::new();
+    let (for_plain, given) = sync_channel(1);
+    let algorithms = (algorithm, diff_algorithm);
     std::thread::scope(|scope| {
         let limits = &options.limits;
-        let reading = std::thread::Builder::new()
-            .name("unpack-read".into())
-            .spawn_scoped(scope, move || stream::pump(compressed, algorithm, diff_algorithm, limits, &filler))
-            .map_err(|source| Error::io("start a thread to read a layer", source))?;
+        let start = |name: &str| std::thread::Builder::new().name(name.into());
+        let attempted = || "start a thread to read a layer";
+        let reading = start("unpack-read")
+            .spawn_scoped(scope, move || stream::pump(compressed, algorithms, limits, &filler, &for_plain))
+            .attempt(attempted)?;
+        let hashing = start("unpack-hash").spawn_scoped(scope, move || plain_digest(middle, &given)).attempt(attempted)?;
         let written = write(&mut drainer);
-        drop(drainer); // a writer that gave up ends the reading thread
-        let streams = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        drop(drainer); // a writer that gave up ends the other threads
+        let (read, plain) = (joined(reading), joined(hashing));
+        let streams = read.map(|Compressed { blob, blob_bytes, unpacked_bytes }| {
+            let diff_id = plain.unwrap_or_else(|| blob.clone());
+            Streams { blob, blob_bytes, diff_id, unpacked_bytes }
+        });
         Ok((written?, streams))
     })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The digest of what passes, if a hasher is given for it.
+fn plain_digest(middle: Middle, given: &Receiver<Hasher>) -> Option<Digest> {
+    let mut hasher = None;
+    middle.pass(|bytes| {
+        // It is there before the first bytes are.
+        hasher = hasher.take().or_else(|| given.try_recv().ok());
+        if let Some(hasher) = &mut hasher {
+            hasher.update(bytes);
+        }
+    });
+    hasher.or_else(|| given.try_recv().ok()).map(Hasher::finish)
 }
 
 /// An [`Error::Invalid`] about one entry; its name is shown escaped.

@@ -1,4 +1,4 @@
-//! The bounded pipe between the two threads of a layer: a fixed set of buffers going round.
+//! The bounded pipe between the threads of a layer: a fixed set of buffers going round.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,6 +18,12 @@ pub(super) struct Filler {
     full: Sender<Result<Vec<u8>>>,
 }
 
+/// Between the two ends: each buffer passes here.
+pub(super) struct Middle {
+    filled: Receiver<Result<Vec<u8>>>,
+    full: Sender<Result<Vec<u8>>>,
+}
+
 /// The reading end, a [`BufRead`]. It carries the crate's own error through [`io::Error::other`].
 pub(super) struct Drainer {
     full: Receiver<Result<Vec<u8>>>,
@@ -27,14 +33,15 @@ pub(super) struct Drainer {
 }
 
 /// A pipe.
-pub(super) fn new() -> (Filler, Drainer) {
+pub(super) fn new() -> (Filler, Middle, Drainer) {
     let (give_empty, empty) = channel();
-    let (full, take_full) = channel();
+    let ((fill, filled), (full, take_full)) = (channel(), channel());
     for _ in 0..BUFFERS {
         // The receiver is right here, so this cannot fail; an unsent buffer would only slow the pipe.
         let _ = give_empty.send(Vec::new());
     }
-    (Filler { empty, full }, Drainer { full: take_full, empty: give_empty, current: Vec::new(), position: 0 })
+    let drainer = Drainer { full: take_full, empty: give_empty, current: Vec::new(), position: 0 };
+    (Filler { empty, full: fill }, Middle { filled, full }, drainer)
 }
 
 impl Filler {
@@ -48,6 +55,18 @@ impl Filler {
     /// Hands over a filled buffer or the error that ends the stream; false when the reader is gone.
     pub(super) fn send(&self, item: Result<Vec<u8>>) -> bool {
         self.full.send(item).is_ok()
+    }
+}
+
+impl Middle {
+    /// Lets `each` see what passes, until one of the ends is gone.
+    pub(super) fn pass(self, mut each: impl FnMut(&[u8])) {
+        for item in self.filled {
+            item.iter().for_each(|bytes| each(bytes));
+            if self.full.send(item).is_err() {
+                return;
+            }
+        }
     }
 }
 

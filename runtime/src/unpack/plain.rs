@@ -8,8 +8,7 @@ use rustix::pipe::PipeFlags;
 
 use super::directory::Directory;
 use super::extract::{Names, extract};
-use super::stream::Streams;
-use super::{Options, read};
+use super::{Options, Streams, read};
 use crate::error::{Attempt, Error, Result};
 use crate::name::{Algorithm, Digest};
 

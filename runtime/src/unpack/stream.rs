@@ -1,7 +1,8 @@
-//! The reading thread: compressed bytes in, hashed; inflated bytes out, hashed.
+//! The reading thread: compressed bytes in, hashed; inflated bytes out, which the next thread hashes.
 
 use std::fmt;
 use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::sync::mpsc::SyncSender;
 
 use crate::error::{Error, Result};
 use crate::name::{Algorithm, Digest, Hasher};
@@ -15,32 +16,37 @@ const READ_BYTES: usize = 128 << 10;
 /// The longest sequence of first bytes that tells compressions apart.
 const MAGIC_BYTES: usize = 6;
 
-/// What the two hashes and counts came to.
-pub(super) struct Streams {
+/// What was read.
+pub(super) struct Compressed {
     pub(super) blob: Digest,
     pub(super) blob_bytes: u64,
-    pub(super) diff_id: Digest,
     pub(super) unpacked_bytes: u64,
 }
 
 /// Pumps everything through; an error goes into the pipe, where the extractor meets it at the place
 /// it belongs to. `None` when it ended early, by an error on either side.
+///
+/// Who hashes the plain bytes gets the hasher for it before the first of them; none if they are those that are hashed here.
 pub(super) fn pump(
     compressed: impl Read,
-    algorithm: Algorithm,
-    diff_algorithm: Algorithm,
+    (algorithm, diff_algorithm): (Algorithm, Algorithm),
     limits: &Limits,
     filler: &Filler,
-) -> Option<Streams> {
+    for_plain: &SyncSender<Hasher>,
+) -> Option<Compressed> {
     let mut source = Hashed { inner: compressed, hasher: algorithm.hasher(), bytes: 0 };
-    match inflate(&mut source, algorithm, diff_algorithm, limits, filler) {
-        Ok(None) => None,
-        Ok(Some((diff_id, unpacked_bytes))) => {
-            let blob = source.hasher.finish();
-            // Plain bytes are hashed once.
-            let diff_id = diff_id.unwrap_or_else(|| blob.clone());
-            Some(Streams { blob, blob_bytes: source.bytes, diff_id, unpacked_bytes })
+    let inflated = inflate(&mut source, limits, filler, |compression| {
+        if compression != Compression::None || algorithm != diff_algorithm {
+            // Who is gone needs none.
+            let _ = for_plain.send(diff_algorithm.hasher());
         }
+    });
+    match inflated {
+        Ok(unpacked_bytes) => unpacked_bytes.map(|unpacked_bytes| Compressed {
+            blob: source.hasher.finish(),
+            blob_bytes: source.bytes,
+            unpacked_bytes,
+        }),
         Err(error) => {
             filler.send(Err(error));
             None
@@ -48,31 +54,23 @@ pub(super) fn pump(
     }
 }
 
-/// The DiffID (`None`: the same as the blob's digest) and the number of uncompressed bytes.
+/// The number of uncompressed bytes; `None` when nobody took them all.
 fn inflate(
     source: &mut Hashed<impl Read>,
-    algorithm: Algorithm,
-    diff_algorithm: Algorithm,
     limits: &Limits,
     filler: &Filler,
-) -> Result<Option<(Option<Digest>, u64)>> {
+    tell: impl FnOnce(Compression),
+) -> Result<Option<u64>> {
     let mut magic = Vec::with_capacity(MAGIC_BYTES);
     source.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic).map_err(|error| failed("", error))?;
     let compression = Compression::of(&magic)?;
+    tell(compression);
     let input = BufReader::with_capacity(READ_BYTES, Cursor::new(magic).chain(source));
-    let hasher = (compression != Compression::None || algorithm != diff_algorithm).then(|| diff_algorithm.hasher());
-    let mut plain = Inflated::new(compression, input, limits)?;
-    fill(&mut plain, compression, hasher, limits, filler)
+    fill(&mut Inflated::new(compression, input, limits)?, compression, limits, filler)
 }
 
 /// Fills buffer after buffer from `plain`.
-fn fill(
-    plain: &mut impl Read,
-    compression: Compression,
-    mut hasher: Option<Hasher>,
-    limits: &Limits,
-    filler: &Filler,
-) -> Result<Option<(Option<Digest>, u64)>> {
+fn fill(plain: &mut impl Read, compression: Compression, limits: &Limits, filler: &Filler) -> Result<Option<u64>> {
     let mut total = 0_u64;
     loop {
         let Some(mut buffer) = filler.buffer() else { return Ok(None) };
@@ -96,15 +94,12 @@ fn fill(
         if total > limits.unpacked_bytes {
             return Err(Error::invalid("layer", format_args!("it unpacks to more than {} bytes", limits.unpacked_bytes)));
         }
-        if let Some(hasher) = &mut hasher {
-            hasher.update(&buffer);
-        }
         if !buffer.is_empty() && !filler.send(Ok(buffer)) {
             return Ok(None);
         }
         outcome?;
         if ended {
-            return Ok(Some((hasher.map(Hasher::finish), total)));
+            return Ok(Some(total));
         }
     }
 }
