@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// The size of one buffer: large enough that a hand-over costs nothing beside the bytes, small enough
 /// that a set of them stays in the cache. A multiple of the tar block size.
-pub(super) const BUFFER_BYTES: usize = 256 << 10;
+pub(super) const BUFFER_BYTES: usize = 128 << 10;
 
 /// How many buffers go round; they bound the memory of the pipe.
 const BUFFERS: usize = 4;
