@@ -221,7 +221,9 @@ fn a_blob_is_sent_where_no_token_is_given_for_where_it_could_be_mounted_from() {
     user.succeed("rbox", &["tag", &there, &copy]);
     let challenge = format!("Bearer realm=\"http://{}/token\",service=\"s\"", double.address);
     let own = "repository%3Aapp%3Apull%2Cpush";
-    double.on(format!("/token?scope={own}&service=s"), Answer::new(200, r#"{"token":"t"}"#));
+    // Each blob is refused once, also with a token that another one got: the next token is another.
+    let token = |name: &str| Answer::new(200, format!(r#"{{"token":"{name}"}}"#));
+    double.on(format!("/token?scope={own}&service=s"), token("t").then(token("u").then(token("v").then(token("w")))));
     double.on(format!("/token?scope={own}&scope=repository%3Abase%3Apull&service=s"), Answer::new(403, ""));
     for blob in image.blobs() {
         let demand = Answer::new(401, "").header("www-authenticate", challenge.clone());
@@ -252,7 +254,8 @@ fn an_upload_that_breaks_goes_on_where_the_registry_stands() {
 fn an_upload_comes_through_refusals_and_breaks() {
     use Fault::{BadGateway, BeforeHead, CutRequest, InHead, ServerError, TooManyAfter};
     let faults = vec![BadGateway, BeforeHead, CutRequest, InHead, ServerError, TooManyAfter(0)];
-    let weather = Weather { faults, seed: u64::from(std::process::id()), blob_faults: 12, other_faults: 6, ..Weather::default() };
+    // Of a start and of what follows together fewer in a row than are put up with.
+    let weather = Weather { faults, seed: u64::from(std::process::id()), blob_faults: 5, other_faults: 6, ..Weather::default() };
     Behind::new(image(), weather).push("app");
 }
 
