@@ -100,12 +100,16 @@ impl<'a, R: BlobRead + 'static, F: Fn(u64) + Clone + Send + 'static> Upload<'a, 
 
     fn persist(&mut self, session: &mut Option<Session>) -> Result<Sent> {
         let mut retry = Retry::new(*self.host.pool.timing(), self.cancel);
-        let mut best_offset = 0;
+        let (mut best_offset, mut has_begun) = (0, false);
         loop {
             let failure = match self.go_on(session) {
                 Ok(sent) => return Ok(sent),
                 Err(failure) => failure,
             };
+            // Once only: a registry that begins and begins gets nowhere.
+            if session.is_some() && !std::mem::replace(&mut has_begun, true) {
+                retry.progressed();
+            }
             let refused = match &failure {
                 Error::Refused { answer, .. } => answer.status,
                 _ => 0,

@@ -254,8 +254,7 @@ fn an_upload_that_breaks_goes_on_where_the_registry_stands() {
 fn an_upload_comes_through_refusals_and_breaks() {
     use Fault::{BadGateway, BeforeHead, CutRequest, InHead, ServerError, TooManyAfter};
     let faults = vec![BadGateway, BeforeHead, CutRequest, InHead, ServerError, TooManyAfter(0)];
-    // Of a start and of what follows together fewer in a row than are put up with.
-    let weather = Weather { faults, seed: u64::from(std::process::id()), blob_faults: 5, other_faults: 6, ..Weather::default() };
+    let weather = Weather { faults, seed: u64::from(std::process::id()), blob_faults: 12, other_faults: 6, ..Weather::default() };
     Behind::new(image(), weather).push("app");
 }
 
