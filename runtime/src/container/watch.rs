@@ -117,10 +117,12 @@ impl Output {
                 false
             }
             Ok(length) => {
-                audience.tell(self.stream, &chunk[..length]);
                 for part in chunk[..length].split_inclusive(|byte| *byte == b'\n') {
                     self.take(part, log);
                 }
+                // What somebody has seen is in the log.
+                log.flush();
+                audience.tell(self.stream, &chunk[..length]);
                 true
             }
         }
