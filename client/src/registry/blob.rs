@@ -266,26 +266,12 @@ impl<'a> Blob<'a> {
     }
 }
 
-impl BufRead for Blob<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self.ready()? {
-            0 => Ok(&[]),
-            n => self.answer.as_mut().map_or(Ok(&[]), |answer| Ok(&answer.fill_buf()?[..n])),
-        }
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        if let Some(answer) = &mut self.answer {
-            answer.consume(bytes);
-            self.took(bytes);
-        }
-    }
-}
-
 impl Read for Blob<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = if buffer.is_empty() { 0 } else { self.fill_buf()?.read(buffer)? };
-        self.consume(n);
+        let n = if buffer.is_empty() { 0 } else { self.ready()?.min(buffer.len()) };
+        let Some(answer) = self.answer.as_mut().filter(|_| n > 0) else { return Ok(0) };
+        let n = answer.read(&mut buffer[..n])?;
+        self.took(n);
         Ok(n)
     }
 }

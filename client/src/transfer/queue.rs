@@ -2,7 +2,7 @@
 //! by a connection that nobody drives any more, and never says so.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -89,30 +89,19 @@ impl Drop for Slices {
     }
 }
 
-impl BufRead for Slices {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.slice.is_empty() {
-            self.slice = self.queue.pop()?.unwrap_or_default();
-        }
-        Ok(&self.slice)
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.slice.advance(bytes);
-    }
-}
-
 impl Read for Slices {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.read(buffer)?;
-        self.consume(n);
+        if self.slice.is_empty() {
+            self.slice = self.take_bytes()?;
+        }
+        let n = (&self.slice[..]).read(buffer)?;
+        self.slice.advance(n);
         Ok(n)
     }
 }
 
 impl BlobRead for Slices {
     fn take_bytes(&mut self) -> io::Result<Bytes> {
-        self.fill_buf()?;
-        Ok(std::mem::take(&mut self.slice))
+        if self.slice.is_empty() { Ok(self.queue.pop()?.unwrap_or_default()) } else { Ok(std::mem::take(&mut self.slice)) }
     }
 }

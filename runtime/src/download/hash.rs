@@ -5,7 +5,7 @@ use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Attempt, Result};
 use crate::image::Descriptor;
 use crate::name::Digest;
 use crate::source::BlobRead;
@@ -44,6 +44,6 @@ pub(crate) fn hash(
             each(&bytes)?;
         }
         drop(to_hasher);
-        hashing.join().map_err(|_| Error::io(attempted(), io::Error::other("its hash was not completed")))
+        Ok(hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
